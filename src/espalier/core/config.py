@@ -1,0 +1,170 @@
+"""Settings: defaults < config file < ESPALIER_* variables < `--set`, each value remembering where it came from.
+
+The file is `.espalier/config.yaml` of the workspace. A variable names a nested key with two underscores:
+ESPALIER_SERVE__PORT=8080. Secrets are given by variable only and are shown masked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from espalier.core.errors import InvalidInput, did_you_mean
+from espalier.core.recipefile import check_recipe, describe, hint_for, read_yaml, to_plain
+from espalier.core.types import Spec
+
+PREFIX = "ESPALIER_"
+# Variables that steer the process rather than name a setting.
+_NOT_SETTINGS = {"ESPALIER_WORKSPACE", "ESPALIER_API_KEY", "ESPALIER_API_URL"}
+
+
+class StoreConfig(Spec):
+    """Where records and bytes live."""
+
+    url: str = Field("", description="database URL; empty = SQLite in the workspace; postgresql+psycopg://... for many")
+    blobs: str = Field("", description="blob store; empty = a folder in the workspace; s3://bucket/prefix")
+
+
+class ServeConfig(Spec):
+    """The process that answers: `espalier serve`."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback unless told otherwise")
+    port: int = Field(8321, ge=0, le=65535, description="0 picks a free one")
+    max_batch: int = Field(32, ge=1, le=512, description="requests decoded together")
+    max_context_tokens: int = Field(1024, ge=16, description="prompt and answer together, per request")
+    step_budget_tokens: int = Field(512, ge=16, description="tokens computed per engine step")
+    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores")
+    web: bool = Field(True, description="also serve the pages, where nicegui is installed")
+    worker: bool = Field(True, description="also work on queued jobs")
+
+
+class PriceConfig(Spec):
+    """USD per million tokens."""
+
+    prompt: str = "0.10"
+    completion: str = "0.40"
+
+
+class GatewayConfig(Spec):
+    """Who may ask what, at what cost."""
+
+    require_key: bool = Field(True, description="refuse requests without an API key")
+    default_budget_usd: str = Field("10.00", description="budget of a new key")
+    requests_per_minute: int = Field(600, ge=1, description="per key")
+    prices: dict[str, PriceConfig] = Field(
+        default_factory=dict, description="by model name; a trailing * matches; unknown = the `*` row"
+    )
+
+
+class PolicyConfig(Spec):
+    """What a model version must have before it may be approved."""
+
+    four_eyes: bool = Field(True, description="the approver is not the one who submitted it")
+    require_report: bool = Field(True, description="an evaluation report on a held-out split")
+    require_dataset: bool = Field(True, description="the dataset version it was trained on")
+    min_cases: int = Field(30, ge=0, description="fewest held-out cases a report may rest on")
+
+
+class TrainConfig(Spec):
+    """The machine's share given to training."""
+
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all cores")
+
+
+class Config(Spec):
+    """Every setting of Espalier."""
+
+    actor: str = Field("", description="who you are; empty = the operating system's user name")
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    store: StoreConfig = StoreConfig()
+    serve: ServeConfig = ServeConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    policy: PolicyConfig = PolicyConfig()
+    train: TrainConfig = TrainConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The settings, and for every key that is not a default, where it came from."""
+
+    config: Config
+    origins: Mapping[str, str]  # "serve.port" -> "ESPALIER_SERVE__PORT"
+
+
+def load_config(
+    path: Path | None, *, environ: Mapping[str, str] | None = None, overrides: Iterable[str] = ()
+) -> LoadedConfig:
+    """Merge all layers; raises InvalidInput naming the file's line, the variable, or the --set that is wrong."""
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if path is not None and path.exists():
+        data = read_yaml(path)
+        check_recipe(data, Config, path)
+        _merge(merged, to_plain(data), str(path), origins)
+    for source, key, value in _assignments(os.environ if environ is None else environ, overrides):
+        layer = _nest(key, value)
+        _check(layer, source)
+        _merge(merged, layer, source, origins)
+    return LoadedConfig(Config.model_validate(merged), origins)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat.update(flatten(item, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def _assignments(environ: Mapping[str, str], overrides: Iterable[str]) -> list[tuple[str, str, str]]:
+    """(where from, dotted key, text) of every variable and every --set, weakest first."""
+    found = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in _NOT_SETTINGS:
+            key = name.removeprefix(PREFIX).lower().replace("__", ".")
+            if key.split(".")[0] in Config.model_fields:
+                found.append((name, key, environ[name]))
+            elif "__" in name:
+                raise InvalidInput(f"{name} names no setting", hint=did_you_mean(key.split(".")[0], Config.model_fields))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInput(f"--set {text}: no value", hint="write --set serve.port=8080")
+        found.append((f"--set {key}", key.strip(), value))
+    return found
+
+
+def _nest(key: str, text: str) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(text)  # numbers, booleans, lists; anything else is a string
+    except json.JSONDecodeError:
+        value = text
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]  # a key has at least one part
+
+
+def _check(layer: dict[str, Any], source: str) -> None:
+    try:
+        Config.model_validate(layer)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(describe(first), where=source, hint=hint_for(Config, first)) from None
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any], source: str, origins: dict[str, str], prefix: str = "") -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):
+            _merge(into.setdefault(key, {}), value, source, origins, f"{prefix}{key}.")
+        else:
+            into[key] = value
+            origins[f"{prefix}{key}"] = source

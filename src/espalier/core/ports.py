@@ -1,0 +1,104 @@
+"""The Protocols through which stages meet: a stage asks for one of these, a service hands it another stage's callable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from espalier.core.events import Event
+from espalier.core.types import Artifact, Generation, Message, SamplingSpec, Usage
+from espalier.core.types.inference import FinishReason
+
+
+class Generate(Protocol):
+    """Answer a batch of conversations: one Generation each, in order."""
+
+    def __call__(self, batch: Sequence[Sequence[Message]], sampling: SamplingSpec) -> list[Generation]: ...
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """One question to a model that has already been resolved and paid for."""
+
+    id: str
+    base: str  # which loaded base
+    adapter: str  # artifact digest, empty = the base itself
+    messages: list[Message]
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer. The last one carries the finish reason and the usage."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class ChatProvider(Protocol):
+    """Whatever answers chats: our engine in this process, or an upstream endpoint.
+
+    Closing the iterator early cancels the request and frees what it held.
+    """
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[Delta]: ...
+
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """The exact or an upper bound of the prompt's tokens, for the reservation."""
+        ...
+
+
+class Blobs(Protocol):
+    """Content-addressed bytes. Every read checks the digest; a write is whole or absent."""
+
+    def put(self, source: IO[bytes]) -> tuple[str, int]:
+        """Store a stream; returns (sha256 hex, size_bytes). Raises StorageFull."""
+        ...
+
+    def put_file(self, path: Path) -> tuple[str, int]: ...
+
+    def read(self, sha256: str) -> bytes:
+        """Raises NotFound, or DigestMismatch when the stored bytes changed."""
+        ...
+
+    def fetch(self, sha256: str, target: Path) -> None:
+        """Write the blob to `target` (atomically; a hard link where the store allows one, read-only)."""
+        ...
+
+    def has(self, sha256: str) -> bool: ...
+
+
+class StepContext(Protocol):
+    """What a step's function is given besides its spec."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Artifact]: ...
+
+    @property
+    def scratch(self) -> Path:
+        """A folder that outlives a crash of this very step (same key): checkpoints go here."""
+        ...
+
+    def input(self, name: str) -> Path:
+        """The folder of input artifact `name`, read-only. Raises InvalidInput when the step was given none."""
+        ...
+
+    def output(self, name: str) -> Path:
+        """An empty folder; what stands in it when the step returns becomes artifact `name`."""
+        ...
+
+    def describe(self, name: str, **meta: str) -> None:
+        """Put metadata on output `name`'s manifest."""
+        ...
+
+    def emit(self, event: Event) -> None: ...
+
+    def metric(self, name: str, value: float) -> None:
+        """A figure kept on the run."""
+        ...

@@ -1,0 +1,78 @@
+"""`@step`: a versioned function that a pipeline can run, cache and run elsewhere.
+
+A step is pure but for its declared inputs: its spec, its input artifacts, the files and environment variables it names. It runs
+in a child process from (name, spec JSON, artifact digests) and knows no pipeline, engine or store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from espalier.core.errors import InvalidInput, did_you_mean
+from espalier.core.ports import StepContext
+from espalier.core.types import Spec
+
+StepFunction = Callable[[StepContext, Any], None]
+
+
+def _no_files(spec: Any) -> Iterable[Path]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A declared step. `inputs` maps a port to the artifact kind it takes; a trailing `?` makes it optional."""
+
+    name: str
+    version: int
+    spec: type[Spec]
+    function: StepFunction
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    files: Callable[[Any], Iterable[Path]] = _no_files  # user files the spec names; their content is in the key
+    env: tuple[str, ...] = ()  # environment variables the function reads
+    side_effect: bool = False  # idempotent by key, never cached: register, deploy
+    summary: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def module(self) -> str:
+        return self.function.__module__
+
+
+def step(
+    name: str,
+    *,
+    version: int,
+    spec: type[Spec],
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    files: Callable[[Any], Iterable[Path]] = _no_files,
+    env: tuple[str, ...] = (),
+    side_effect: bool = False,
+) -> Callable[[StepFunction], Step]:
+    """Declare `function(context, spec)` as step `name`; the decorated name becomes the `Step`."""
+
+    def declare(function: StepFunction) -> Step:
+        summary = (function.__doc__ or "").strip().split("\n")[0]
+        return Step(
+            name, version, spec, function, inputs or {}, outputs or {}, files, env, side_effect, summary
+        )  # fmt: skip
+
+    return declare
+
+
+def check_ports(declared: Step, given: Iterable[str]) -> None:
+    """Raise InvalidInput unless `given` are exactly the step's inputs (optional ones may be missing)."""
+    names = set(given)
+    for name in names - set(declared.inputs):
+        raise InvalidInput(f"{declared.id} has no input {name!r}", hint=did_you_mean(name, declared.inputs))
+    for name, kind in declared.inputs.items():
+        if name not in names and not kind.endswith("?"):
+            raise InvalidInput(f"{declared.id} needs input {name!r} ({kind})", hint=f"add `{name}: <step>.<output>`")

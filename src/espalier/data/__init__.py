@@ -1,0 +1,1 @@
+"""Files -> documents -> examples -> dataset version. Knows no model and no training."""
