@@ -6,6 +6,7 @@ ESPALIER_SERVE__PORT=8080. Secrets are given by variable only and are shown mask
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -108,8 +109,7 @@ def load_config(
         check_recipe(data, Config, path)
         _merge(merged, to_plain(data), str(path), origins)
     for source, key, value in _assignments(os.environ if environ is None else environ, overrides):
-        layer = _nest(key, value)
-        _check(layer, source)
+        layer = _read_layer(key, value, source)
         _merge(merged, layer, source, origins)
     return LoadedConfig(Config.model_validate(merged), origins)
 
@@ -134,7 +134,9 @@ def _assignments(environ: Mapping[str, str], overrides: Iterable[str]) -> list[t
             if key.split(".")[0] in Config.model_fields:
                 found.append((name, key, environ[name]))
             elif "__" in name:
-                raise InvalidInput(f"{name} names no setting", hint=did_you_mean(key.split(".")[0], Config.model_fields))
+                raise InvalidInput(
+                    f"{name} names no setting", hint=did_you_mean(key.split(".")[0], Config.model_fields)
+                )
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -143,25 +145,30 @@ def _assignments(environ: Mapping[str, str], overrides: Iterable[str]) -> list[t
     return found
 
 
-def _nest(key: str, text: str) -> dict[str, Any]:
-    try:
-        value: Any = json.loads(text)  # numbers, booleans, lists; anything else is a string
-    except json.JSONDecodeError:
-        value = text
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value  # type: ignore[no-any-return]  # a key has at least one part
+def _read_layer(key: str, text: str, source: str) -> dict[str, Any]:
+    """One assignment as nested settings. JSON gives numbers, booleans and lists; anything else is a string."""
+    readings: list[Any] = [text]
+    with contextlib.suppress(json.JSONDecodeError):
+        readings.insert(0, json.loads(text))
+    for value in readings:
+        layer: dict[str, Any] = {}
+        inner = layer
+        *parents, last = key.split(".")
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+        try:
+            Config.model_validate(layer)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+        else:
+            return layer
+    raise InvalidInput(describe(problem), where=source, hint=hint_for(Config, problem))
 
 
-def _check(layer: dict[str, Any], source: str) -> None:
-    try:
-        Config.model_validate(layer)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidInput(describe(first), where=source, hint=hint_for(Config, first)) from None
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any], source: str, origins: dict[str, str], prefix: str = "") -> None:
+def _merge(
+    into: dict[str, Any], layer: Mapping[str, Any], source: str, origins: dict[str, str], prefix: str = ""
+) -> None:
     for key, value in layer.items():
         if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):
             _merge(into.setdefault(key, {}), value, source, origins, f"{prefix}{key}.")

@@ -16,7 +16,8 @@
     ├── StorageFull              (507, exit 10)  the disk is full; nothing half-written was kept
     └── Interrupted              (499, exit 130) the user stopped it; the hint says how to go on
 
-An instance says what was wrong (`message`), where (`where`, as file:line:column for YAML), and what to do next (`hint`).
+An instance says what was wrong (`message`), where (`where`, as file:line:column for YAML), and what to do next
+(`hint`).
 """
 
 from __future__ import annotations

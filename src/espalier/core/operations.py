@@ -1,11 +1,14 @@
-"""One operation, four faces: `@operation` is the only declaration of a use case; CLI, HTTP, SDK and web are read off the table.
+"""One operation, four faces: `@operation` is the only declaration of a use case.
+
+CLI, HTTP, SDK and web are read off the table:
 
     @operation("models.promote", "POST /v1/models/promote", positional=("ref",))
     def promote(context: Context, request: PromoteModel) -> ModelVersion:
         "Point an alias at an approved version."
 
-Three shapes: `answer` returns its response; `stream` returns an iterator of Events or Deltas (SSE over HTTP); `job` returns a
-Run at once and works on in the durable queue, its progress being the run's event stream. Knows no face and no service.
+Three shapes: `answer` returns its response; `stream` returns an iterator of Events or Deltas (SSE over HTTP); `job`
+returns a Run at once and works on in the durable queue, its progress being the run's event stream. Knows no face and
+no service.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ class Operation:
     def request(self) -> type[BaseModel]:
         """The request's type: the annotation of the second parameter."""
         name = list(inspect.signature(self.call).parameters)[1]
-        return _resolve(self.call, self.call.__annotations__[name])
+        kind: type[BaseModel] = _resolve(self.call, self.call.__annotations__[name])
+        return kind
 
     @property
     def response(self) -> Any:

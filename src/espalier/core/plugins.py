@@ -1,8 +1,8 @@
 """Everything swappable is found through entry points; our own parts are declared in the same groups (pyproject.toml).
 
-    espalier.operations   module of @operation functions        espalier.steps     name -> Step
-    espalier.readers      suffix -> reader                       espalier.metrics   name -> metric
-    espalier.blobs        URL scheme -> Blobs factory
+espalier.operations   module of @operation functions        espalier.steps     name -> Step
+espalier.readers      suffix -> reader                       espalier.metrics   name -> metric
+espalier.blobs        URL scheme -> Blobs factory
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUPS = ("espalier.operations", "espalier.steps", "espalier.readers", "espalier
 
 @functools.cache
 def find_plugins(group: str) -> Mapping[str, EntryPoint]:
-    """The entry points of a group by name; nothing is imported. On a clash ours wins: a plug-in cannot shadow a built-in."""
+    """The entry points of a group by name, nothing imported. On a clash ours wins: nobody shadows a built-in."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         if point.name not in found or point.value.startswith("espalier."):

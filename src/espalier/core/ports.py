@@ -1,4 +1,4 @@
-"""The Protocols through which stages meet: a stage asks for one of these, a service hands it another stage's callable."""
+"""The Protocols through which stages meet: a stage asks for one, a service hands it another stage's callable."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from espalier.core.errors import InvalidInput, did_you_mean
 
 KINDS = ("dataset", "prompt", "model", "run", "report", "deployment")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_SELECTOR = re.compile(r"v[1-9][0-9]*|[a-z][a-z0-9-]{0,31}|sha256:[0-9a-f]{64}")
+_SELECTOR = re.compile(r"v[1-9][0-9]*|(?!v[0-9])[a-z][a-z0-9-]{0,31}|sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """`@step`: a versioned function that a pipeline can run, cache and run elsewhere.
 
-A step is pure but for its declared inputs: its spec, its input artifacts, the files and environment variables it names. It runs
-in a child process from (name, spec JSON, artifact digests) and knows no pipeline, engine or store.
+A step is pure but for its declared inputs: its spec, its input artifacts, the files and environment variables it names.
+It runs in a child process from (name, spec JSON, artifact digests) and knows no pipeline, engine or store.
 """
 
 from __future__ import annotations

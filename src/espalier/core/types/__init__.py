@@ -1,7 +1,7 @@
 """The core types, by what they speak of. A type enters here only when two stages use it.
 
-Data that flows by the million is a slots dataclass (`Document`, `Message`, `Example`); specs, records and wire shapes are
-pydantic, frozen, with unknown keys refused (`Spec`). Units stand in names: `_s _ms _bytes _tokens _nusd`.
+Data that flows by the million is a slots dataclass (`Document`, `Message`, `Example`); specs, records and wire shapes
+are pydantic, frozen, with unknown keys refused (`Spec`). Units stand in names: `_s _ms _bytes _tokens _nusd`.
 """
 
 from espalier.core.types.artifacts import Artifact, ArtifactFile
