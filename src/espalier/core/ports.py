@@ -78,6 +78,17 @@ class StepContext(Protocol):
     def seed(self) -> int: ...
 
     @property
+    def run_id(self) -> str: ...
+
+    @property
+    def actor(self) -> str: ...
+
+    @property
+    def workspace(self) -> Path:
+        """The workspace's root; only a side-effect step (register, publish, deploy) may look into it."""
+        ...
+
+    @property
     def inputs(self) -> Mapping[str, Artifact]: ...
 
     @property
