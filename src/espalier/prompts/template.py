@@ -51,6 +51,7 @@ def find_variables(template: str, source: str = "template") -> tuple[str, ...]:
     """The names a template reads from outside, sorted. Raises InvalidInput("source:line: ...")."""
     try:
         tree = _environment.parse(template)
+        variables = meta.find_undeclared_variables(tree)
     except TemplateSyntaxError as error:
         hint = "see https://jinja.palletsprojects.com/templates"
         raise InvalidInput(str(error.message), where=f"{source}:{error.lineno}", hint=hint) from None
@@ -59,7 +60,7 @@ def find_variables(template: str, source: str = "template") -> tuple[str, ...]:
             f"{type(node).__name__.lower()} of another template", where=f"{source}:{node.lineno}",
             hint="a prompt version stands alone: put the text in it",
         )  # fmt: skip
-    return tuple(sorted(meta.find_undeclared_variables(tree)))
+    return tuple(sorted(variables))
 
 
 def render(prompt: Prompt, variables: Mapping[str, str], shots: Sequence[Example] = ()) -> list[Message]:
