@@ -6,6 +6,7 @@ are pydantic, frozen, with unknown keys refused (`Spec`). Units stand in names: 
 
 from espalier.core.types.artifacts import Artifact, ArtifactFile
 from espalier.core.types.examples import Document, Example, Message, Span
+from espalier.core.types.identity import Principal
 from espalier.core.types.inference import Completion, Generation, SamplingSpec, Usage
 from espalier.core.types.models import Approval, ModelVersion
 from espalier.core.types.records import AuditEvent, LedgerEntry, Prompt
@@ -27,6 +28,7 @@ __all__ = [
     "LedgerEntry",
     "Message",
     "ModelVersion",
+    "Principal",
     "Prompt",
     "Run",
     "RunStatus",

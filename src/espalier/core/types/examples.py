@@ -32,6 +32,12 @@ class Document:
     span: Span
     tags: dict[str, str] = field(default_factory=dict)
     dropped_because: str = ""
+    continued: tuple[Span, ...] = ()  # the further pages the text runs over
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Every stretch of the source the text was read from, in order."""
+        return (self.span, *self.continued)
 
 
 @dataclass(slots=True)
