@@ -111,7 +111,10 @@ def _xml_nested(draw: Draw, record: Record) -> Rendered:
     head = "\n".join([f"<{key}>{value}</{key}>" for key, value in record[:cut]])
     body = "\n".join([f"<{key}>{value}</{key}>" for key, value in record[cut:]])
     opened = f"<{root}>\n{head}\n" if head else f"<{root}>\n"
-    return f"XML {root} with the last {len(record) - cut} in {inner}", f"{opened}<{inner}>\n{body}\n</{inner}>\n</{root}>"
+    return (
+        f"XML {root} with the last {len(record) - cut} in {inner}",
+        f"{opened}<{inner}>\n{body}\n</{inner}>\n</{root}>",
+    )
 
 
 def _xml_pairs(draw: Draw, record: Record) -> Rendered:
