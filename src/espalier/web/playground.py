@@ -1,0 +1,132 @@
+"""Playground: one question to two models side by side, streamed, with latency, tokens and cost.
+
+It asks this server's own OpenAI endpoint with a key of its own, so what is seen here is what a client gets, limits and
+ledger row included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from nicegui import app, ui
+
+from espalier.core.money import format_usd
+from espalier.web import theme
+from espalier.web.session import Gate
+
+_TIMEOUT = aiohttp.ClientTimeout(total=300)
+
+
+@dataclass(slots=True)
+class _Pane:
+    """One side: which model, and where its answer goes."""
+
+    model: ui.select
+    answer: ui.label
+    figures: ui.label
+
+
+def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
+    """/playground."""
+
+    @ui.page("/playground")
+    async def playground() -> None:
+        who = gate.who()
+        if who is None:
+            return
+        with theme.frame("Playground", who):
+            ui.label("Playground").classes("text-2xl font-semibold")
+            shown = await gate.attempt("deployments.list")
+            names = [deployment.model for deployment in shown.deployments] if shown else []
+            prompts = await gate.attempt("prompts.list")
+            with ui.card().classes("sheet items-stretch gap-3"):
+                templates = {"": "as written"} | {p.ref: p.ref for p in (prompts.prompts if prompts else ())}
+                prompt = ui.select(templates, value="", label="Prompt").props("outlined dense").classes("w-64")
+                question = ui.textarea("Question").props("outlined autogrow").classes("w-full").mark("question")
+                with ui.row().classes("items-center gap-4"):
+                    ask = ui.button("Ask both").props("unelevated").mark("ask")
+                    limit = ui.number("At most, tokens", value=160, min=1, max=1024).props("outlined dense")
+            with ui.row().classes("w-full gap-4 flex-nowrap items-stretch"):
+                panes = [_pane(names, index) for index in (0, 1)]
+
+            async def ask_both() -> None:
+                ask.disable()
+                try:
+                    text = question.value or ""
+                    if prompt.value:
+                        rendered = await gate.attempt("prompts.render", ref=prompt.value, input=text)
+                        if rendered is None:
+                            return
+                        messages = [turn.model_dump() for turn in rendered.messages]
+                    else:
+                        messages = [{"role": "user", "content": text}]
+                    key = await _session_key(gate)
+                    await asyncio.gather(
+                        *(_ask(base_url(), key, pane, messages, int(limit.value or 160)) for pane in panes)
+                    )
+                finally:
+                    ask.enable()
+
+            ask.on_click(ask_both)
+
+
+def _pane(names: list[str], index: int) -> _Pane:
+    # Left the base, right the newest adapter: the comparison people come for.
+    chosen = names[min(index, len(names) - 1)] if names else None
+    with ui.card().classes("sheet items-stretch gap-2 w-1/2").mark(f"pane-{index}"):
+        model = ui.select(names, value=chosen, label="Model").props("outlined dense").classes("w-full")
+        answer = ui.label().classes("answer mono").mark(f"answer-{index}")
+        figures = ui.label().classes("mono quiet").mark(f"figures-{index}")
+    return _Pane(model, answer, figures)
+
+
+async def _session_key(gate: Gate) -> str:
+    """An API key for this browser tab, kept in this process's memory only."""
+    key: str | None = app.storage.client.get("key")
+    if key is None:
+        made = await gate.call("keys.create", name="playground", expires_days=1)
+        key = app.storage.client["key"] = str(made.secret)
+    return key
+
+
+async def _ask(base_url: str, key: str, pane: _Pane, messages: list[dict[str, Any]], limit: int) -> None:
+    pane.answer.text, pane.figures.text = "", "…"
+    body = {
+        "model": pane.model.value, "messages": messages, "max_tokens": limit, "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    started, first_s, usage = time.perf_counter(), 0.0, {}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
+        session.post(f"{base_url}/v1/chat/completions", json=body) as reply,
+    ):
+        if reply.status != 200:
+            pane.answer.text = (await reply.json())["error"]["message"]
+            pane.figures.text = f"HTTP {reply.status}"
+            return
+        request = reply.headers.get("x-request-id", "")
+        async for line in reply.content:
+            if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                continue
+            chunk = json.loads(line[6:])
+            usage = chunk.get("usage") or usage
+            for choice in chunk["choices"]:
+                first_s = first_s or time.perf_counter() - started
+                pane.answer.text += choice["delta"].get("content") or ""
+    pane.figures.text = _describe(time.perf_counter() - started, first_s, usage, request)
+
+
+def _describe(total_s: float, first_s: float, usage: dict[str, Any], request: str) -> str:
+    parts = [f"first token {first_s * 1000:.0f} ms", f"total {total_s:.2f} s"]
+    if usage:
+        parts.append(f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens")
+        if "cost_nusd" in usage:
+            parts.append(format_usd(usage["cost_nusd"]))
+    return "  ·  ".join([*parts, request])
