@@ -1,0 +1,151 @@
+"""Load a base model: transformers' modelling code, our rules about files, dtype and digests.
+
+Safetensors only, no code from the model's folder, nothing fetched here (see `locate`). Knows no adapter and no stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from espalier.core.errors import InvalidInput, UnsupportedModel
+from espalier.nn.locate import count_parameters, digest_base, locate_base
+from espalier.tokens.tokenizer import ChatTokenizer
+from espalier.tokens.tokenizer import load as load_tokenizer
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+# Below this a base computes in float32 by default: it is fast enough, and greedy answers then do not depend on which
+# requests happen to share a batch, nor on whose code computes them. See docs/decisions/serving-dtype.md for the cost.
+EXACT_BELOW_PARAMETERS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBase:
+    """A base in memory, its tokenizer and chat template, and the digests that adapters are checked against."""
+
+    spec: str  # as the user named it
+    path: Path
+    model: PreTrainedModel
+    tokenizer: ChatTokenizer
+    base_digest: str
+    eos_ids: frozenset[int]  # any of them ends an answer
+    context_tokens: int  # prompt and answer together
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def tokenizer_digest(self) -> str:
+        return self.tokenizer.digest
+
+    @property
+    def template_digest(self) -> str:
+        return self.tokenizer.template_digest
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        return dict(self.tokenizer.special_tokens)
+
+
+def load_base(spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool = True) -> LoadedBase:
+    """Load `spec` (see `locate_base`) for training or serving, in evaluation mode.
+
+    `threads` > 0 sets torch's CPU threads for the whole process. Raises what `locate_base` raises,
+    UnsupportedModel for an architecture transformers does not know or that needs code of its own, InvalidInput for
+    weights that do not fit.
+    """
+    folder = locate_base(spec, fetch=fetch)
+    if threads > 0:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = choose_dtype(dtype, count_parameters(folder), device)
+    model = _load_model(folder, spec, chosen).to(device).eval()
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(model, tokenizer, spec)
+    return LoadedBase(
+        spec=spec,
+        path=folder,
+        model=model,
+        tokenizer=tokenizer,
+        base_digest=digest_base(folder),
+        eos_ids=_end_ids(model, tokenizer),
+        context_tokens=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
+    )
+
+
+def choose_dtype(wanted: Dtype, parameters: int, device: str = "cpu") -> torch.dtype:
+    """The dtype to compute in. `auto`: float32 for small bases, bfloat16 for others where the machine has it."""
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    if parameters < EXACT_BELOW_PARAMETERS:
+        return torch.float32
+    native = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UnsupportedModel(
+            f"{spec} cannot be loaded: {reason}",
+            where=str(folder),
+            hint="a causal language model that transformers knows by itself is needed, with whole safetensors weights",
+        ) from error
+    # transformers fills what the file lacks with random numbers and only logs it; such a model must not be served.
+    if report["missing_keys"] or report["mismatched_keys"]:
+        lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        raise InvalidInput(
+            f"{spec}: its weights lack {len(lacking)} tensors of the architecture, first {lacking[0]}",
+            where=str(folder),
+            hint="the download or conversion is incomplete",
+        )
+    return model
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: ChatTokenizer, spec: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.size > rows:
+        raise InvalidInput(
+            f"{spec}: its tokenizer has {tokenizer.size} tokens, its embedding {rows} rows",
+            hint="tokenizer and weights come from two different models",
+        )
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
+    """Every id the model's files call an end: config, generation config, and the tokenizer's own eos token."""
+    found: set[int | None] = set()
+    for source in (model.config, model.generation_config):
+        ids = getattr(source, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+    found.add(tokenizer.eos_id)
+    return frozenset(id for id in found if id is not None)

@@ -1,0 +1,48 @@
+"""A random Llama of 70,000 parameters with a byte-level tokenizer and ChatML turns, made in a blink: for tests.
+
+Its answers mean nothing, but they are deterministic, differ between prompts, and go through the code of any base.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from espalier.tokens import tokenizer
+
+_TEXTS = ['The quick brown fox jumps over the lazy dog. 0123456789 <record id="1">Größe</record>\n']
+
+
+def make_tiny_base(folder: Path, seed: int = 0, *, context_tokens: int = 512) -> Path:
+    """Write config, safetensors weights, tokenizer and template into `folder`; returns it. Same seed, same bytes."""
+    transformers_logging.disable_progress_bar()
+    words = tokenizer.train(_TEXTS, vocabulary=288)
+    tokenizer.save(words, folder, context_tokens=context_tokens)
+    config = LlamaConfig(
+        vocab_size=words.size,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context_tokens,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers warns of its own defaults
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # Wider than a trainer would start from, so that greedy answers vary instead of repeating one token.
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.3, generator=generator)
+    model.save_pretrained(folder)
+    return folder
