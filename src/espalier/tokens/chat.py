@@ -1,0 +1,92 @@
+"""Messages -> text, by the model's own Jinja chat template: the one function that training, evaluation and serving share.
+
+Knows no tokenizer and no torch. The environment is the one `transformers` renders in (sandboxed, trimmed blocks, the `generation` tag,
+`raise_exception`, `strftime_now`, a `tojson` that keeps non-ASCII text), so a template of any published model renders the same here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from espalier.core.errors import InvalidInput
+from espalier.core.types import Message
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ '<|im_start|>assistant\n' }}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def render_chat(
+    template: str,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    special_tokens: dict[str, str] | None = None,
+) -> str:
+    """The conversation as the model reads it. `special_tokens` are the names a template may use (bos_token, eos_token).
+
+    Raises InvalidInput when the template is no Jinja or refuses the messages.
+    """
+    rows = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        return _compiled(template).render(
+            messages=rows, add_generation_prompt=add_generation_prompt, **(special_tokens or {})
+        )
+    except jinja2.TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise InvalidInput(
+            f"the model's chat template refuses this conversation: {error}",
+            hint=f"its turns are: {roles}; check their roles and order",
+        ) from error
+
+
+def template_digest(template: str) -> str:
+    """sha256 of the template's text: it goes beside every adapter, and a mismatch refuses to serve."""
+    return sha256(template.encode()).hexdigest()
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}...{% endgeneration %}` marks what the assistant wrote; rendering keeps the text only."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, **options)
+
+
+@lru_cache(maxsize=32)
+def _compiled(template: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)

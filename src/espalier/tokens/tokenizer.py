@@ -1,0 +1,150 @@
+"""A tokenizer with its chat template: trained here, or loaded from a model's folder.
+
+Knows the files transformers reads (tokenizer.json, tokenizer_config.json, chat_template.jinja) and not transformers itself.
+
+How text is cut before byte-level BPE decides how well a small model copies, because copying is matching the same ids again:
+- digits in groups of one or two from the left, so that an id or a date is always cut alike;
+- a capitalised word never carries its space, so `Printer` has the same ids in prose, after a quote and inside a tag;
+- a lower-case word carries it, so that prose stays short;
+- punctuation takes the space after it when a capital or a digit follows, which prose is full of;
+- capitals stand alone, a newline stands alone (a turn's end is always a token's end), `</`, `/>` and `="` stand together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.types import Message
+from espalier.tokens import chat
+
+PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+SPECIAL_TOKENS = (PAD, TURN_START, TURN_END)  # ids 0, 1, 2
+_PIECES = (
+    r"\p{N}{1,2}|\p{Lu}\p{Ll}*| ?\p{Ll}+| ?[\p{Lo}\p{Lm}\p{Lt}\p{M}]+|</|/>|=\"|[^\s\p{L}\p{N}] (?=[^ \p{Ll}])|\n| +(?=[^ \p{Ll}])| |[^\s\p{L}\p{N}]|\s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenizer:
+    """A tokenizer, its chat template and the names of its special tokens."""
+
+    backend: Tokenizer
+    template: str
+    special_tokens: dict[str, str]  # bos_token, eos_token, pad_token ... as far as the model names them
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens may be written out; nothing is put before or after."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of ids."""
+        text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special)
+        return text
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The conversation as text, by this model's template. Raises InvalidInput when it has none."""
+        if not self.template:
+            raise InvalidInput(
+                "this model has no chat template, so it cannot be asked in messages",
+                hint="use a chat model, or train on raw text with a template given in the recipe",
+            )
+        return chat.render_chat(
+            self.template, messages, add_generation_prompt=add_generation_prompt, special_tokens=self.special_tokens
+        )
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the conversation with the assistant's turn opened: what serving feeds and training puts before an answer."""
+        return self.encode(self.render(messages, add_generation_prompt=True))
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends an answer, None when the model names none."""
+        found = self.backend.token_to_id(self.special_tokens.get("eos_token", ""))
+        return None if found is None else int(found)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, special ones included."""
+        return int(self.backend.get_vocab_size())
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what decides text -> ids; the template has its own, `template_digest`."""
+        return sha256(self.backend.to_str().encode()).hexdigest()
+
+    @property
+    def template_digest(self) -> str:
+        """sha256 of the chat template."""
+        return chat.template_digest(self.template)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> ChatTokenizer:
+    """A byte-level BPE of `vocabulary` ids with ChatML turns. Every text round-trips: what is unknown falls back to bytes."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    names = {"bos_token": TURN_START, "eos_token": TURN_END, "pad_token": PAD}
+    return ChatTokenizer(backend, chat.CHATML, names)
+
+
+def load_tokenizer(folder: Path) -> ChatTokenizer:
+    """The tokenizer in a model's folder. Raises NotFound when there is none, InvalidInput when a file is broken."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise NotFound(f"no tokenizer.json in {folder}", hint="a model folder holds one beside its weights")
+    config_path = folder / "tokenizer_config.json"
+    try:
+        backend = Tokenizer.from_file(str(path))
+        config = json.loads(config_path.read_text()) if config_path.is_file() else {}
+    except Exception as error:  # tokenizers raises bare Exception on a broken file
+        raise InvalidInput(f"the tokenizer in {folder} cannot be read: {error}") from error
+    template_path = folder / "chat_template.jinja"
+    template = template_path.read_text() if template_path.is_file() else _first_template(config)
+    names = {name: _word(config[name]) for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)}
+    return ChatTokenizer(backend, template, names)
+
+
+def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, *, context_tokens: int) -> None:
+    """Write the three files so that `AutoTokenizer.from_pretrained(folder)` gives the same ids and the same chats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_tokens,
+        "clean_up_tokenization_spaces": False,
+        **tokenizer.special_tokens,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "chat_template.jinja").write_text(tokenizer.template)
+
+
+def _first_template(config: dict[str, Any]) -> str:
+    found = config.get("chat_template") or ""
+    if isinstance(found, list):  # named templates: the default one
+        return next((str(item["template"]) for item in found if item.get("name") == "default"), "")
+    return str(found)
+
+
+def _word(value: Any) -> str:
+    return str(value["content"]) if isinstance(value, dict) else str(value)

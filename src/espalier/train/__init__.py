@@ -1,0 +1,1 @@
+"""Examples -> weights: one loop, one pure objective per method."""

@@ -1,0 +1,259 @@
+"""`create`: a tokenizer and a Llama from scratch, from one dataset; a folder transformers can load comes out.
+
+The dataset is read in its own order, in windows, so it may be a curriculum and need not fit in memory. Knows no file format but the
+dataset's and the model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from espalier.core.errors import InvalidInput
+from espalier.core.events import Emit
+from espalier.core.types import Example
+from espalier.nn.llama import LlamaShape
+from espalier.nn.mimetic import write_copying
+from espalier.nn.optimizers import AdamW, Muon
+from espalier.store.examples import read_examples
+from espalier.tokens.mask import Tokenized, tokenize
+from espalier.tokens.pack import Rectangle, group, rectangle
+from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer, save_tokenizer, train_tokenizer
+from espalier.train.dense import DenseLlama
+from espalier.train.loop import Course, fit
+from espalier.train.plan import Plan
+from espalier.train.recipe import CreateSpec, ShapeSpec
+from espalier.train.schedule import lr_scale
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """What a run made and what it took."""
+
+    parameters: int
+    steps: int
+    tokens: int
+    supervised_tokens: int
+    loss_first: float
+    loss_last: float
+    validation_loss: float
+    model_sha256: str
+    wall_s: float
+    cpu_s: float
+
+
+def create(
+    spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, checkpoint_dir: Path
+) -> CreateResult:
+    """Train by `spec` on the dataset in `dataset_dir`; write model, tokenizer and configs to `out_dir`.
+
+    `checkpoint_dir` outlives a crash: the same call goes on where it stood. Because a wsd schedule is flat until it decays, a checkpoint
+    taken before that may be continued under another `steps`; a change of anything else is refused.
+    Raises InvalidInput (nothing to train on, divergence, a shape mimetic init does not fit), Conflict (a foreign checkpoint).
+    """
+    tokenizer = _tokenizer(spec, dataset_dir, checkpoint_dir)
+    shape = _shape(spec.shape)
+    weights = initial_weights(shape, seed=spec.seed, mimetic=spec.mimetic)
+    model = DenseLlama(weights, shape, compute_dtype())
+    matrices = {name: w for name, w in weights.items() if w.ndim == 2 and "embed_tokens" not in name}
+    others = {name: w for name, w in weights.items() if name not in matrices}
+    progress = fit(
+        model,
+        [
+            Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay),
+            AdamW(others, lr=spec.adamw_lr, betas=(0.9, 0.97)),
+        ],
+        Plan(spec.rectangle_tokens, spec.rectangles_per_step, f"create/{spec.seed}"),
+        _OrderedCorpus(dataset_dir, tokenizer, spec),
+        Course(
+            steps=spec.steps,
+            lr_scale=lambda step: lr_scale(
+                spec.schedule,
+                step,
+                steps=spec.steps,
+                warmup_steps=spec.warmup_steps,
+                decay_steps=spec.decay_steps,
+                floor=0.02,
+            ),
+            identity=_identity(spec, tokenizer),
+            checkpoint_every_s=spec.checkpoint_every_s,
+            evaluate_every_steps=200,
+        ),
+        validation=_validation(dataset_dir, tokenizer, spec),
+        checkpoint_dir=checkpoint_dir,
+        emit=emit,
+    )
+    model_sha256 = save_model(out_dir, weights, spec.shape, tokenizer)
+    return CreateResult(
+        parameters=sum(w.numel() for w in weights.values()),
+        steps=progress.step,
+        tokens=progress.tokens,
+        supervised_tokens=progress.supervised_tokens,
+        loss_first=progress.loss_first,
+        loss_last=progress.loss_last,
+        validation_loss=progress.validation_loss,
+        model_sha256=model_sha256,
+        wall_s=progress.wall_s,
+        cpu_s=progress.cpu_s,
+    )
+
+
+def initial_weights(shape: LlamaShape, *, seed: int, mimetic: bool) -> dict[str, Tensor]:
+    """Fresh float32 weights under transformers' names. Muon wants matrices of even gain; outputs into the residual start small."""
+    draw = torch.Generator().manual_seed(seed)
+    attention, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
+    inward, outward = 0.6 * shape.width**-0.5, 0.02 * (2 * shape.layers) ** -0.5
+    sizes = {
+        "self_attn.q_proj": (attention, shape.width, inward),
+        "self_attn.k_proj": (keys, shape.width, inward),
+        "self_attn.v_proj": (keys, shape.width, inward),
+        "self_attn.o_proj": (shape.width, attention, outward),
+        "mlp.gate_proj": (shape.hidden, shape.width, inward),
+        "mlp.up_proj": (shape.hidden, shape.width, inward),
+        "mlp.down_proj": (shape.width, shape.hidden, outward),
+    }
+    weights = {"model.embed_tokens.weight": torch.randn(shape.vocabulary, shape.width, generator=draw) * 0.02}
+    for layer in range(shape.layers):
+        prefix = f"model.layers.{layer}."
+        for name, (rows, columns, gain) in sizes.items():
+            weights[f"{prefix}{name}.weight"] = torch.randn(rows, columns, generator=draw) * gain
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{prefix}{name}.weight"] = torch.ones(shape.width)
+    weights["model.norm.weight"] = torch.ones(shape.width)
+    if mimetic:
+        write_copying(weights, shape, seed=seed)
+    return {name: weight.requires_grad_() for name, weight in weights.items()}
+
+
+def compute_dtype() -> torch.dtype:
+    """bf16 where the processor multiplies it natively, float32 elsewhere (where bf16 is emulated, at a quarter of the speed)."""
+    return torch.bfloat16 if torch.backends.mkldnn.is_available() and _has_native_bf16() else torch.float32
+
+
+def save_model(out_dir: Path, weights: dict[str, Tensor], shape: ShapeSpec, tokenizer: ChatTokenizer) -> str:
+    """Write model.safetensors (bf16), config.json, generation_config.json and the tokenizer's files; returns the weights' sha256."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    rounded = {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in sorted(weights.items())}
+    path = out_dir / "model.safetensors"
+    draft = path.with_suffix(".draft")
+    save_file(rounded, draft, metadata={"format": "pt"})
+    draft.rename(path)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_heads,
+        "head_dim": shape.width // shape.heads,
+        "max_position_embeddings": shape.context_tokens,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "bfloat16",
+    }
+    generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "do_sample": False}
+    (out_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (out_dir / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    save_tokenizer(tokenizer, out_dir, context_tokens=shape.context_tokens)
+    return sha256(path.read_bytes()).hexdigest()
+
+
+class _OrderedCorpus:
+    """Windows of the dataset's train split in its own order, tokenized as they are asked for."""
+
+    def __init__(self, dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> None:
+        self._dir, self._tokenizer, self._spec = dataset_dir, tokenizer, spec
+        self._examples: Iterator[Example] = iter(())
+        self._next = (-1, -1)
+
+    def window(self, epoch: int, index: int) -> Sequence[Tokenized]:
+        size = self._spec.window_documents
+        if (epoch, index) != self._next:
+            self._examples = islice(read_examples(self._dir, "train"), index * size, None)
+        self._next = (epoch, index + 1)
+        raw = list(islice(self._examples, size))
+        documents = [self._tokenized(example) for example in raw]
+        kept = [document for document in documents if document.supervised]
+        if raw and not kept:
+            raise InvalidInput(f"none of {len(raw)} examples from {raw[0].id} on has a token to learn")
+        return kept
+
+    def _tokenized(self, example: Example) -> Tokenized:
+        return _weighted(self._tokenizer, example, self._spec)
+
+
+def _weighted(tokenizer: ChatTokenizer, example: Example, spec: CreateSpec) -> Tokenized:
+    document = tokenize(tokenizer, example, context_tokens=spec.shape.context_tokens)
+    if not example.messages:
+        document.weights = [weight * spec.text_weight for weight in document.weights]
+    return document
+
+
+def _validation(dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> list[Rectangle]:
+    documents = [_weighted(tokenizer, example, spec) for example in islice(read_examples(dataset_dir, "validation"), 512)]
+    documents = [document for document in documents if document.supervised]
+    lengths = [len(document.ids) - 1 for document in documents]
+    groups = group(lengths, rectangle_tokens=spec.rectangle_tokens, seed="validation")
+    return [rectangle([documents[index] for index in members]) for members in groups]
+
+
+def _tokenizer(spec: CreateSpec, dataset_dir: Path, checkpoint_dir: Path) -> ChatTokenizer:
+    """The run's tokenizer: from the checkpoint folder when it was trained before, else trained now and kept there."""
+    folder = checkpoint_dir / "tokenizer"
+    if not (folder / "chat_template.jinja").is_file():  # written last
+        trained = train_tokenizer(_tokenizer_texts(spec, dataset_dir), vocabulary=spec.shape.vocabulary)
+        save_tokenizer(trained, folder, context_tokens=spec.shape.context_tokens)
+    return load_tokenizer(folder)
+
+
+def _tokenizer_texts(spec: CreateSpec, dataset_dir: Path) -> Iterator[str]:
+    total = sum(1 for _ in read_examples(dataset_dir, "train"))
+    stride = max(1, total // spec.tokenizer_documents)
+    for example in islice(read_examples(dataset_dir, "train"), 0, None, stride):
+        yield example.text or "\n".join(message.content for message in example.messages)
+    pairs = [f"{number:02d}" for number in range(100)]
+    for _ in range(200):  # every pair of digits becomes one id
+        yield " ".join(pairs)
+
+
+def _shape(spec: ShapeSpec) -> LlamaShape:
+    return LlamaShape(
+        vocabulary=spec.vocabulary,
+        width=spec.width,
+        layers=spec.layers,
+        heads=spec.heads,
+        key_heads=spec.key_heads,
+        head_width=spec.width // spec.heads,
+        hidden=spec.hidden,
+        rope_theta=spec.rope_theta,
+    )
+
+
+def _identity(spec: CreateSpec, tokenizer: ChatTokenizer) -> str:
+    """Digest of what the state so far depends on; a wsd run's length does not matter before it decays."""
+    left_out = {"checkpoint_every_s"} | ({"steps", "decay_steps"} if spec.schedule == "wsd" else set())
+    values = spec.model_dump(mode="json", exclude=left_out)
+    return sha256(json.dumps([values, tokenizer.digest], sort_keys=True).encode()).hexdigest()
+
+
+def _has_native_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+
+
