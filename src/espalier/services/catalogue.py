@@ -1,0 +1,73 @@
+"""Dataset versions by name: `dataset:support@v4` is one artifact for ever; the same artifact again is the same version.
+
+What a pipeline makes gets its version here, after the fact, by the name on its manifest; so publishing twice changes
+nothing and a cached run publishes what it reuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from espalier.core.errors import NotFound
+from espalier.core.ids import now_ms
+from espalier.core.refs import Ref
+from espalier.core.types import Artifact, Spec
+
+if TYPE_CHECKING:
+    from espalier.store.store import Store
+
+
+class DatasetVersion(Spec):
+    """One immutable version of a dataset."""
+
+    name: str
+    version: int
+    digest: str  # the artifact
+    created_ms: int
+    created_by: str
+    run: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"dataset:{self.name}@v{self.version}"
+
+
+def publish_dataset(store: Store, artifact: Artifact, name: str, actor: str) -> DatasetVersion:
+    """The version `artifact` has under `name`: the one it has already, or the next number."""
+    with store.transaction():
+        for known in list_dataset_versions(store, name):
+            if known.digest == artifact.digest:
+                return known
+        made = DatasetVersion(
+            name=name, version=store.records.next_version("dataset", name), digest=artifact.digest, created_ms=now_ms(),
+            created_by=actor, run=artifact.made_by,
+        )  # fmt: skip
+        store.records.put(f"dataset:{name}", f"v{made.version}", made)
+        store.records.set_pointer(f"dataset:{name}@latest", f"v{made.version}", actor=actor)
+        store.audit.append(actor, "datasets.publish", made.ref, {"digest": artifact.digest})
+    return made
+
+
+def list_dataset_versions(store: Store, name: str) -> Sequence[DatasetVersion]:
+    """The newest first; empty for a name nobody used."""
+    return store.records.list(f"dataset:{name}", DatasetVersion, limit=10_000)
+
+
+def list_dataset_names(store: Store) -> list[str]:
+    """Every name with at least one version."""
+    pointers = store.records.list_pointers("dataset:")
+    return [pointer.name.removeprefix("dataset:").removesuffix("@latest") for pointer in pointers]
+
+
+def find_dataset(store: Store, text: str) -> DatasetVersion:
+    """`support`, `dataset:support@v4` or `dataset:support@sha256:...`. Raises InvalidInput, NotFound."""
+    ref = Ref.parse(text, kind="dataset")
+    versions = list_dataset_versions(store, ref.name)
+    for version in versions:
+        if ref.selector in ("latest", f"v{version.version}", f"sha256:{version.digest}"):
+            return version
+    if versions:
+        raise NotFound(f"no {ref}", hint=f"dataset:{ref.name} has v1 to v{versions[0].version}")
+    names = ", ".join(list_dataset_names(store)) or "none yet: `espalier data build RECIPE` makes one"
+    raise NotFound(f"no dataset {ref.name!r}", hint=f"datasets: {names}")
