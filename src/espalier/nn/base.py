@@ -15,8 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from espalier.core.errors import InvalidInput, UnsupportedModel
 from espalier.nn.locate import count_parameters, digest_base, locate_base
-from espalier.tokens.tokenizer import ChatTokenizer
-from espalier.tokens.tokenizer import load as load_tokenizer
+from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 

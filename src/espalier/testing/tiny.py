@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from espalier.tokens import tokenizer
+from espalier.tokens.tokenizer import save_tokenizer, train_tokenizer
 
 _TEXTS = ['The quick brown fox jumps over the lazy dog. 0123456789 <record id="1">Größe</record>\n']
 
@@ -20,8 +20,8 @@ _TEXTS = ['The quick brown fox jumps over the lazy dog. 0123456789 <record id="1
 def make_tiny_base(folder: Path, seed: int = 0, *, context_tokens: int = 512) -> Path:
     """Write config, safetensors weights, tokenizer and template into `folder`; returns it. Same seed, same bytes."""
     transformers_logging.disable_progress_bar()
-    words = tokenizer.train(_TEXTS, vocabulary=288)
-    tokenizer.save(words, folder, context_tokens=context_tokens)
+    words = train_tokenizer(_TEXTS, vocabulary=288)
+    save_tokenizer(words, folder, context_tokens=context_tokens)
     config = LlamaConfig(
         vocab_size=words.size,
         hidden_size=48,
