@@ -13,6 +13,7 @@
     │   └── LeaseLost            (409, exit 4)   another worker holds the job now; our result is discarded
     ├── RateLimited              (429, exit 8)   too many requests or tokens for now
     ├── MissingExtra             (501, exit 6)   an optional dependency is absent; the hint is its pip line
+    ├── Unavailable              (503, exit 11)  stopping, overloaded or too slow; the same request may succeed later
     ├── StorageFull              (507, exit 10)  the disk is full; nothing half-written was kept
     └── Interrupted              (499, exit 130) the user stopped it; the hint says how to go on
 
@@ -97,6 +98,10 @@ class RateLimited(EspalierError):
 
 class MissingExtra(EspalierError):
     code, http_status, exit_code = "missing_extra", 501, 6
+
+
+class Unavailable(EspalierError):
+    code, http_status, exit_code = "unavailable", 503, 11
 
 
 class StorageFull(EspalierError):

@@ -31,7 +31,10 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer. The last one carries the finish reason and the usage."""
+    """A piece of an answer. The last one carries the finish reason and the usage.
+
+    A piece before it may carry the usage so far: it is what a request that is cancelled after it is charged for.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
