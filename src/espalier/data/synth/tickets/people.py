@@ -98,4 +98,15 @@ def make_ip(draw: Draw) -> str:
     return f"{draw.pick(_DOCUMENTATION_NETWORKS)}.{draw.between(1, 254)}"
 
 
-_FIRM_KINDS = ("Labs", "Water Works", "Foods", "Farms", "Chemicals", "Energy", "Research", "Clinic", "Brewery", "Paper Mill")
+_FIRM_KINDS = (
+    "Labs",
+    "Water Works",
+    "Foods",
+    "Farms",
+    "Chemicals",
+    "Energy",
+    "Research",
+    "Clinic",
+    "Brewery",
+    "Paper Mill",
+)

@@ -60,7 +60,9 @@ RECORD_FIELDS: Final = {
 }
 
 
-def render_record(*, ref: str, product: str, opened: str, closed: str, cause: str, severity: str, resolution: str) -> str:
+def render_record(
+    *, ref: str, product: str, opened: str, closed: str, cause: str, severity: str, resolution: str
+) -> str:
     """The dossier as the back office writes it. Values hold no markup, so nothing needs escaping."""
     return (
         f'<lk:dossier xmlns:lk="{NAMESPACE}" no="{ref}">\n'

@@ -67,7 +67,7 @@ def tell_ticket(draw: Draw, ref: str, customers: list[Person], staff: list[Perso
     product = draw.pick(CATALOGUE)
     resolution = draw.pick(wording.REMEDIES[cause])
     customer, agent = draw.pick(customers), draw.pick(staff)
-    message, planted = _tell_message(draw, product, cause, severity, opened)
+    message, planted = _tell_message(draw, product, cause, severity, opened, customers)
     notes = _tell_notes(draw, cause, resolution, closed, agent)
     if draw.chance(0.6):
         message.append(f"{customer.name}, {customer.firm}")
@@ -91,7 +91,9 @@ def tell_ticket(draw: Draw, ref: str, customers: list[Person], staff: list[Perso
     )
 
 
-def _tell_message(draw: Draw, product: str, cause: str, severity: str, opened: date) -> tuple[list[str], list[Plant]]:
+def _tell_message(
+    draw: Draw, product: str, cause: str, severity: str, opened: date, customers: list[Person]
+) -> tuple[list[str], list[Plant]]:
     symptom = draw.pick(wording.SYMPTOM_MENTIONS).format(
         symptom=draw.pick(wording.SYMPTOMS[cause]), weekday=draw.pick(words.WEEKDAYS)
     )
@@ -103,7 +105,7 @@ def _tell_message(draw: Draw, product: str, cause: str, severity: str, opened: d
     tail = [draw.pick(wording.URGENCY[severity])]
     planted: list[Plant] = []
     if draw.chance(0.45):
-        sentence, plant = _personal_sentence(draw, cause)
+        sentence, plant = _personal_sentence(draw, cause, customers)
         tail.append(sentence)
         planted.append(plant)
     # What it is about comes first, as people write; the rest in any order.
@@ -131,7 +133,7 @@ def _side_fact(draw: Draw, opened: date) -> str:
     )
 
 
-def _personal_sentence(draw: Draw, cause: str) -> tuple[str, Plant]:
+def _personal_sentence(draw: Draw, cause: str, customers: list[Person]) -> tuple[str, Plant]:
     """A sentence with a card, an account or an address in it, as fits the cause."""
     if cause == "B31":
         if draw.chance(0.5):
@@ -142,5 +144,7 @@ def _personal_sentence(draw: Draw, cause: str) -> tuple[str, Plant]:
     if cause in ("N12", "A05", "F77"):
         ip = make_ip(draw)
         return f"Our address is {ip}.", Plant("ip", ip)
-    other = f"{draw.pick(words.FIRST_NAMES)} {draw.pick(words.LAST_NAMES)}"
+    # One in five of these is in no directory: what a list of names cannot find must be there to be missed.
+    stranger = f"{draw.pick(words.FIRST_NAMES)} {draw.pick(words.LAST_NAMES)}"
+    other = stranger if draw.chance(0.2) else draw.pick(customers).name
     return f"Please ask for {other} at the gate.", Plant("name", other)
