@@ -33,7 +33,7 @@ def test_mcnemar_equals_the_exact_binomial_test(lost: int, won: int) -> None:
 
 
 def test_the_paired_difference_of_proportions_is_the_published_one() -> None:
-    # Cavo et al. (2012), as worked in Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables, chapter 8.
+    # Cavo et al. (2012), worked in Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables, chapter 8.
     after, before = pairs(both=59, lost=6, won=16, neither=80)
     ours = newcombe(before, after)
     assert (ours.low, ours.high) == pytest.approx((-0.1186, -0.0046), abs=5e-5)
