@@ -202,6 +202,8 @@ def _pair_weights(
         found = tuple(tuple(pair[part].shape) if part in pair else None for part in "AB")
         if found != wanted:
             raise InvalidInput(f"{name}: A and B are {found}, {wanted} is wanted", where=where)
+        if not all(tensor.isfinite().all() for tensor in pair.values()):
+            raise InvalidInput(f"{name}: the weights hold infinities or NaN", where=where, hint="its training diverged")
         layers[name] = (pair["A"].float(), pair["B"].float() * spec.scale)
     if not layers:
         raise InvalidInput("the adapter holds no weights", where=where)

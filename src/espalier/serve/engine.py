@@ -1,0 +1,246 @@
+"""The engine: one base, any number of adapters, many requests at once; streams for serving, batches for evaluation.
+
+A request is pinned to its adapter's digest when it is taken in, and answered under that digest to its end. One thread runs
+steps (`start`); without it, `generate` runs them in the caller's. Knows no model name, key, budget or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from espalier.core.config import ServeConfig
+from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound
+from espalier.core.ports import ChatRequest, Delta
+from espalier.core.types import Generation, Message, SamplingSpec
+from espalier.nn.adapters import read_adapter
+from espalier.nn.base import LoadedBase
+from espalier.nn.sample import choose_tokens
+from espalier.serve.probe import check_runner, expected_logits
+from espalier.serve.runner import Runner
+from espalier.serve.scheduler import Plan, Scheduler, Work
+from espalier.serve.ticket import Ticket
+
+
+class Engine:
+    """Implements core.ports.ChatProvider; `functools.partial(engine.generate, adapter=...)` is a core.ports.Generate.
+
+    The engine takes `base.model` over: do not train or call that model elsewhere.
+    Raises UnsupportedModel when it could not answer exactly as the model itself does.
+    """
+
+    def __init__(self, base: LoadedBase, config: ServeConfig | None = None) -> None:
+        config = config or ServeConfig()
+        if config.threads > 0:
+            torch.set_num_threads(config.threads)
+        self.base = base
+        self.context_tokens = min(config.max_context_tokens, base.context_tokens)
+        expected = expected_logits(base)
+        self._runner = Runner(base, config.max_batch, self.context_tokens)
+        check_runner(self._runner, expected)
+        self._scheduler = Scheduler(config.max_batch, config.step_budget_tokens)
+        self._tickets: dict[Work, Ticket] = {}
+        self._closing: set[str] = set()  # adapters that take no new request
+        self._change = threading.Condition()  # guards all of the above; told whenever a request comes or goes
+        self._turn = threading.Lock()  # held by whoever runs a step
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def start(self) -> Self:
+        """Begin to answer in a thread of its own."""
+        if self._thread is None:
+            self._stopping = False
+            self._thread = threading.Thread(target=self._work, name="espalier-engine", daemon=True)
+            self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End after the step under way; answers not finished end as `cancelled`."""
+        thread, self._thread = self._thread, None
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+        if thread is not None:
+            thread.join()
+
+    def load_adapter(self, digest: str, folder: Path, *, require_origin: bool = True) -> None:
+        """Make the adapter in `folder` available as `digest`. Raises what `read_adapter` raises; nothing is half loaded."""
+        if digest not in self._runner.bank:
+            self._runner.bank.add(digest, read_adapter(folder, self.base, require_origin=require_origin))
+
+    def unload_adapter(self, digest: str) -> None:
+        """Take no new request for it, wait for those under way, and let it go. Raises NotFound when it is not loaded."""
+        with self._change:
+            self._check_adapter(digest)
+            self._closing.add(digest)
+            self._change.wait_for(lambda: not self._scheduler.uses(digest))
+            self._runner.bank.remove(digest)
+            self._scheduler.forget(digest)
+            self._closing.discard(digest)
+
+    def list_adapters(self) -> list[str]:
+        """Digests that may be asked."""
+        return [digest for digest in self._runner.bank.digests() if digest not in self._closing]
+
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """Exact: the prompt as the model will read it."""
+        return len(self.base.tokenizer.encode_prompt(request.messages))
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """Answer one request in pieces; the last carries finish reason and usage. Closing the iterator cancels it.
+
+        Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going, engine not running).
+        """
+        if self._thread is None:
+            raise Conflict("the engine is not running", hint="start it first")
+        if request.base not in ("", self.base.spec, self.base.base_digest):
+            raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Delta | EspalierError] = asyncio.Queue()
+
+        def tell(delta: Delta | EspalierError) -> None:
+            # A closed loop means nobody reads any more; `finally` below has cancelled, or will never run.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(queue.put_nowait, delta)
+
+        prompt = self.base.tokenizer.encode_prompt(request.messages)
+        ticket = self._submit(request.id, prompt, request.adapter, request.sampling, tell, in_pieces=True)
+        try:
+            while True:
+                delta = await queue.get()
+                if isinstance(delta, EspalierError):
+                    raise delta
+                yield delta
+                if delta.finish_reason:
+                    return
+        finally:
+            self._cancel(ticket)
+
+    def generate(
+        self, batch: Sequence[Sequence[Message]], sampling: SamplingSpec, adapter: str = ""
+    ) -> list[Generation]:
+        """Answer a batch of conversations under one adapter digest (empty = the base): one Generation each, in order.
+
+        With temperature, the i-th conversation draws from its own stream, seeded by (seed, i). Raises as `stream` does.
+        """
+        prompts = [self.base.tokenizer.encode_prompt(messages) for messages in batch]
+        for prompt in prompts:
+            self._check_length(len(prompt), sampling)
+        tickets: dict[int, Ticket] = {}
+        try:
+            # Longest first: neighbours in a step are then of like length, and the batch ends on its short ones.
+            for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
+                seed = None if sampling.seed is None else sampling.seed * 1_000_003 + i
+                own = sampling.model_copy(update={"seed": seed})
+                tickets[i] = self._submit(f"batch-{i}", prompts[i], adapter, own, in_pieces=False)
+            self._run_until(lambda: all(ticket.done for ticket in tickets.values()))
+        finally:
+            for ticket in tickets.values():
+                self._cancel(ticket)
+        return [tickets[i].generation() for i in range(len(prompts))]
+
+    def _submit(
+        self,
+        name: str,
+        prompt: list[int],
+        adapter: str,
+        sampling: SamplingSpec,
+        tell: Callable[[Delta | EspalierError], None] | None = None,
+        *,
+        in_pieces: bool,
+    ) -> Ticket:
+        self._check_length(len(prompt), sampling)
+        work = Work(name, adapter, list(prompt), len(prompt), len(prompt) + sampling.max_tokens)
+        ticket = Ticket(work, sampling, self.base, tell, in_pieces=in_pieces)
+        with self._change:
+            self._check_adapter(adapter)
+            self._tickets[work] = ticket
+            self._scheduler.add(work)
+            self._change.notify_all()
+        return ticket
+
+    def _check_length(self, prompt_tokens: int, sampling: SamplingSpec) -> None:
+        room = self.context_tokens - prompt_tokens
+        if prompt_tokens == 0:
+            raise InvalidInput("the prompt has no token", hint="send at least one message")
+        if sampling.max_tokens > room:
+            raise InvalidInput(
+                f"the prompt has {prompt_tokens} tokens and {sampling.max_tokens} more are asked for; "
+                f"the context holds {self.context_tokens}",
+                hint=f"ask for at most {room} tokens, or shorten the prompt"
+                if room > 0
+                else f"shorten the prompt by at least {1 - room} tokens, for instance by giving fewer examples",
+            )
+
+    def _check_adapter(self, adapter: str) -> None:
+        if adapter in self._closing:
+            raise Conflict(f"adapter {adapter[:12]} is being unloaded", hint="ask the version that replaces it")
+        if adapter and adapter not in self._runner.bank:
+            raise NotFound(f"adapter {adapter[:12]} is not loaded", hint="load it before asking it")
+
+    def _cancel(self, ticket: Ticket) -> None:
+        with self._change:
+            if self._tickets.pop(ticket.work, None) is not None:
+                self._scheduler.cancel(ticket.work)
+                ticket.end("cancelled")
+                self._change.notify_all()
+
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        """Wait for the engine's thread, or, where there is none, be it."""
+        while not done():
+            if self._thread is not None:
+                with self._change:
+                    self._change.wait_for(lambda: done() or self._thread is None)
+            else:
+                self._step()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping:
+                if not self._step():
+                    with self._change:
+                        self._change.wait_for(lambda: self._stopping or self._scheduler.busy)
+        finally:
+            for ticket in list(self._tickets.values()):
+                self._cancel(ticket)
+            with self._change:
+                self._scheduler.plan()  # lets go of the slots of what was just cancelled
+
+    def _step(self) -> bool:
+        """Run one step; False when there was nothing to do."""
+        with self._turn:
+            with self._change:
+                plan = self._scheduler.plan()
+            if not plan.chunks:
+                return False
+            try:
+                deciding, logits = self._runner.run(plan)
+                tickets = [self._tickets.get(chunk.work) for chunk in deciding]
+                tokens = choose_tokens(logits, [ticket.sampler if ticket else None for ticket in tickets])
+            except RuntimeError as error:  # out of memory, a kernel that fails: these requests end, the engine goes on
+                self._fail(plan, error)
+                return True
+            with self._change:
+                self._scheduler.commit(plan)
+                for ticket, token in zip(tickets, tokens, strict=True):
+                    if ticket is not None and not ticket.work.cancelled and ticket.add(token):
+                        self._scheduler.release(ticket.work)
+                        del self._tickets[ticket.work]
+                self._change.notify_all()
+            return True
+
+    def _fail(self, plan: Plan, error: RuntimeError) -> None:
+        """End the step's requests with an error. Which slots were written is unknown, so all are forgotten."""
+        with self._change:
+            for chunk in plan.chunks:
+                self._scheduler.release(chunk.work)
+                ticket = self._tickets.pop(chunk.work, None)
+                if ticket is not None:
+                    ticket.fail(EspalierError(f"the engine could not compute this step: {error}"))
+            self._scheduler.forget()
+            self._change.notify_all()

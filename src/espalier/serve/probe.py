@@ -1,0 +1,55 @@
+"""Does the engine compute what the model computes? Asked once, before the first request. Knows no request.
+
+Architectures differ in ways no list of names can foresee. So the same tokens go through the model as it was loaded and,
+in pieces and out of order, through slots and steps; a model whose logits then differ is refused, not served wrongly.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from espalier.core.errors import UnsupportedModel
+from espalier.nn.base import LoadedBase
+from espalier.serve.runner import Runner
+from espalier.serve.scheduler import Chunk, Copy, Plan, Work
+
+_TOKENS = 24
+# Of the logits' own spread: rounding stays orders of magnitude below, a wrong mask or position far above.
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+@torch.inference_mode()
+def expected_logits(base: LoadedBase) -> Tensor:
+    """Logits of every position of the probe, (t, v), by transformers alone. Call before a `Runner` takes the model over."""
+    ids = torch.tensor([_probe_ids(base)], device=base.device)
+    logits: Tensor = base.model(input_ids=ids, use_cache=False).logits
+    return logits[0].float()
+
+
+def check_runner(runner: Runner, expected: Tensor) -> None:
+    """Raise UnsupportedModel unless `runner` gives `expected` for a prompt in two chunks, single tokens, and a copy."""
+    base = runner.base
+    work = Work("probe", "", _probe_ids(base), _TOKENS, _TOKENS, slot=0)
+    found = [_run(runner, work, 0, 10), _run(runner, work, 10, 20)]
+    found += [_run(runner, work, position, position + 1) for position in range(20, _TOKENS - 1)]
+    if runner.slots > 1:
+        work.slot = 1
+        found.append(_run(runner, work, _TOKENS - 1, _TOKENS, Copy(0, 1, _TOKENS - 1)))
+    ends = [9, 19, *range(20, _TOKENS)][: len(found)]
+    spread = float(expected.std())
+    worst = max(float((row - expected[end]).abs().max()) for row, end in zip(found, ends, strict=True))
+    if not worst <= _TOLERANCE[base.dtype] * spread:  # also true of NaN
+        raise UnsupportedModel(
+            f"{base.spec} ({type(base.model).__name__}): the engine's logits differ from the model's own by {worst:.2g}",
+            hint="its attention is of a kind this engine does not know; serve it elsewhere, behind the gateway",
+        )
+
+
+def _probe_ids(base: LoadedBase) -> list[int]:
+    return [(7 * i + 3) % base.tokenizer.size for i in range(_TOKENS)]
+
+
+def _run(runner: Runner, work: Work, start: int, end: int, *copies: Copy) -> Tensor:
+    _, logits = runner.run(Plan(list(copies), [Chunk(work, start, end, ends=True)]))
+    return logits[0]

@@ -1,0 +1,79 @@
+"""One engine step on the model: a scheduler's plan -> the logits that decide next tokens. Knows no thread and no text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from espalier.nn.base import LoadedBase
+from espalier.nn.mixed import AdapterBank, install_bank
+from espalier.nn.slots import SlotCache, Span, Step, install_slots
+from espalier.serve.scheduler import Chunk, Plan, common_prefix
+
+# Reading a common beginning once costs a few products more; below this it does not pay.
+_SHORTEST_SHARED_TOKENS = 64
+
+
+class Runner:
+    """Takes over `base.model`: from now on it attends through slots and adds adapters from `bank`."""
+
+    def __init__(self, base: LoadedBase, slots: int, context_tokens: int) -> None:
+        self.base = base
+        self.slots = slots
+        self.bank = AdapterBank(base.dtype, base.device)
+        self._cache = SlotCache(base.model, slots, context_tokens)
+        self._shared: tuple[tuple[str, ...], int] = ((), 0)
+        install_bank(base.model, self.bank)
+        install_slots(base.model, self._cache)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> tuple[list[Chunk], Tensor]:
+        """Compute a step. Returns the chunks that decide a next token and their logits, (n, v) float32, in that order."""
+        for copy in plan.copies:
+            self._cache.copy(copy.source, copy.target, copy.count)
+        answers = sorted((c for c in plan.chunks if c.end - c.start == 1), key=lambda c: c.work.slot)
+        ordered = answers + [c for c in plan.chunks if c.end - c.start > 1]
+        ids = [token for c in ordered for token in c.work.tokens[c.start : c.end]]
+        positions = [position for c in ordered for position in range(c.start, c.end)]
+        self._cache.begin(self._layout(answers, ordered[len(answers) :]))
+        self.bank.select([(c.work.adapter, c.end - c.start) for c in ordered])
+        deciding, last, row = [], [], 0
+        for chunk in ordered:
+            row += chunk.end - chunk.start
+            if chunk.ends:
+                deciding.append(chunk)
+                last.append(row - 1)
+        device = self.base.device
+        logits = self.base.model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(last or [0], device=device),
+        ).logits[0]
+        return deciding, logits[: len(last)].float()
+
+    def _layout(self, answers: list[Chunk], chunks: list[Chunk]) -> Step:
+        step = Step([c.work.slot for c in answers], [c.start for c in answers], shared=self._count_shared(answers))
+        row = len(answers)
+        for chunk in chunks:
+            end = row + chunk.end - chunk.start
+            step.spans.append(Span(row, end, chunk.work.slot, chunk.start))
+            row = end
+        return step
+
+    def _count_shared(self, answers: list[Chunk]) -> int:
+        """Positions at the start that hold the same tokens under the same adapter in every answer under way."""
+        members = tuple(c.work.id for c in answers)
+        if members != self._shared[0]:
+            self._shared = (members, _common_beginning(answers))
+        return self._shared[1]
+
+
+def _common_beginning(answers: list[Chunk]) -> int:
+    if len(answers) < 2 or len({c.work.adapter for c in answers}) > 1:
+        return 0
+    first = answers[0].work.tokens
+    count = min(c.start for c in answers)
+    for chunk in answers[1:]:
+        count = common_prefix(first, chunk.work.tokens, count)
+    return count if count >= _SHORTEST_SHARED_TOKENS else 0

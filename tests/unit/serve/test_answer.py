@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from espalier.serve.answer import Detokenizer, StopFilter
+from espalier.tokens.tokenizer import train_tokenizer
+
+BYTES = train_tokenizer(["abc"], vocabulary=259)  # every token is one byte
+
+
+@given(st.text())
+def test_pieces_join_to_the_decoded_whole_and_never_split_a_character(text: str) -> None:
+    ids = BYTES.encode(text)
+    detokenizer = Detokenizer(BYTES)
+    pieces = [detokenizer.add(id) for id in ids]
+    assert "".join(pieces) + detokenizer.flush() == BYTES.decode(ids)
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@given(st.binary(max_size=12))
+def test_bytes_that_are_no_text_are_neither_lost_nor_held_for_ever(content: bytes) -> None:
+    table = {BYTES.encode(chr(i))[0]: i for i in range(128)}
+    ids = [id for id in range(3, 259) if id not in table][:128]
+    wild = [ids[b % 128] if b >= 128 else BYTES.encode(chr(b))[0] for b in content]
+    detokenizer = Detokenizer(BYTES)
+    for id in wild:
+        detokenizer.add(id)
+        assert len(detokenizer._ids) - detokenizer._read < 4
+    detokenizer.flush()
+    assert detokenizer._read == len(wild)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "shown", "stopped"),
+    [
+        (["Hello ", "world"], [], "Hello world", False),
+        (["Hello ", "wo", "rld", "!"], ["world"], "Hello ", True),
+        (["a<", "/b", ">c"], ["</b>"], "a", True),
+        (["a<", "/x", ">c"], ["</b>"], "a</x>c", False),
+        (["one\n", "\ntwo"], ["\n\n", "two"], "one", True),
+        (["aa", "ab"], ["aab"], "a", True),
+        (["end<"], ["</b>"], "end<", False),
+    ],
+)
+def test_text_ends_before_the_first_stop_string(pieces: list[str], stops: list[str], shown: str, stopped: bool) -> None:
+    stop = StopFilter(stops)
+    text = "".join(stop.add(piece) for piece in pieces) + stop.flush()
+    assert (text, stop.stopped) == (shown, stopped)
+
+
+@given(st.text("ab", max_size=20), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_however_a_text_is_cut_the_same_is_shown(text: str, stops: list[str]) -> None:
+    whole, single = StopFilter(stops), StopFilter(stops)
+    at_once = whole.add(text) + whole.flush()
+    one_by_one = "".join(single.add(letter) for letter in text) + single.flush()
+    # One by one a stop may be seen before a longer one that began earlier; either way no stop string is ever shown.
+    assert not any(stop in shown for stop in stops for shown in (at_once, one_by_one))
+    assert text.startswith(at_once)
+    assert text.startswith(one_by_one)
+    if not any(stop in text for stop in stops):
+        assert at_once == one_by_one == text
