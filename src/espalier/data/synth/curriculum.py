@@ -32,6 +32,7 @@ _TASKS: dict[str, Callable[[Desk], Task]] = {
     "classify_many": tasks.classify_many,
     "extract": tasks.extract,
     "combine": tasks.combine,
+    "fill": tasks.fill,
     "name_intent": tasks.name_intent,
     "answer": tasks.answer,
 }
@@ -45,11 +46,13 @@ STAGES: tuple[dict[str, float], ...] = (
     },
     {
         "copy": 5, "copy_long": 7, "pick_item": 3, "look_up": 9, "quote": 4, "follow": 7, "convert": 15, "find": 9,
-        "classify": 10, "classify_many": 5, "extract": 9, "combine": 4, "small_talk": 2, "name_intent": 4, "answer": 2, "reading": 5,
+        "classify": 10, "classify_many": 5, "extract": 8, "combine": 4, "fill": 5, "small_talk": 2, "name_intent": 3, "answer": 1,
+        "reading": 5,
     },
     {
-        "copy": 2, "copy_long": 4, "pick_item": 1, "look_up": 3, "quote": 2, "follow": 6, "convert": 7, "find": 6,
-        "classify": 9, "classify_many": 6, "extract": 13, "combine": 30, "small_talk": 1, "name_intent": 4, "answer": 2, "reading": 4,
+        "copy": 2, "copy_long": 4, "pick_item": 1, "look_up": 2, "quote": 2, "follow": 5, "convert": 5, "find": 5,
+        "classify": 8, "classify_many": 6, "extract": 9, "combine": 22, "fill": 22, "small_talk": 1, "name_intent": 3,
+        "answer": 1, "reading": 3,
     },
 )  # fmt: skip
 
@@ -95,4 +98,15 @@ def _make(desk: Desk, kind: str, example_id: str, stage: int) -> Example:
     if kind == _READING:
         return Example(id=example_id, text=desk.draw.pick(desk.english.passages), tags=tags)
     question, reply = _TASKS[kind](desk)
-    return Example(id=example_id, messages=[Message("user", question), Message("assistant", reply)], tags=tags)
+    system = [Message("system", desk.draw.pick(_SYSTEMS))] if desk.draw.chance(0.1) else []
+    return Example(id=example_id, messages=[*system, Message("user", question), Message("assistant", reply)], tags=tags)
+
+
+_SYSTEMS = (
+    "You are a careful assistant.",
+    "Answer with the result only.",
+    "You read files of a service desk.",
+    "You fill in forms. Write nothing else.",
+    "Be exact. Copy names and numbers as they are.",
+    "You help the staff of a small firm.",
+)

@@ -7,6 +7,7 @@ binding a value to the words around it.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.data.synth import labels, values
@@ -27,18 +28,43 @@ class Scene:
 def write_scene(draw: Draw, *, fields: tuple[int, int], classes: tuple[int, int], filler: tuple[int, int]) -> Scene:
     """A scene with so many fields, classes and sentences of no matter (each from low to high)."""
     domain = draw.pick(DOMAINS)
-    chosen = [(field, field.make(draw)) for field in draw.sample(domain.fields, draw.between(*fields))]
-    sentences = [draw.pick(field.sentences).format(value) for field, value in chosen]
-    sorted_by = draw.sample(tuple(dict.fromkeys(domain.label_sets)), draw.between(*classes))
+    label_sets = draw.sample(tuple(dict.fromkeys(domain.label_sets)), draw.between(*classes))
+    return tell_scene(
+        draw, domain, draw.sample(domain.fields, draw.between(*fields)), label_sets, draw.between(*filler)
+    )
+
+
+def tell_scene(draw: Draw, domain: Domain, fields: Sequence[Field], label_sets: Sequence[str], filler: int) -> Scene:
+    """A scene that says these fields and sorts by these label sets.
+
+    Two in five are told as a form on top of the text, the way files are kept; the others in sentences alone.
+    """
+    chosen = [(field, field.make(draw)) for field in fields]
+    on_form = draw.between(1, len(chosen)) if chosen and draw.chance(0.4) else 0
+    sentences = [draw.pick(field.sentences).format(value) for field, value in chosen[on_form:]]
     decided = []
-    for label_set in sorted_by:
+    for label_set in label_sets:
         meaning, phrasing = labels.draw_class(draw, label_set)
         decided.append((label_set, meaning))
         sentences.append(draw.pick(_QUOTES).format(phrasing) if draw.chance(0.4) else _sentence(phrasing))
-    sentences += [filler_sentence(draw) for _ in range(draw.between(*filler))]
+    sentences += [filler_sentence(draw) for _ in range(filler)]
     if draw.chance(0.8):
         sentences = draw.shuffled(sentences)
-    return Scene(domain, _lay_out(draw, sentences), chosen, decided)
+    text = _lay_out(draw, sentences) if sentences else ""
+    form = _form(draw, chosen[:on_form]) if on_form else ""
+    return Scene(domain, "\n\n".join([part for part in (form, text) if part]), chosen, decided)
+
+
+def _form(draw: Draw, facts: list[tuple[Field, str]]) -> str:
+    """Lines of a label and a value, perhaps under a title, as forms, exports and wikis have them."""
+    sign, mark = draw.pick((": ", ": ", ": ", " | ", "\t", " ", " = ")), draw.pick(("", "", "", "- ", "* ", "| "))
+    case = draw.pick((str.capitalize, str.capitalize, str.lower, str.upper))
+    lines = []
+    for field, value in draw.shuffled(facts):
+        label = field.key.replace("_", " ") if draw.chance(0.6) else field.question.removeprefix("the ")
+        lines.append(f"{mark}{case(label)}{sign}{value}")
+    title = draw.pick(_TITLES) if draw.chance(0.3) else ""
+    return "\n".join([title, *lines] if title else lines)
 
 
 def filler_sentence(draw: Draw) -> str:
@@ -60,10 +86,11 @@ def _lay_out(draw: Draw, sentences: list[str]) -> str:
         return " ".join(sentences)
     if roll < 0.65:
         return "\n".join(sentences)
-    if roll < 0.8:
+    if roll < 0.75:
         return textwrap.fill(" ".join(sentences), draw.between(50, 95), break_long_words=False, break_on_hyphens=False)
     cut = draw.between(1, max(1, len(sentences) - 1))
-    return " ".join(sentences[:cut]) + "\n\n" + " ".join(sentences[cut:])
+    first, second = draw.pick(_SECTIONS) if draw.chance(0.5) else ("", "")
+    return f"{first}{' '.join(sentences[:cut])}\n\n{second}{' '.join(sentences[cut:])}"
 
 
 def _sentence(phrasing: str) -> str:
@@ -73,6 +100,21 @@ def _sentence(phrasing: str) -> str:
 _QUOTES = (
     '"Hello, {}."', 'The message says: "{}."', "They told us that {}.", '"Hi team, {}, please help."', "In short: {}.", "Description: {}.", "It seems that {}.",
     "She says {}.", "As far as we know, {}.", "> {}", "He added that {}.", "Note: {}.", "Remark: {}.", "{}, they say.", "Well, {}.",
+)  # fmt: skip
+_TITLES = (
+    "Report",
+    "Service report",
+    "File",
+    "Case file",
+    "Note for the file",
+    "Form 12",
+    "# Entry",
+    "Summary",
+    "Record of a call",
+)
+_SECTIONS = (
+    ("Message\n", "Notes\n"), ("message: ", "notes: "), ("Description\n", "Comments\n"), ("## Text\n\n", "## Remarks\n\n"), ("They wrote: ", "We noted: "),
+    ("Part one: ", "Part two: "), ("Call\n", "Result\n"), ("Body: ", "Answer: "), ("Hello,\n", "-- \n"), ("Dear team, ", "Internal: "),
 )  # fmt: skip
 _SOMEBODY = (
     "A colleague",

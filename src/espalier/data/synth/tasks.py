@@ -13,7 +13,8 @@ from espalier.data.synth import vocabulary as words
 from espalier.data.synth.draw import Draw
 from espalier.data.synth.english import English
 from espalier.data.synth.formats import Record, render, render_xml
-from espalier.data.synth.scenes import Scene, filler_sentence, write_scene
+from espalier.data.synth.scenes import Scene, filler_sentence, tell_scene, write_scene
+from espalier.data.synth.sheets import SHEETS, fill_sheet
 
 Task = tuple[str, str]
 
@@ -126,6 +127,19 @@ def combine(desk: Desk) -> Task:
         naming = draw.pick(_NAMINGS)(draw, label_set)
         asked.append((label_set, f"the {label_set} ({naming.legend})", naming.names[meaning]))
     return _fill(draw, scene, draw.shuffled(asked) if draw.chance(0.8) else asked)
+
+
+def fill(desk: Desk) -> Task:
+    """A sheet known by name alone, filled from a scene that also says what the sheet does not ask."""
+    draw = desk.draw
+    sheet = draw.pick(SHEETS)
+    others = [field for field in sheet.domain.fields if field not in sheet.fields]
+    told = draw.shuffled([*sheet.fields, *draw.sample(others, draw.between(0, 4))])
+    scene = tell_scene(draw, sheet.domain, told, sheet.label_sets, draw.between(2, 9))
+    values_told = {field.key: value for field, value in scene.fields}
+    answers = [values_told[field.key] for field in sheet.fields]
+    answers += [codes[meaning] for codes, (_, meaning) in zip(sheet.codes, scene.classes, strict=True)]
+    return _ask(draw, draw.pick(_FILL).format(sheet.name), scene.text), fill_sheet(sheet, answers)
 
 
 def quote(desk: Desk) -> Task:
@@ -271,6 +285,9 @@ _COPY = (
 _CONVERT = (
     "Give {keys} as {format}.", "Write {format} with {keys}.", "{format}: {keys}", "Answer as {format}. Wanted: {keys}", "Extract {keys}. Format: {format}.",
     "Turn this into {format}: {keys}", "Fill in {keys} ({format}).", "I need {keys}, written as {format}.",
+)  # fmt: skip
+_FILL = (
+    "Write the {} sheet.", "Fill in the {} sheet.", "The {} sheet, please.", "{} sheet:", "Make a {} sheet of this.", "Write the {} sheet of this text.", "As {} sheet.",
 )  # fmt: skip
 _FIND = (
     "What is {}?",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -18,8 +18,8 @@ from html import escape
 from espalier.data.synth.draw import Draw
 from espalier.data.synth.tickets import wording
 from espalier.data.synth.tickets.docx import Table, Text, write_docx
-from espalier.data.synth.tickets.people import Person
 from espalier.data.synth.tickets.pdf import CHARS_ON_LINE, LINES_ON_PAGE, write_pdf
+from espalier.data.synth.tickets.people import Person
 from espalier.data.synth.tickets.spec import COMPANY
 from espalier.data.synth.tickets.story import Plant, Ticket
 
@@ -157,7 +157,7 @@ def _mail(ticket: Ticket, sender: Person, subject: str, lines: list[str]) -> byt
     message["From"] = f"{sender.name} <{sender.email}>"
     message["To"] = "Service file <file@larkspur.example>"
     message["Subject"] = subject
-    message["Date"] = format_datetime(datetime.fromisoformat(ticket.closed).replace(hour=16, tzinfo=timezone.utc))
+    message["Date"] = format_datetime(datetime.fromisoformat(ticket.closed).replace(hour=16, tzinfo=UTC))
     message["Message-ID"] = f"<{ticket.ref.lower()}.{len(subject)}@larkspur.example>"
     message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return message.as_bytes(policy=SMTP)
