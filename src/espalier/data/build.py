@@ -1,0 +1,207 @@
+"""`build_dataset`: sources -> documents -> cleaned -> examples -> splits -> a folder that never changes again.
+
+The conductor of this package. Knows no prompt version (a service passes `render`), no store and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from espalier.core.errors import InvalidInput
+from espalier.core.events import Emit, Event, ignore
+from espalier.core.types import Document, Example, Message
+from espalier.core.types.examples import Split
+from espalier.data.answers import read_fields
+from espalier.data.draft import Draft
+from espalier.data.layout import write_dataset
+from espalier.data.leaks import Placed, refuse_leaks
+from espalier.data.manifest import DatasetManifest, StepReport, count_reasons
+from espalier.data.nearness import hash_text, shingle
+from espalier.data.readers.reading import Reading, known_suffixes, read_sources
+from espalier.data.readers.source import SkippedFile, find_sources
+from espalier.data.spec import DataSpec
+from espalier.data.split import Unit, assign_splits
+from espalier.data.steps import CleanStep, prepare_step
+from espalier.data.tasks import conversations, extraction, rawtext
+from espalier.data.tasks.conversations import ChatTask, CompletionTask
+from espalier.data.tasks.extraction import ExtractionTask, Render, render_plain
+
+
+def build_dataset(
+    spec: DataSpec,
+    out_dir: Path,
+    *,
+    source: Path | None = None,
+    render: Render = render_plain,
+    previous: Mapping[str, Split] | None = None,
+    emit: Emit = ignore,
+) -> DatasetManifest:
+    """Build a dataset version into the folder `out_dir`; the same sources and spec give the same bytes.
+
+    source: the file or folder to read, in place of `spec.source.path`; files that the spec names are looked for in it.
+    render: makes the messages before the answer from a document. By default one user message with its text.
+    previous: group -> split of an earlier version (`layout.read_assignments`), which then stay as they were.
+
+    Raises NotFound, InvalidInput (nothing to read, a bad label, a leak between splits ...), StorageFull.
+    """
+    root = source or Path(spec.source.path)
+    draft = read_documents(spec, root, emit)
+    clean_documents(draft, root if root.is_dir() else root.parent, emit)
+    make_examples(draft, render)
+    if not draft.examples:
+        raise InvalidInput(_nothing_left(draft), where=str(spec.source.path or root), hint=_first_reasons(draft))
+    divide(draft, previous or {})
+    emit(Event("data.split", {"examples": len(draft.examples)}))
+    manifest = write_dataset(draft, out_dir)
+    emit(Event("data.built", {"examples": manifest.examples, "splits": manifest.splits}))
+    return manifest
+
+
+def read_documents(spec: DataSpec, root: Path, emit: Emit = ignore) -> Draft:
+    """Find and read the sources; for an extraction also its labels, and the key of each document."""
+    task = spec.task
+    own = [task.labels] if isinstance(task, ExtractionTask) else []
+    own += [step.names for step in spec.steps if step.step == "redact" and step.names]
+    sources, skipped = find_sources(
+        root,
+        suffixes=known_suffixes(),
+        include=spec.source.include,
+        exclude=(*spec.source.exclude, *own),
+        max_file_bytes=spec.source.max_file_bytes,
+    )
+    if skipped and spec.source.on_error == "fail":
+        _refuse_unreadable(skipped)
+    base = root if root.is_dir() else root.parent
+    labels = extraction.read_labels(base / task.labels, task) if isinstance(task, ExtractionTask) else None
+    messages: dict[str, list[Message]] = {}
+    if isinstance(task, ChatTask | CompletionTask):
+        found = conversations.read_conversations(sources, task, spec.source.on_error)
+        reading, messages = found.reading, found.messages
+    else:
+        reading = read_sources(sources, on_error=spec.source.on_error, emit=emit)
+    draft = Draft(spec, sources, [*skipped, *reading.skipped], reading.documents, messages=messages, labels=labels)
+    draft.dropped_at = {document.id: "read" for document in reading.documents if document.dropped_because}
+    draft.reports.append(_report_reading(draft, reading))
+    if isinstance(task, ExtractionTask):
+        draft.keys = extraction.find_keys(draft.kept, task)
+    return draft
+
+
+def clean_documents(draft: Draft, root: Path, emit: Emit = ignore) -> None:
+    """Run the steps in order, then (for an extraction) drop what has no label."""
+    rewriters = []
+    for spec in draft.spec.steps:
+        step = prepare_step(spec, root)
+        run_step(draft, step, emit)
+        if step.rewrite:
+            rewriters.append(step.rewrite)
+    task = draft.spec.task
+    if isinstance(task, ExtractionTask) and draft.labels:
+        before = draft.documents
+        draft.documents = extraction.check_labelled(before, draft.keys, draft.labels, task)
+        _record(draft, before, "label@1", task.model_dump(mode="json"), {})
+    for rewrite in rewriters:
+        for turns in draft.messages.values():
+            for message in turns:
+                message.content = rewrite(message.content)
+        if draft.labels:
+            draft.labels.answers = {key: rewrite(answer) for key, answer in draft.labels.answers.items()}
+
+
+def run_step(draft: Draft, step: CleanStep, emit: Emit = ignore) -> None:
+    """Apply one step to the draft's documents and note what it did."""
+    before = draft.documents
+    outcome = step.apply(before)
+    draft.documents = outcome.documents
+    _record(draft, before, step.id, step.spec.model_dump(mode="json", exclude={"step"}), outcome.counts)
+    report = draft.reports[-1]
+    emit(
+        Event(
+            "data.step", {"step": step.id, "kept": report.documents_out, "drops": report.drops, "counts": report.counts}
+        )
+    )
+
+
+def make_examples(draft: Draft, render: Render) -> None:
+    """One example for each kept document."""
+    task = draft.spec.task
+    for document in draft.kept:
+        if isinstance(task, ExtractionTask) and draft.labels:
+            answer = draft.labels.answers[draft.keys[document.id]]
+            draft.examples.append(extraction.make_example(document, answer, render))
+        elif isinstance(task, ChatTask | CompletionTask):
+            draft.examples.append(conversations.make_example(document, draft.messages[document.id]))
+        else:
+            draft.examples.append(rawtext.make_example(document))
+
+
+def divide(draft: Draft, previous: Mapping[str, Split]) -> None:
+    """Give each example its split, its group and its stratum; raise InvalidInput when two splits share a text."""
+    units = []
+    for document, example in zip(draft.kept, draft.examples, strict=True):
+        key = draft.keys.get(document.id) or f"text-{hash_text(document.text):016x}"
+        example.tags["group"] = key
+        stratum = "|".join(_stratum_part(example, name) for name in draft.spec.split.stratify_by)
+        units.append(Unit(key, shingle(document.text), stratum))
+    draft.strata = [unit.stratum for unit in units]
+    for example, split in zip(draft.examples, assign_splits(units, draft.spec.split, previous), strict=True):
+        example.split = split
+    placed = [Placed(e.id, e.split, unit.shingles) for e, unit in zip(draft.examples, units, strict=True)]
+    refuse_leaks(placed, draft.spec.split.near)
+
+
+def _stratum_part(example: Example, name: str) -> str:
+    if name.startswith("label:"):
+        answer = example.messages[-1].content if example.messages else ""
+        return read_fields(answer).get(name.removeprefix("label:"), "")
+    return example.tags.get(name, "")
+
+
+def _record(
+    draft: Draft, before: Sequence[Document], step: str, parameters: dict[str, object], counts: dict[str, int]
+) -> None:
+    fresh = [
+        new for old, new in zip(before, draft.documents, strict=True) if new.dropped_because and not old.dropped_because
+    ]
+    draft.dropped_at.update((document.id, step) for document in fresh)
+    kept_before = sum(not document.dropped_because for document in before)
+    draft.reports.append(
+        StepReport(
+            step=step,
+            parameters=parameters,
+            documents_in=kept_before,
+            documents_out=kept_before - len(fresh),
+            drops=count_reasons(fresh),
+            counts=counts,
+        )
+    )
+
+
+def _report_reading(draft: Draft, reading: Reading) -> StepReport:
+    return StepReport(
+        step="read@1",
+        parameters=draft.spec.source.model_dump(mode="json", exclude={"path"}),
+        documents_in=len(reading.documents),
+        documents_out=len(draft.kept),
+        drops=count_reasons(reading.documents),
+        counts={"files": len(draft.sources), "files_skipped": len(draft.skipped)},
+    )
+
+
+def _refuse_unreadable(skipped: Sequence[SkippedFile]) -> None:
+    for item in skipped:
+        if item.reason.startswith("unreadable"):
+            raise InvalidInput(item.reason, where=item.uri, hint="mend it, or set `source.on_error: skip`")
+
+
+def _nothing_left(draft: Draft) -> str:
+    return f"no example is left of {len(draft.documents)} documents from {len(draft.sources)} files"
+
+
+def _first_reasons(draft: Draft) -> str:
+    drops = count_reasons(draft.documents)
+    if not drops and draft.skipped:
+        return f"{draft.skipped[0].uri}: {draft.skipped[0].reason}"
+    first = next((f"e.g. {d.id} ({d.span.uri}): {d.dropped_because}" for d in draft.documents if d.dropped_because), "")
+    return f"dropped: {', '.join(f'{count} {reason}' for reason, count in drops.items())}; {first}"

@@ -1,0 +1,60 @@
+"""Undoes hard line wrapping (PDF, mail), so that a phrase is not broken by a line end or a hyphen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from espalier.core.types import Document, Spec
+from espalier.data.clean.outcome import Outcome, with_text
+
+
+class UnwrapSpec(Spec):
+    """Join lines that were broken for the page's sake."""
+
+    step: Literal["unwrap"] = "unwrap"
+    formats: tuple[str, ...] = Field(("pdf", "eml", "txt"), description="formats with hard line ends")
+    min_fill: float = Field(0.7, gt=0, le=1, description="a wrapped line is at least this share of the longest line")
+    min_width_chars: int = Field(40, ge=1, description="a document whose longest line is shorter is not wrapped")
+
+
+_NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[\w#][\w .#/-]{0,30}: ")
+_SOFT_HYPHEN = "\u00ad"
+
+
+def unwrap(documents: Sequence[Document], spec: UnwrapSpec) -> Outcome:
+    """Apply `unwrap_text` to documents of the wrapped formats."""
+    out = [
+        document
+        if document.dropped_because or document.tags.get("format") not in spec.formats
+        else with_text(document, unwrap_text(document.text, spec))
+        for document in documents
+    ]
+    return Outcome(out, {"changed": sum(old is not new for old, new in zip(documents, out, strict=True))})
+
+
+def unwrap_text(text: str, spec: UnwrapSpec) -> str:
+    """Join a line to the next where it is long, both hold text, and the next starts no list item or `name: value`."""
+    lines = text.split("\n")
+    width = max(map(len, lines))
+    if width < spec.min_width_chars:
+        return text.replace(_SOFT_HYPHEN, "")
+    out = [lines[0]]
+    full = len(lines[0]) >= spec.min_fill * width
+    for line in lines[1:]:
+        if out[-1].endswith(_SOFT_HYPHEN) and line[:1].isalpha():
+            out[-1] = out[-1].removesuffix(_SOFT_HYPHEN) + line
+        elif full and line.strip() and out[-1].strip() and not _NEW_ITEM.match(line):
+            out[-1] = _join(out[-1], line)
+        else:
+            out.append(line)
+        full = len(line) >= spec.min_fill * width
+    return "\n".join(out).replace(_SOFT_HYPHEN, "")
+
+
+def _join(head: str, tail: str) -> str:
+    # A hyphen in the text itself is kept: "follow-" + "up" is "follow-up".
+    return f"{head}{tail}" if re.search(r"\w-$", head) and tail[:1].isalpha() else f"{head.rstrip()} {tail.lstrip()}"

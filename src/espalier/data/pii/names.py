@@ -1,0 +1,78 @@
+"""A list of names, looked up word by word: any number of names costs one pass over a text.
+
+The list comes from the user (a CSV of contacts). Does not guess names it was not given.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from espalier.core.errors import InvalidInput, NotFound, did_you_mean
+from espalier.data.pii.rules import Finding
+from espalier.data.readers.plain import decode
+
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+_COLUMNS = ("name", "full_name", "first_name", "last_name", "given_name", "family_name", "contact", "customer")
+# What may stand between the words of one name: a space, a line end, an initial, or the comma of "Family, Given".
+_BETWEEN = re.compile(r",?\s{1,3}(?:[A-Z]\.\s)?")
+Phrase = tuple[str, ...]
+
+
+class Names:
+    """Names by their first word: full names in any case and in both orders, single words only when capitalised."""
+
+    def __init__(self, names: Iterable[str], *, parts: bool = True) -> None:
+        self._phrases: dict[str, list[Phrase]] = {}
+        words: set[Phrase] = set()
+        for name in names:
+            phrase = tuple(word.casefold() for word in _WORD.findall(name))
+            if len(phrase) > 1:
+                words.update((phrase, phrase[-1:] + phrase[:-1]))
+                if parts:
+                    words.update((word,) for word in phrase if len(word) > 2)
+            elif phrase:
+                words.add(phrase)
+        for phrase in sorted(words, key=lambda words: (-len(words), words)):
+            self._phrases.setdefault(phrase[0], []).append(phrase)
+
+    def find(self, text: str) -> Iterator[Finding]:
+        """Findings of kind NAME, the longest at each place, never overlapping."""
+        tokens = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+        index = 0
+        while index < len(tokens):
+            count = self._match(text, tokens, index)
+            if count:
+                yield Finding(tokens[index][1], tokens[index + count - 1][2], "NAME")
+            index += count or 1
+
+    def _match(self, text: str, tokens: list[tuple[str, int, int]], index: int) -> int:
+        word = tokens[index][0]
+        for phrase in self._phrases.get(word.casefold(), ()):
+            window = tokens[index : index + len(phrase)]
+            if len(phrase) == 1:
+                return 1 if word[0].isupper() else 0
+            same = tuple(token[0].casefold() for token in window) == phrase
+            if same and all(_BETWEEN.fullmatch(text[a[2] : b[1]]) for a, b in itertools.pairwise(window)):
+                return len(phrase)
+        return 0
+
+
+def read_names(path: Path, columns: tuple[str, ...] = ()) -> list[str]:
+    """The names in a CSV file: of the columns asked for, else of every column that is called like a name.
+
+    Raises NotFound without the file, InvalidInput without such a column.
+    """
+    if not path.is_file():
+        raise NotFound(f"no file {path.name} with names", hint="`names` is relative to the source folder")
+    rows = list(csv.reader(io.StringIO(decode(path.read_bytes()), newline="")))
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    wanted = [header.index(name) for name in columns or _COLUMNS if name in header]
+    if not wanted or (columns and len(wanted) < len(columns)):
+        missing = next((name for name in columns if name not in header), "name")
+        raise InvalidInput(f"no column {missing!r}", where=f"{path.name}:1", hint=did_you_mean(missing, header))
+    return [row[index] for row in rows[1:] for index in wanted if index < len(row) and row[index].strip()]

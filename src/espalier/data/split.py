@@ -1,0 +1,119 @@
+"""Train, validation and test by hash: grouped, so that nothing straddles, and stable, so that growth moves nothing
+out of a test set.
+
+A unit is what must not be torn: documents of one key (a ticket as mail and as PDF) and near-duplicates are merged
+into a group. Each unit's key hashes to a place in [0, 1); a group goes where its most held-out member would go. So
+adding units can move a group from train towards test, never from test to train. Knows texts and keys; does not know
+files or tasks.
+
+Strata: hashing alone leaves a small stratum's share to chance. With `stratify_by`, a stratum with fewer held-out
+groups than its share is topped up from train. Such a topped-up group is held out only while it is needed, unless
+`previous` keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from espalier.core.types import Spec
+from espalier.core.types.examples import Split
+from espalier.data.nearness import Shingles, find_pairs
+
+_HELD_OUT: tuple[Split, ...] = ("test", "validation")
+_RANK: dict[Split, int] = {"test": 0, "validation": 1, "train": 2}
+
+
+class SplitSpec(Spec):
+    """How examples are divided."""
+
+    test: float = Field(0.1, ge=0, lt=1, description="share held out for evaluation")
+    validation: float = Field(0.1, ge=0, lt=1, description="share held out for choosing while training")
+    stratify_by: tuple[str, ...] = Field((), description="tags, or label:FIELD, whose values each get their share")
+    near: float = Field(0.7, gt=0, le=1, description="Jaccard index from which two documents share a split")
+    salt: str = Field("", description="another salt gives another division")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One example as splitting sees it."""
+
+    key: str  # equal keys stay together
+    shingles: Shingles
+    stratum: str = ""
+
+
+def assign_splits(units: Sequence[Unit], spec: SplitSpec, previous: Mapping[str, Split] | None = None) -> list[Split]:
+    """The split of each unit. `previous` maps keys to the splits of an earlier version: those stay where they were."""
+    groups = group_units(units, spec.near)
+    splits = {
+        root: _place_group([units[i].key for i in members], spec, previous or {}) for root, members in groups.items()
+    }
+    if spec.stratify_by:
+        _top_up(units, groups, splits, spec, previous or {})
+    out: list[Split] = ["train"] * len(units)
+    for root, members in groups.items():
+        for member in members:
+            out[member] = splits[root]
+    return out
+
+
+def group_units(units: Sequence[Unit], near: float) -> dict[int, list[int]]:
+    """Positions of units that must stay together, by the first of them: equal keys, near-duplicates, transitively."""
+    parent = list(range(len(units)))
+
+    def find(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    first_with: dict[str, int] = {}
+    links = [(first_with.setdefault(unit.key, index), index) for index, unit in enumerate(units)]
+    links += [(pair.first, pair.second) for pair in find_pairs([unit.shingles for unit in units], near)]
+    for one, other in links:
+        low, high = sorted((find(one), find(other)))
+        parent[high] = low
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(units)):
+        groups[find(index)].append(index)
+    return dict(groups)
+
+
+def place(key: str, salt: str) -> float:
+    """A key's place in [0, 1): the same for ever."""
+    digest = hashlib.sha256(f"{salt}\n{key}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / (1 << 56)
+
+
+def _place_group(keys: Sequence[str], spec: SplitSpec, previous: Mapping[str, Split]) -> Split:
+    known = [previous[key] for key in keys if key in previous]
+    return min(known or [_place_key(key, spec) for key in keys], key=_RANK.__getitem__)
+
+
+def _place_key(key: str, spec: SplitSpec) -> Split:
+    at = place(key, spec.salt)
+    return "test" if at < spec.test else "validation" if at < spec.test + spec.validation else "train"
+
+
+def _top_up(
+    units: Sequence[Unit],
+    groups: Mapping[int, list[int]],
+    splits: dict[int, Split],
+    spec: SplitSpec,
+    previous: Mapping[str, Split],
+) -> None:
+    strata: dict[str, list[int]] = defaultdict(list)
+    for root in groups:
+        strata[units[root].stratum].append(root)
+    for roots in strata.values():
+        for split, share in zip(_HELD_OUT, (spec.test, spec.validation), strict=True):
+            missing = int(share * len(roots)) - sum(splits[root] == split for root in roots)
+            free = [r for r in roots if splits[r] == "train" and not any(units[i].key in previous for i in groups[r])]
+            free.sort(key=lambda root: (place(units[root].key, spec.salt), units[root].key))
+            for root in free[: max(0, missing)]:
+                splits[root] = split

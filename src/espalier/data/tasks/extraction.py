@@ -1,0 +1,135 @@
+"""A document and its record as one chat: the user gives the text, the assistant answers with the record.
+
+Records come from a JSON-lines file; a key found in the document names its record. Does not know what a record is like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from espalier.core.errors import InvalidInput, NotFound, did_you_mean
+from espalier.core.types import Document, Example, Message, Spec
+from espalier.data.clean.outcome import drop
+from espalier.data.readers.plain import decode
+from espalier.data.readers.table import parse_object
+
+Render = Callable[[Document], list[Message]]
+
+
+class ExtractionTask(Spec):
+    """Answer each document with its record."""
+
+    kind: Literal["extraction"] = "extraction"
+    labels: str = Field(description="JSON lines with one record each, relative to the source folder")
+    key: str = Field(description="regular expression that finds a document's key; its first group when it has one")
+    key_from: str = Field("text", description="where the key stands: text, uri, or tag:NAME (a column of a table)")
+    label_key: str = Field("ref", description="field of a label that holds the key")
+    label_answer: str = Field("record", description="field of a label that holds the answer")
+
+
+@dataclass(slots=True)
+class Labels:
+    """Answers by key; `used` are those that found a document."""
+
+    answers: dict[str, str]
+    used: set[str] = field(default_factory=set)
+
+
+def read_labels(path: Path, task: ExtractionTask) -> Labels:
+    """Answers by key.
+
+    Raises NotFound without the file, InvalidInput("records.jsonl:7: ...") for a line that is no label or a key seen
+    before.
+    """
+    if not path.is_file():
+        raise NotFound(f"no file {task.labels} with labels", hint="`task.labels` is relative to the source folder")
+    answers: dict[str, str] = {}
+    for number, row in iterate_objects(path):
+        where = f"{task.labels}:{number}"
+        for name in (task.label_key, task.label_answer):
+            if name not in row:
+                raise InvalidInput(f"the label has no field {name!r}", where=where, hint=did_you_mean(name, row))
+        key = str(row[task.label_key])
+        if key in answers:
+            raise InvalidInput(f"a second label for {key!r}", where=where, hint="keep one of the two")
+        answers[key] = _as_text(row[task.label_answer])
+    if not answers:
+        raise InvalidInput("the file holds no label", where=task.labels)
+    return Labels(answers)
+
+
+def iterate_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSON-lines file; raises InvalidInput naming file and line."""
+    for number, line in enumerate(decode(path.read_bytes()).split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, parse_object(line)
+            except InvalidInput as error:
+                raise InvalidInput(error.message, where=f"{path.name}:{number}", hint="mend that line") from None
+
+
+def find_keys(documents: Sequence[Document], task: ExtractionTask) -> dict[str, str]:
+    """Key by document id, for the documents that have one. Looked for in what was read, before any cleaning."""
+    pattern = compile_key(task.key)
+    keys = {}
+    for document in documents:
+        match = pattern.search(_key_text(document, task.key_from))
+        if match:
+            keys[document.id] = match[1] if pattern.groups and match[1] else match[0]
+    return keys
+
+
+def compile_key(expression: str) -> re.Pattern[str]:
+    """Raises InvalidInput for what is no regular expression."""
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise InvalidInput(f"not a regular expression: {error}", where="task.key", hint="try key: 'T-[0-9]+'") from None
+
+
+def check_labelled(
+    documents: Sequence[Document], keys: dict[str, str], labels: Labels, task: ExtractionTask
+) -> list[Document]:
+    """The documents, dropped where no key was found or where the key has no label."""
+    return [document if document.dropped_because else _check(document, keys, labels, task) for document in documents]
+
+
+def _check(document: Document, keys: dict[str, str], labels: Labels, task: ExtractionTask) -> Document:
+    key = keys.get(document.id)
+    if key is None:
+        return drop(document, f"no key: {task.key} found nothing in its {task.key_from}")
+    if key not in labels.answers:
+        return drop(document, f"no label: {task.labels} has none for {key}")
+    labels.used.add(key)
+    return document
+
+
+def make_example(document: Document, answer: str, render: Render) -> Example:
+    """What `render` makes of the document, then the answer. Tags are the document's."""
+    messages = [*render(document), Message("assistant", answer)]
+    return Example(f"ex_{document.id}", messages, documents=[document.id], tags=dict(document.tags))
+
+
+def render_plain(document: Document) -> list[Message]:
+    """The default `Render`: one user message, the document's text and nothing else."""
+    return [Message("user", document.text)]
+
+
+def _key_text(document: Document, key_from: str) -> str:
+    if key_from.startswith("tag:"):
+        return document.tags.get(key_from.removeprefix("tag:"), "")
+    return document.span.uri if key_from == "uri" else document.text
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
