@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from espalier.core.errors import NotFound, did_you_mean
 from espalier.core.plugins import find_plugins
+from espalier.core.types.identity import Role
 
 Shape = Literal["answer", "stream", "job"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -38,7 +39,7 @@ class Operation:
     call: Callable[..., Any]
     shape: Shape = "answer"
     positional: tuple[str, ...] = ()
-    role: str = "user"  # the least role that may call it over HTTP: user | approver | admin
+    role: Role = "user"  # the least role that may call it over HTTP: user | approver | admin
 
     @property
     def noun(self) -> str:
@@ -69,10 +70,11 @@ class Operation:
 
 
 _TABLE: dict[str, Operation] = {}
+_BROKEN: dict[str, str] = {}
 
 
 def operation(
-    name: str, route: str, *, shape: Shape = "answer", positional: tuple[str, ...] = (), role: str = "user"
+    name: str, route: str, *, shape: Shape = "answer", positional: tuple[str, ...] = (), role: Role = "user"
 ) -> Callable[[Function], Function]:
     """Declare `function(context, request) -> response` as an operation; the function itself stays as it is."""
 
@@ -84,10 +86,23 @@ def operation(
 
 
 def load_operations() -> Mapping[str, Operation]:
-    """The whole table: every module in the `espalier.operations` group, imported once, in name order."""
-    for _, point in sorted(find_plugins("espalier.operations").items()):
-        importlib.import_module(point.value)
+    """The whole table: every module in the `espalier.operations` group, imported once, in name order.
+
+    A module that cannot be imported takes only its own operations with it; `broken_operations` says why.
+    """
+    for name, point in sorted(find_plugins("espalier.operations").items()):
+        if name in _BROKEN:
+            continue
+        try:
+            importlib.import_module(point.value)
+        except ImportError as error:
+            _BROKEN[name] = str(error)
     return dict(sorted(_TABLE.items()))
+
+
+def broken_operations() -> Mapping[str, str]:
+    """Entry points of operations that could not be imported, and why."""
+    return dict(_BROKEN)
 
 
 def find_operation(name: str) -> Operation:

@@ -77,11 +77,12 @@ class Jobs:
         *,
         max_attempts: int = 3,
         delay_s: float = 0,
+        job_id: str = "",
     ) -> Job:
         """Queue a job; an idempotency key given before gives the job it made then (Conflict when for other work)."""
         now = self._clock()
         job = Job(
-            id=make_id("job"),
+            id=job_id or make_id("job"),
             operation=operation,
             payload=dict(payload),
             actor=actor,
@@ -104,8 +105,14 @@ class Jobs:
             connection.execute(insert(jobs).values(**job.model_dump(mode="json") | {"cancel_requested": 0}))
         return job
 
-    def lease(self, worker: str, ttl_s: float = 30, operations: Sequence[str] = ()) -> Lease | None:
-        """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none."""
+    def lease(
+        self, worker: str, ttl_s: float = 30, operations: Sequence[str] = (), *, job_id: str = ""
+    ) -> Lease | None:
+        """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none.
+
+        With `job_id` that job or none; the attempt is then its last: who takes a job by name waits for it, and when he dies
+        nobody else does.
+        """
         now = self._clock()
         until_ms = now + round(ttl_s * 1000)
         with self._database.write(lock="jobs") as connection:
@@ -113,6 +120,8 @@ class Jobs:
             query = select(jobs).where(jobs.c.status == "queued", jobs.c.due_ms <= now)
             if operations:
                 query = query.where(jobs.c.operation.in_(operations))
+            if job_id:
+                query = query.where(jobs.c.id == job_id)
             row = connection.execute(query.order_by(jobs.c.due_ms, jobs.c.id).limit(1)).mappings().first()
             if row is None:
                 return None
@@ -122,6 +131,7 @@ class Jobs:
                 status="running",
                 worker=worker,
                 attempts=row["attempts"] + 1,
+                max_attempts=row["attempts"] + 1 if job_id else row["max_attempts"],
                 token=row["token"] + 1,
                 lease_until_ms=until_ms,
                 started_ms=row["started_ms"] or now,
@@ -135,6 +145,14 @@ class Jobs:
             job = self._held(connection, lease)
             self._set(connection, job.id, lease_until_ms=until_ms)
         return replace(lease, until_ms=until_ms, cancel_requested=job.cancel_requested)
+
+    def release(self, lease: Lease) -> Job:
+        """The worker stops and gives the job back as it found it: queued, the attempt uncounted. Raises LeaseLost."""
+        with self._database.write(lock="jobs") as connection:
+            job = self._held(connection, lease)
+            return self._set(
+                connection, job.id, status="queued", worker="", attempts=job.attempts - 1, due_ms=self._clock()
+            )
 
     def complete(self, lease: Lease, result: Mapping[str, Any] | None = None) -> Job:
         """The job is done. Raises LeaseLost when it is another's by now; then nothing was changed."""

@@ -1,0 +1,1 @@
+"""The terminal's face: commands read off the operations table, rendered for people or as JSON."""

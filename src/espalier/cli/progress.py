@@ -1,0 +1,137 @@
+"""What the event stream means to a person at a terminal: lines that stay, and one status that is overwritten.
+
+Pure: events in, text out; so it is the same with and without a terminal, and tests need none. An event of a kind nobody here
+knows is not shown: the full stream is in the run's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from espalier.core.events import Event
+
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_POINTS = 32
+
+
+class Progress:
+    """Takes events; `take` returns the lines to keep, `status` is what is going on now."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.losses: list[float] = []
+        self.share = 0.0  # of the work the status speaks of, in 0..1
+        self._lines: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+            "log": lambda data: [str(data.get("message", ""))],
+            "step.started": self._step_started,
+            "step.finished": self._step_finished,
+            "step.failed": self._step_finished,
+            "data.read": self._data_read,
+            "train.audit": self._train_audit,
+            "train.resumed": self._train_resumed,
+            "train.step": self._train_step,
+            "train.eval": self._train_eval,
+            "train.done": self._train_done,
+            "eval.progress": self._eval_progress,
+            "eval.finished": self._eval_finished,
+        }
+
+    def take(self, event: Event) -> list[str]:
+        """Update the status; returns lines that stay on the screen."""
+        show = self._lines.get(event.kind)
+        return show(event.data) if show else []
+
+    def _step_started(self, data: dict[str, Any]) -> list[str]:
+        self.losses.clear()
+        self.status, self.share = f"{_name(data)} ...", 0.0
+        return []
+
+    def _step_finished(self, data: dict[str, Any]) -> list[str]:
+        self.status = ""
+        hit = data.get("hit", data.get("cached", False))
+        status = str(data.get("status", "done"))
+        mark = "=" if hit else "x" if status in ("failed", "cancelled") else "-" if status == "skipped" else "+"
+        said = "cached" if hit else status
+        took = format_s(data["wall_ms"] / 1000) if data.get("wall_ms") and not hit else ""
+        reason = str(data.get("reason", "") or data.get("because", ""))
+        return ["  ".join(part for part in (f"{mark} {_name(data):<20} {said:<9}", f"{took:>7}", reason) if part).rstrip()]
+
+    def _data_read(self, data: dict[str, Any]) -> list[str]:
+        self._show("read", data.get("files", 0), data.get("of_files", 0), f"{data.get('documents', 0)} documents")
+        return []
+
+    def _train_audit(self, data: dict[str, Any]) -> list[str]:
+        share = data.get("supervised_share")
+        return [f"    learning from {share:.0%} of the tokens (the answers)"] if isinstance(share, float) else []
+
+    def _train_resumed(self, data: dict[str, Any]) -> list[str]:
+        return [f"    resumed from the checkpoint at step {data.get('step')}"]
+
+    def _train_step(self, data: dict[str, Any]) -> list[str]:
+        loss = float(data.get("loss", 0.0))
+        self.losses.append(loss)
+        speed = f"{data.get('tokens_per_s', 0):,.0f} tokens/s"
+        left = f"{format_s(data['eta_s'])} left" if data.get("eta_s") else ""
+        figures = "  ".join(part for part in (f"loss {loss:.3f}", curve(self.losses), speed, left) if part)
+        self._show("step", data.get("step", 0), data.get("steps", 0), figures)
+        return []
+
+    def _train_eval(self, data: dict[str, Any]) -> list[str]:
+        loss = data.get("validation_loss", data.get("loss"))
+        return [f"    step {data.get('step')}: validation loss {loss:.3f}"] if isinstance(loss, float) else []
+
+    def _train_done(self, data: dict[str, Any]) -> list[str]:
+        if not self.losses:
+            return []
+        shape = f"    loss {self.losses[0]:.3f} {curve(self.losses)} {self.losses[-1]:.3f}"
+        self.losses.clear()
+        return [shape]
+
+    def _eval_progress(self, data: dict[str, Any]) -> list[str]:
+        left = f"{format_s(data['eta_ms'] / 1000)} left" if data.get("eta_ms") else ""
+        self._show(str(data.get("label", "cases")), data.get("done", 0), data.get("total", 0), left)
+        return []
+
+    def _eval_finished(self, data: dict[str, Any]) -> list[str]:
+        scores = data.get("scores") or {}
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+        return [f"    {data.get('label', '')}: {shown}".rstrip()] if shown else []
+
+    def _show(self, what: str, done: int, total: int, rest: str) -> None:
+        self.share = done / total if total else 0.0
+        self.status = f"    {what} {done}/{total}  {bar(self.share)}  {rest}".rstrip()
+
+
+def bar(share: float, width: int = 16) -> str:
+    """A filled bar for a share in 0..1."""
+    full = round(max(0.0, min(1.0, share)) * width)
+    return "━" * full + "╌" * (width - full)
+
+
+def curve(values: list[float], points: int = _CURVE_POINTS) -> str:
+    """The values as a line of block characters, averaged down to `points`."""
+    if len(values) < 2:
+        return ""
+    size = max(1.0, len(values) / points)
+    cells = [values[int(i * size) : max(int(i * size) + 1, int((i + 1) * size))] for i in range(min(points, len(values)))]
+    means = [sum(cell) / len(cell) for cell in cells if cell]
+    low, high = min(means), max(means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+
+
+def format_s(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3:05 min`, `2:10 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def _name(data: dict[str, Any]) -> str:
+    return str(data.get("name") or data.get("node") or data.get("step") or "step")

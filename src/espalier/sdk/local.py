@@ -1,0 +1,34 @@
+"""The client's transport in process: the operations are called on the workspace's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from espalier.core.events import Event
+from espalier.core.operations import Operation
+from espalier.core.types import Run
+from espalier.services.context import Context
+from espalier.services.dispatch import perform
+
+
+class LocalTransport:
+    """Calls on one Context, which it owns."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def perform(self, operation: Operation, request: BaseModel) -> Any:
+        """Raises what the operation raises."""
+        return perform(self.context, operation, request)
+
+    def work(self, run: Run, on_event: Callable[[Event], None]) -> Run | None:
+        """Lease the run's job and do it in this process; None when a worker has it already."""
+        from espalier.services.jobs import work_on
+
+        return work_on(self.context, run.id, on_event)
+
+    def close(self) -> None:
+        self.context.close()

@@ -1,0 +1,125 @@
+"""`Context`: who asks, of which workspace, with which settings, and who is watching. Every operation gets one.
+
+The store is opened on first use, so commands that need none (`init`, `doctor`, `config`) run without a workspace. Knows no face
+and no operation.
+"""
+
+from __future__ import annotations
+
+import getpass
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espalier.core.config import LoadedConfig, load_config
+from espalier.core.errors import NotFound, PermissionDenied
+from espalier.core.events import Emit, ignore
+from espalier.core.types import Principal
+from espalier.core.types.identity import Role
+from espalier.store.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from espalier.store.store import Store
+
+
+class _Opened:
+    """What contexts of one workspace share: the store, opened once whichever thread asks first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.store: Store | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Immutable; `acting_as` and `watched_by` give copies that share the opened store."""
+
+    found: Workspace | NotFound  # the workspace, or why there is none
+    config: LoadedConfig
+    principal: Principal  # whoever can open the files may do everything; the HTTP face lowers it to the key's role
+    emit: Emit = ignore
+    run_id: str = ""  # inside a job: the run that stands for it
+    start: Path = field(default_factory=Path.cwd)  # where the search for a workspace began
+    _opened: _Opened = field(default_factory=_Opened, repr=False)
+
+    @property
+    def actor(self) -> str:
+        return self.principal.actor
+
+    @property
+    def workspace(self) -> Workspace:
+        """Raises NotFound, saying how to make one."""
+        if isinstance(self.found, NotFound):
+            raise self.found
+        return self.found
+
+    @property
+    def store(self) -> Store:
+        """The workspace's store, opened on first use. Raises NotFound outside a workspace."""
+        workspace = self.workspace
+        with self._opened.lock:
+            if self._opened.store is None:
+                from espalier.store.store import open_store
+
+                self._opened.store = open_store(workspace, self.config.config.store)
+            return self._opened.store
+
+    def require(self, role: Role) -> None:
+        """Raises PermissionDenied unless this identity's role is `role` or above."""
+        if not self.principal.may(role):
+            raise PermissionDenied(
+                f"{self.actor} has the role {self.principal.role}, this needs {role}",
+                hint=f"ask an admin for a key: `espalier keys create --role {role}`",
+            )
+
+    def acting_as(self, principal: Principal) -> Context:
+        """The same workspace for another identity."""
+        return replace(self, principal=principal)
+
+    def watched_by(self, emit: Emit, *, run_id: str = "") -> Context:
+        """The same context reporting its progress to `emit`; `run_id` when it now works on a job."""
+        return replace(self, emit=emit, run_id=run_id or self.run_id)
+
+    def close(self) -> None:
+        """Close the store if it was opened; a later use opens it again."""
+        with self._opened.lock:
+            if self._opened.store is not None:
+                self._opened.store.close()
+                self._opened.store = None
+
+
+def open_context(
+    start: Path | None = None, overrides: Iterable[str] = (), actor: str = "", *, emit: Emit = ignore
+) -> Context:
+    """The context of the workspace around `start` (default: $ESPALIER_WORKSPACE, else the current folder).
+
+    Outside any workspace the context still holds the settings; its `.workspace` and `.store` raise. `actor` wins over
+    ESPALIER_ACTOR, which wins over the config file, which wins over the operating system's user name.
+    Raises InvalidInput for a wrong setting, and NotFound when `start` is given and no folder.
+    """
+    if start is not None and not start.is_dir():
+        raise NotFound(f"no folder {start}", hint="check --workspace")
+    found: Workspace | NotFound
+    try:
+        found = find_workspace(start)
+    except NotFound as error:
+        found = error
+    file = None if isinstance(found, NotFound) else found.config_file
+    loaded = load_config(file, overrides=overrides)
+    return Context(
+        found=found,
+        config=loaded,
+        principal=Principal(actor=actor or loaded.config.actor or system_user(), role="admin"),
+        emit=emit,
+        start=(start or Path.cwd()).resolve(),
+    )
+
+
+def system_user() -> str:
+    """The operating system's name for who runs this; `local` where it has none (a container's bare uid)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "local"

@@ -1,0 +1,55 @@
+"""One way in for every face: fields become a request, the role is checked, and the operation is called by its shape.
+
+Knows the shapes, not the operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from espalier.core.errors import InvalidInput
+from espalier.core.operations import Operation, find_operation
+from espalier.core.recipefile import describe, hint_for
+from espalier.core.types import Principal
+from espalier.services.context import Context
+
+
+def parse_request(operation: Operation, fields: Mapping[str, Any]) -> BaseModel:
+    """The request that `fields` describe; raises InvalidInput naming the first field that is wrong, and a hint."""
+    kind = operation.request
+    try:
+        return kind.model_validate(dict(fields))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        message = "; ".join(describe(problem) for problem in problems[:5])
+        raise InvalidInput(
+            f"{operation.name}: {message}",
+            hint=hint_for(kind, problems[0]) or f"`espalier {cli_words(operation)} --help`",
+        ) from None
+
+
+def perform(context: Context, operation: Operation, request: BaseModel) -> Any:
+    """The operation's answer, its stream, or the queued Run of a job.
+
+    Raises PermissionDenied when the context's identity has too low a role, and whatever the operation raises.
+    """
+    context.require(operation.role)
+    if operation.shape == "job":
+        from espalier.services.jobs import submit_job
+
+        return submit_job(context, operation, request)
+    return operation.call(context, request)
+
+
+def call_operation(context: Context, principal: Principal, name: str, fields: Mapping[str, Any]) -> Any:
+    """`perform` by name for an identity: what the pages call."""
+    operation = find_operation(name)
+    return perform(context.acting_as(principal), operation, parse_request(operation, fields))
+
+
+def cli_words(operation: Operation) -> str:
+    """`models promote`: the operation as the command line spells it."""
+    return f"{operation.noun} {operation.verb}".replace("_", "-").replace(".", " ")
