@@ -59,8 +59,11 @@ class GatewayConfig(Spec):
     default_budget_usd: str = Field("10.00", description="budget of a new key")
     requests_per_minute: int = Field(600, ge=1, description="per key")
     prices: dict[str, PriceConfig] = Field(
-        default_factory=dict, description="by model name; a trailing * matches; unknown = the `*` row"
+        default_factory=lambda: {"*": PriceConfig()},
+        description="by model name; a trailing * matches; a model without a price is refused to keys with a budget",
     )
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="larger requests are refused")
+    request_timeout_s: float = Field(600.0, gt=0, description="an answer that takes longer is cut off")
 
 
 class PolicyConfig(Spec):

@@ -11,7 +11,7 @@ moment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -122,17 +122,26 @@ class Ledger:
             raise NotFound(f"no budget {account}", hint="a key's budget is opened when the key is created")
         return Balance.model_validate(dict(row))
 
-    def reserve(self, request: str, accounts: Sequence[str], amount_nusd: int, *, holder: str = "") -> bool:
+    def reserve(
+        self,
+        request: str,
+        accounts: Sequence[str],
+        amount_nusd: int,
+        *,
+        holder: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Hold `amount_nusd` on every budget, or on none. False when this request was reserved before.
 
-        Raises BudgetExceeded naming the budget that cannot, NotFound for one that does not exist.
+        `detail` is what whoever replays the request after a crash needs to know. Raises BudgetExceeded naming the
+        budget that cannot, NotFound for one that does not exist.
         """
         if amount_nusd < 0:
             raise InvalidInput("a reservation cannot be negative")
         ordered = sorted(set(accounts))  # one order for everyone: two requests cannot wait for each other
         with self._database.write(lock=f"request:{request}") as connection:
-            detail = {"accounts": ordered, "holder": holder}
-            if not self.append(_entry(request, "reserve", amount_nusd, detail)):
+            known = {**(detail or {}), "accounts": ordered, "holder": holder}
+            if not self.append(_entry(request, "reserve", amount_nusd, known)):
                 return False
             for account in ordered:
                 room = budgets.c.limit_nusd - budgets.c.spent_nusd - budgets.c.reserved_nusd >= amount_nusd

@@ -1,0 +1,91 @@
+"""Reserve the worst a request can cost, settle on what it did cost, replay what a dead process left behind.
+
+Exactness under concurrency is the ledger's (one transaction per reservation); here is what is reserved and when it
+ends:
+
+    reserve   prompt tokens and the most answer tokens, at the model's price, on the key's budget
+    settle    real usage; the rest is free again. The ledger row of kind `usage` is written in the same transaction
+    recover   a reservation of a process that died: charged in full, since nobody knows what was used. A budget is a
+              promise that no more is spent; charging less could break it. Idempotent by request id, like the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from espalier.core.errors import PermissionDenied
+from espalier.core.ids import make_id, now_ms
+from espalier.core.types import LedgerEntry
+from espalier.gateway.holder import Holder
+from espalier.gateway.keys import ApiKey
+from espalier.gateway.price import Price
+from espalier.store.ledger import Ledger, Reservation
+
+
+class Budgets:
+    """The money of running requests. Safe to share between threads; every method blocks for a transaction."""
+
+    def __init__(
+        self, ledger: Ledger, holder: Holder, *, longest_request_ms: int, clock_ms: Callable[[], int] = now_ms
+    ) -> None:
+        self._ledger = ledger
+        self._holder = holder
+        self._longest_request_ms = longest_request_ms
+        self._clock_ms = clock_ms
+
+    def reserve(
+        self,
+        request: str,
+        key: ApiKey | None,
+        price: Price | None,
+        prompt_tokens: int,
+        max_tokens: int,
+        detail: dict[str, str],
+    ) -> int:
+        """Hold the worst case; returns it in nano-USD (0 when nothing limits this key).
+
+        Raises BudgetExceeded, and PermissionDenied when a budget meets a model without a price.
+        """
+        if key is None or key.budget_nusd is None:
+            return 0
+        if price is None:
+            raise PermissionDenied(
+                f"{detail['model']} has no price, and key {key.id} has a budget to keep",
+                hint="set gateway.prices for it, or ask with a key that has no budget",
+            )
+        worst_nusd = price.cost_nusd(prompt_tokens, max_tokens)
+        known = {**detail, "prompt_tokens": prompt_tokens}
+        self._ledger.reserve(request, [key.account], worst_nusd, holder=self._holder.id, detail=known)
+        return worst_nusd
+
+    def settle(self, entry: LedgerEntry) -> bool:
+        """Write the usage row and charge its amount. False when this request was settled before."""
+        return self._ledger.settle(entry)
+
+    def recover(self) -> int:
+        """Settle what processes that died left reserved; returns how many requests. Call it at start."""
+        left = [held for held in self._ledger.reservations() if self._is_dead(held)]
+        recovered = sum(self._ledger.settle(self._lost(held)) for held in left)
+        self._holder.bury_the_dead()
+        return recovered
+
+    def _is_dead(self, held: Reservation) -> bool:
+        life = self._holder.look_at(held.holder)
+        if life == "unknown":  # a live one would have cut its request off by now
+            return self._clock_ms() - held.at_ms > 2 * self._longest_request_ms
+        return life == "dead"
+
+    def _lost(self, held: Reservation) -> LedgerEntry:
+        reserve = next(entry for entry in self._ledger.find(held.request) if entry.kind == "reserve")
+        return LedgerEntry(
+            id=make_id("entry"),
+            request=held.request,
+            kind="usage",
+            key=held.account.removeprefix("key:"),
+            model=str(reserve.detail.get("model", "")),
+            adapter=str(reserve.detail.get("adapter", "")),
+            prompt_tokens=int(reserve.detail.get("prompt_tokens", 0)),
+            amount_nusd=held.amount_nusd,
+            at_ms=self._clock_ms(),
+            detail={"finish": "lost", "holder": held.holder, "asked": reserve.detail.get("asked", "")},
+        )

@@ -1,0 +1,252 @@
+"""The desk every chat passes, whichever door it came through: admitted, answered, accounted for.
+
+    admit   limit -> route -> may this key ask it -> count the prompt -> price -> reserve     (blocks: off the loop)
+    answer  the provider's deltas as they come; however it ends, what was used is settled and written to the ledger
+
+A usage row names the key, the version and adapter that answered, tokens, amount and latency, and the digest of the
+messages: never a word of them. Knows no HTTP and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from espalier.core.errors import EspalierError, InvalidInput, PermissionDenied, Unavailable
+from espalier.core.ids import digest_of, make_id, now_ms
+from espalier.core.ports import ChatProvider, ChatRequest, Delta
+from espalier.core.types import Completion, Generation, LedgerEntry, Usage
+from espalier.core.types.inference import FinishReason
+from espalier.gateway.budget import Budgets
+from espalier.gateway.keys import ApiKey
+from espalier.gateway.limits import RateLimiter
+from espalier.gateway.price import Price, PriceList
+from espalier.gateway.route import Resolver, Target, resolve
+from espalier.wire.openai.request import ChatCall
+
+Result = TypeVar("Result")
+
+_THREADS = 4  # for store and tokenizer; SQLite has one writer anyway
+_log = logging.getLogger("espalier.gateway")
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One admitted request, and, as it is answered, what it used. Cost and latency are final once it is settled."""
+
+    request: ChatRequest
+    call: ChatCall
+    target: Target
+    key: ApiKey | None
+    price: Price | None
+    prompt_tokens: int
+    started_s: float
+    started_ms: int
+    reserved_nusd: int = 0
+    pieces: int = 0
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    cost_nusd: int = 0
+    first_ms: int = 0  # until the first piece of the answer
+    latency_ms: int = 0
+    settled: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    def note(self, delta: Delta) -> None:
+        """Take in a delta's figures."""
+        if not self.first_ms:
+            self.first_ms = max(1, self.elapsed_ms())
+        self.pieces += bool(delta.text)
+        self.usage = delta.usage or self.usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
+    def elapsed_ms(self) -> int:
+        return round((time.monotonic() - self.started_s) * 1000)
+
+    def used(self) -> Usage:
+        """What the provider said; where it was cut off before it said anything, what is known for certain."""
+        if self.usage is not None:
+            return self.usage
+        if self.finish_reason == "error" and not self.pieces:
+            return Usage(prompt_tokens=0, completion_tokens=0)
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.pieces)
+
+
+class Desk:
+    """Admits and answers for one provider. Use from one event loop; `admit` may be called from any thread."""
+
+    def __init__(
+        self,
+        provider: ChatProvider,
+        resolver: Resolver,
+        budgets: Budgets,
+        prices: PriceList,
+        limiter: RateLimiter,
+        *,
+        on_settled: Callable[[Ticket], None] = lambda ticket: None,
+    ) -> None:
+        self._provider = provider
+        self._resolver = resolver
+        self._budgets = budgets
+        self._prices = prices
+        self._limiter = limiter
+        self._threads = ThreadPoolExecutor(_THREADS, "gateway")
+        self.resolver = resolver
+        self.on_settled = on_settled
+
+    def admit(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
+        """Reserve and pin everything the answer needs.
+
+        Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
+        BudgetExceeded.
+        """
+        started_s, started_ms = time.monotonic(), now_ms()
+        if key is not None:
+            self._limiter.take(key.id, key.requests_per_minute)
+        target = resolve(self._resolver, call.model)
+        names = (target.model, target.name, target.base)
+        if key is not None and not key.allows((call.model, *names)):
+            raise PermissionDenied(f"key {key.id} may not ask {call.model}", hint=f"it may ask {', '.join(key.models)}")
+        sampling = call.sampling(target.defaults)
+        request = ChatRequest(
+            request_id or make_id("req"), target.base, target.adapter, list(call.messages), sampling
+        )  # fmt: skip
+        prompt_tokens = self._provider.count_prompt_tokens(request)
+        room = target.context_tokens - prompt_tokens
+        if room < 1:
+            raise InvalidInput(
+                f"the prompt has {prompt_tokens} tokens, {target.model} reads {target.context_tokens} with its answer",
+                where="messages",
+                hint="shorten it",
+            )
+        request.sampling = sampling.model_copy(update={"max_tokens": min(sampling.max_tokens, room)})
+        ticket = Ticket(
+            request, call, target, key, self._prices.find(names), prompt_tokens, started_s, started_ms
+        )  # fmt: skip
+        detail = {"asked": call.model, "model": target.model, "adapter": target.adapter}
+        ticket.reserved_nusd = self._budgets.reserve(
+            ticket.id, key, ticket.price, prompt_tokens, request.sampling.max_tokens, detail
+        )
+        return ticket
+
+    async def admit_soon(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
+        """`admit` off the event loop. A caller who is cancelled meanwhile leaves no reservation behind."""
+        admitting = asyncio.ensure_future(self.off_loop(self.admit, call, key, request_id))
+        try:
+            return await asyncio.shield(admitting)
+        except asyncio.CancelledError:
+            admitting.add_done_callback(self._abandon)
+            raise
+
+    async def answer(self, ticket: Ticket) -> AsyncIterator[Delta]:
+        """The answer's deltas. Close the iterator to cancel: the provider stops, what was used is settled."""
+        try:
+            stream = cast("AsyncGenerator[Delta, None]", self._provider.stream(ticket.request))
+            async with aclosing(stream):
+                async for delta in stream:
+                    ticket.note(delta)
+                    yield delta
+            if ticket.finish_reason is None:
+                raise Unavailable("the engine stopped in the middle of the answer", hint="try again")
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception:
+            ticket.finish_reason = "error"
+            raise
+        finally:
+            await self.close(ticket)
+
+    async def complete(self, ticket: Ticket) -> Completion:
+        """The whole answer at once."""
+        async with aclosing(cast("AsyncGenerator[Delta, None]", self.answer(ticket))) as deltas:
+            texts = [delta.text async for delta in deltas]
+        generation = Generation(
+            text="".join(texts), finish_reason=ticket.finish_reason or "stop", usage=ticket.used()
+        )  # fmt: skip
+        return Completion(
+            request=ticket.id,
+            model=ticket.call.model,
+            resolved=ticket.target.model,
+            adapter=ticket.target.adapter,
+            generation=generation,
+            cost_nusd=ticket.cost_nusd,
+            latency_ms=ticket.latency_ms,
+        )
+
+    async def close(self, ticket: Ticket) -> None:
+        """Settle a ticket, whatever became of it. Does nothing the second time."""
+        if ticket.settled:
+            return
+        ticket.settled = True
+        entry = _account(ticket)
+        try:
+            # Shielded: a cancelled request is still charged for what it used.
+            await asyncio.shield(self.off_loop(self._budgets.settle, entry))
+        except EspalierError as error:
+            # The answer is out; its reservation stays held until a restart settles it, so that no budget is overdrawn.
+            _log.error("request %s could not be settled: %s", ticket.id, error)
+        self.on_settled(ticket)
+
+    async def off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        """Run a blocking call in the desk's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def start(self) -> None:
+        """Settle what a process that died left reserved."""
+        recovered = await self.off_loop(self._budgets.recover)
+        if recovered:
+            _log.warning("settled %d requests of a process that died", recovered)
+
+    def stop(self) -> None:
+        """Wait for running settlements; nothing is admitted afterwards."""
+        self._threads.shutdown(wait=True)
+
+    def _abandon(self, admitting: asyncio.Future[Ticket]) -> None:
+        if not admitting.cancelled() and admitting.exception() is None:
+            ticket = admitting.result()
+            ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
+            self._threads.submit(self._budgets.settle, _account(ticket))
+
+
+def _account(ticket: Ticket) -> LedgerEntry:
+    """The ticket's usage row; the figures are written on the ticket too."""
+    ticket.finish_reason = ticket.finish_reason or "cancelled"
+    used = ticket.used()
+    ticket.latency_ms = ticket.elapsed_ms()
+    ticket.cost_nusd = ticket.price.cost_nusd(used.prompt_tokens, used.completion_tokens) if ticket.price else 0
+    sampling = ticket.request.sampling
+    detail: dict[str, Any] = {
+        "asked": ticket.call.model,
+        "base": ticket.target.base,
+        "finish": ticket.finish_reason,
+        "stream": ticket.call.stream,
+        "first_ms": ticket.first_ms,
+        "prompt_digest": digest_of([[message.role, message.content] for message in ticket.request.messages]),
+        "sampling": sampling.model_dump(mode="json", exclude={"stop"}),
+        "priced": ticket.price is not None,
+    }
+    if ticket.call.metadata:
+        detail["tags"] = dict(ticket.call.metadata)
+    return LedgerEntry(
+        id=make_id("entry"),
+        request=ticket.id,
+        kind="usage",
+        key=ticket.key.id if ticket.key else "",
+        model=ticket.target.model,
+        adapter=ticket.target.adapter,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        amount_nusd=ticket.cost_nusd,
+        latency_ms=ticket.latency_ms,
+        at_ms=ticket.started_ms,
+        detail=detail,
+    )

@@ -1,0 +1,100 @@
+"""One HTTP request and its response on raw ASGI: headers, a bounded body, JSON or events, the client's leaving.
+
+Spec: https://asgi.readthedocs.io/en/latest/specs/www.html. Knows no route and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from espalier.core.errors import EspalierError, InvalidInput, Unavailable
+from espalier.core.ids import make_id
+from espalier.wire.openai.failure import encode_error
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_BODY_TIMEOUT_S = 30.0
+
+
+class Exchange:
+    """Every response carries `x-request-id`: the id that the ledger and `espalier trace` know it by."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+        self._send = send
+        self.request_id = make_id("req")
+        self.status = 0  # 0 = nothing sent yet
+        self.extra: Headers = []
+
+    def bearer(self) -> str:
+        """The API key as sent, or empty."""
+        scheme, _, token = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    async def body(self, most_bytes: int) -> bytes:
+        """The whole body. Raises InvalidInput when it is larger, Unavailable when it does not come."""
+        too_large = InvalidInput(f"the body is larger than {most_bytes} bytes", hint="send less text")
+        declared = self._headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > most_bytes:
+            raise too_large
+        parts, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                while more:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise Unavailable("the client left before its request was read")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > most_bytes:
+                        raise too_large
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise Unavailable("the request's body did not arrive", hint="check the connection") from None
+        return b"".join(parts)
+
+    async def wait_for_leaving(self) -> None:
+        """Return when the client has closed the connection. Only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def send_json(self, status: int, value: Any) -> None:
+        await self.send_bytes(status, json.dumps(value, ensure_ascii=False).encode(), b"application/json")
+
+    async def send_bytes(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
+        await self._start(status, [(b"content-type", kind), (b"content-length", b"%d" % len(body))])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def send_error(self, error: EspalierError) -> None:
+        """As a response where none was begun, else as the stream's last event."""
+        status, body = encode_error(error)
+        if self.status:
+            await self.send_event(b"data: " + body + b"\n\n", last=True)
+            return
+        # A client that retries what cannot succeed wastes both sides' time; OpenAI's clients heed this header.
+        if error.code in ("budget_exceeded", "unavailable"):
+            self.extra.append((b"x-should-retry", b"false" if error.code == "budget_exceeded" else b"true"))
+        await self.send_bytes(status, body)
+
+    async def start_events(self) -> None:
+        """Begin a stream of server-sent events that no proxy may hold back."""
+        await self._start(
+            200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        )
+
+    async def send_event(self, event: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": event, "more_body": not last})
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        own = [*headers, (b"x-request-id", self.request_id.encode()), *self.extra]
+        await self._send({"type": "http.response.start", "status": status, "headers": own})
