@@ -25,16 +25,19 @@ class BoilerplateSpec(Spec):
     """Peel off edge lines that many documents share."""
 
     step: Literal["boilerplate"] = "boilerplate"
-    min_documents: int = Field(
-        8, ge=2, description="a line is boilerplate when it ends or begins at least so many documents"
+    min_documents: int = Field(8, ge=2, description="boilerplate begins or ends a page of at least so many documents")
+    min_share: float = Field(0.15, gt=0, le=1, description="... and of this share of the documents of its format")
+    min_edge: float = Field(
+        0.8, gt=0, le=1, description="a line that stands inside more often than this allows is kept"
     )
-    min_share: float = Field(0.15, gt=0, le=1, description="... and this share of the documents of its format")
-    min_chars: int = Field(16, ge=1, description="shorter lines are left alone, but for bare page numbers")
-    edge_lines: int = Field(12, ge=1, description="how far from an edge to look")
+    min_chars: int = Field(16, ge=1, description="shorter lines are kept, but for page numbers and rules")
+    edge_lines: int = Field(12, ge=1, description="most lines to peel from an edge")
 
 
 _FIELD = re.compile(r"[\w#][\w .#/-]{0,30}: .*")
 _PAGE_NUMBER = re.compile(r"(page|seite|p\.|pg\.)? ?-? ?\d{1,4}( ?(of|/|von) ?\d{1,4})? ?-?", re.IGNORECASE)
+_WORD = re.compile(r"\w")
+Page = list[str]
 
 
 def peel_boilerplate(documents: Sequence[Document], spec: BoilerplateSpec) -> Outcome:
@@ -55,42 +58,68 @@ def peel_boilerplate(documents: Sequence[Document], spec: BoilerplateSpec) -> Ou
 
 
 def find_common_lines(documents: Sequence[Document], spec: BoilerplateSpec) -> frozenset[str]:
-    """The lines that stand near an edge in enough of the documents."""
-    counts: Counter[str] = Counter()
-    for document in documents:
-        seen: set[str] = set()
-        for page in document.text.split(PAGE_BREAK):
-            lines = [line for line in page.split("\n") if line.strip()]
-            seen.update(lines[: spec.edge_lines], lines[-spec.edge_lines :])
-        counts.update(line.strip() for line in seen)
+    """The lines that begin or end pages in enough documents, and hardly ever stand elsewhere.
+
+    Found from the outside in: what stands under a found line is at the edge in the next round.
+    """
     enough = max(spec.min_documents, math.ceil(spec.min_share * len(documents)))
-    return frozenset(
-        line
-        for line, count in counts.items()
-        if count >= enough and len(line) >= spec.min_chars and not _FIELD.fullmatch(line)
-    )
+    if len(documents) < enough:
+        return frozenset()
+    pages = [_split_pages(document.text) for document in documents]
+    holding = Counter(line for document in pages for line in {line for page in document for line in page})
+    common: frozenset[str] = frozenset()
+    at_edge: dict[str, set[int]] = defaultdict(set)
+    for _ in range(spec.edge_lines):
+        for index, document in enumerate(pages):
+            for page in document:
+                start, end = _peel_page(page, common, spec.edge_lines)
+                for line in {*page[start : start + 1], *page[max(start, end - 1) : end]}:
+                    at_edge[line].add(index)
+        found = frozenset(
+            line
+            for line, where in at_edge.items()
+            if len(where) >= max(enough, spec.min_edge * holding[line]) and _may_be_boilerplate(line, spec)
+        )
+        if found <= common:
+            break
+        common |= found
+    return common
 
 
 def peel(text: str, common: frozenset[str], spec: BoilerplateSpec) -> str:
     """The text without its pages' boilerplate edges; page breaks become line ends. Never peels to nothing."""
-    pages = [_peel_page(page, common, spec.edge_lines) for page in text.split(PAGE_BREAK)]
-    peeled = "\n".join(page for page in pages if page)
-    return peeled if peeled else text
+    pages = []
+    for page in text.split(PAGE_BREAK):
+        lines = page.split("\n")
+        start, end = _peel_page(lines, common, spec.edge_lines)
+        pages.append("\n".join(lines[start:end]))
+    return "\n".join(page for page in pages if page) or text
 
 
-def _peel_page(page: str, common: frozenset[str], edge_lines: int) -> str:
-    lines = page.strip("\n").split("\n")
+def _split_pages(text: str) -> list[Page]:
+    return [[line.strip() for line in page.split("\n")] for page in text.split(PAGE_BREAK)]
+
+
+def _peel_page(lines: Page, common: frozenset[str], edge_lines: int) -> tuple[int, int]:
     start, end = 0, len(lines)
-    while start < min(end, edge_lines) and _is_decoration(lines[start], common):
+    peeled = 0
+    while start < end and peeled < edge_lines and _is_decoration(lines[start], common):
+        peeled += bool(lines[start].strip())
         start += 1
-    while end > max(start, len(lines) - edge_lines) and _is_decoration(lines[end - 1], common):
+    peeled = 0
+    while end > start and peeled < edge_lines and _is_decoration(lines[end - 1], common):
+        peeled += bool(lines[end - 1].strip())
         end -= 1
-    return "\n".join(lines[start:end]).strip("\n")
+    return start, end
 
 
 def _is_decoration(line: str, common: frozenset[str]) -> bool:
     line = line.strip()
-    return not line or line in common or bool(_PAGE_NUMBER.fullmatch(line))
+    return line in common or not _WORD.search(line) or bool(_PAGE_NUMBER.fullmatch(line))
+
+
+def _may_be_boilerplate(line: str, spec: BoilerplateSpec) -> bool:
+    return len(line) >= spec.min_chars and not _FIELD.fullmatch(line)
 
 
 def _format(document: Document) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -17,11 +18,12 @@ class UnwrapSpec(Spec):
 
     step: Literal["unwrap"] = "unwrap"
     formats: tuple[str, ...] = Field(("pdf", "eml", "txt"), description="formats with hard line ends")
-    min_fill: float = Field(0.7, gt=0, le=1, description="a wrapped line is at least this share of the longest line")
+    min_fill: float = Field(0.9, gt=0, le=1, description="how nearly full, against the longest line, a wrapped line is")
     min_width_chars: int = Field(40, ge=1, description="a document whose longest line is shorter is not wrapped")
 
 
-_NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[\w#][\w .#/-]{0,30}: ")
+_NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[\w#][\w/-]*( [\w/-]+){0,2}: ")
+_SENTENCE_ENDS = (".", "!", "?", ":", '"', ")")
 _SOFT_HYPHEN = "\u00ad"
 
 
@@ -37,22 +39,32 @@ def unwrap(documents: Sequence[Document], spec: UnwrapSpec) -> Outcome:
 
 
 def unwrap_text(text: str, spec: UnwrapSpec) -> str:
-    """Join a line to the next where it is long, both hold text, and the next starts no list item or `name: value`."""
+    """Join a line to the next when the next one's first word would not have fitted on it.
+
+    Both must hold text, and the next may not begin a list item or a `name: value`.
+    """
     lines = text.split("\n")
     width = max(map(len, lines))
     if width < spec.min_width_chars:
         return text.replace(_SOFT_HYPHEN, "")
     out = [lines[0]]
-    full = len(lines[0]) >= spec.min_fill * width
-    for line in lines[1:]:
+    for before, line in itertools.pairwise(lines):
         if out[-1].endswith(_SOFT_HYPHEN) and line[:1].isalpha():
             out[-1] = out[-1].removesuffix(_SOFT_HYPHEN) + line
-        elif full and line.strip() and out[-1].strip() and not _NEW_ITEM.match(line):
+        elif _wraps(before, line, spec.min_fill * width):
             out[-1] = _join(out[-1], line)
         else:
             out.append(line)
-        full = len(line) >= spec.min_fill * width
     return "\n".join(out).replace(_SOFT_HYPHEN, "")
+
+
+def _wraps(before: str, line: str, full_chars: float) -> bool:
+    first_word = line.split(maxsplit=1)[:1]
+    if not first_word or not before.strip() or _NEW_ITEM.match(line):
+        return False
+    if before.endswith(_SENTENCE_ENDS) and not line.endswith(_SENTENCE_ENDS) and len(line) < full_chars / 2:
+        return False  # a heading under a full paragraph
+    return len(before) + 1 + len(first_word[0]) > full_chars
 
 
 def _join(head: str, tail: str) -> str:

@@ -41,13 +41,25 @@ class Names:
             self._phrases.setdefault(phrase[0], []).append(phrase)
 
     def find(self, text: str) -> Iterator[Finding]:
-        """Findings of kind NAME, the longest at each place, never overlapping."""
+        """Findings of kind NAME, the longest at each place, never overlapping; neighbouring parts are one finding."""
+        last: Finding | None = None
+        for start, end in self._find_each(text):
+            if last and text[last.end : start] == " ":
+                last = Finding(last.start, end, "NAME")
+                continue
+            if last:
+                yield last
+            last = Finding(start, end, "NAME")
+        if last:
+            yield last
+
+    def _find_each(self, text: str) -> Iterator[tuple[int, int]]:
         tokens = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
         index = 0
         while index < len(tokens):
             count = self._match(text, tokens, index)
             if count:
-                yield Finding(tokens[index][1], tokens[index + count - 1][2], "NAME")
+                yield tokens[index][1], tokens[index + count - 1][2]
             index += count or 1
 
     def _match(self, text: str, tokens: list[tuple[str, int, int]], index: int) -> int:

@@ -37,6 +37,7 @@ class Rule:
     check: Validator
 
 
+_EXTENSION = r"(?: ?(?:x|ext\.?) ?\d{1,5})?"
 _PASSWORD = r"(?i:\b(?:password|passwd|pwd|passwort|api[_ -]?key|secret|access[_ -]?token) ?[:=] ?)[^\s,;]{6,}"
 _SPOKEN = (
     r"(?i:\b(?:phone|telephone|tel|mobile|cell|fax|whatsapp|call|ring|reach)\b)[^\d\n]{1,20}\d[\d ()./-]{4,18}\d\b"
@@ -54,10 +55,10 @@ RULES = (
     Rule("CARD", r"\b(?:\d{4}[ -]?\d{6}[ -]?\d{5}|\d{4}(?:[ -]?\d{4}){3}(?:[ -]?\d{1,3})?|\d{13,19})\b", check_card),
     Rule("SSN", r"\b\d{3}-\d{2}-\d{4}\b", check_ssn),
     Rule("IP", r"\b(?:\d{1,3}\.){3}\d{1,3}\b", check_ipv4),
-    Rule("PHONE", r"(?:\+|\b00)[1-9]\d{0,2}(?:[ ./-]{0,2}\(?\d{1,5}\)?){1,6}", check_phone),
-    Rule("PHONE", r"(?:\b1[ .-])?\(\d{2,5}\)[ -]?\d{3,4}[ .-]?\d{3,5}", check_phone),
-    Rule("PHONE", r"(?:\b1[ .-])?\b\d{3}[ .-]\d{3}[ .-]\d{4}\b", check_phone),
-    Rule("PHONE", r"\b0[1-9]\d{0,4}[ /-]\d{3,8}(?:[ -]\d{2,6}){0,3}\b", check_phone),
+    Rule("PHONE", rf"(?:\+|\b00)[1-9]\d{{0,2}}(?:[ ./-]{{0,2}}\(?\d{{1,5}}\)?){{1,6}}{_EXTENSION}", check_phone),
+    Rule("PHONE", rf"(?:\b1[ .-])?\(\d{{2,5}}\)[ -]?\d{{3,4}}[ .-]?\d{{3,5}}{_EXTENSION}", check_phone),
+    Rule("PHONE", rf"(?:\b1[ .-])?\b\d{{3}}[ .-]\d{{3}}[ .-]\d{{4}}{_EXTENSION}\b", check_phone),
+    Rule("PHONE", rf"\b0[1-9]\d{{0,4}}[ /-]\d{{3,8}}(?:[ -]\d{{2,6}}){{0,3}}{_EXTENSION}\b", check_phone),
     Rule("PHONE", _SPOKEN, check_spoken_phone),
 )
 KINDS = tuple(dict.fromkeys(rule.kind for rule in RULES))

@@ -13,15 +13,15 @@ Validator = Callable[[str, int, int], Extent | None]
 
 # Lengths by country of the SWIFT IBAN registry, release 99 (public).
 _IBAN_CHARS = {
-    16: "NO",
-    15: "",
-    18: "BE FK DK FI FO GL NL SD",
+    15: "NO",
+    16: "BE",
+    18: "DK FI FK FO GL NL SD",
     19: "MK SI",
     20: "AT BA EE KZ LT LU MN XK",
     21: "CH HR LI LV",
     22: "BG BH CR DE GB GE IE ME RS VA",
     23: "AE GI IL IQ OM SO TL",
-    24: "AD CZ DZ ES MD PK RO SA SE SK TN VG",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
     25: "LY PT ST",
     26: "IS TR",
     27: "BI DJ FR GR IT MC MR SM",
@@ -32,9 +32,7 @@ _IBAN_CHARS = {
     32: "LC",
     33: "RU",
 }
-_IBAN_LENGTH = {country: length for length, countries in _IBAN_CHARS.items() for country in countries.split()} | {
-    "NO": 15
-}
+_IBAN_LENGTH = {country: chars for chars, countries in _IBAN_CHARS.items() for country in countries.split()}
 _FILE_SUFFIXES = frozenset(
     (
         "png",
@@ -125,7 +123,7 @@ def check_ipv4(text: str, start: int, end: int) -> Extent | None:
 def check_phone(text: str, start: int, end: int) -> Extent | None:
     """8 to 15 digits (ITU-T E.164), not glued to letters or more digits, and not a date."""
     found = text[start:end]
-    digits = sum(char.isdigit() for char in found)
+    digits = sum(char.isdigit() for char in re.split("[xe]", found)[0])  # an extension does not count
     if not 8 <= digits <= 15 or _DATE.search(found):
         return None
     glued = (start and (text[start - 1].isalnum() or text[start - 1] in "-_#")) or text[end : end + 1].isalnum()

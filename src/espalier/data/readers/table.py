@@ -18,7 +18,7 @@ from espalier.data.readers.plain import decode
 from espalier.data.readers.source import SourceFile
 
 TEXT = "text"
-MAX_TAG_CHARS = 200
+MAX_TAG_CHARS = 80
 _DELIMITERS = ",;\t|"
 
 

@@ -1,4 +1,5 @@
-"""HTML -> the text a person would read: trafilatura's main content, or all visible text where that finds too little.
+"""HTML -> the text a person would read: the page's own `main` element where it has one, else what trafilatura takes for
+the main content, else all visible text.
 
 Nothing is fetched: links, images and scripts are not followed.
 """
@@ -12,6 +13,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
 from espalier.data.readers.plain import decode
 from espalier.data.readers.source import SourceFile
+from espalier.data.readers.tabletext import write_rows
 
 # Less than this share of the visible text and the extractor has most likely thrown content away with the navigation.
 MIN_SHARE = 0.5
@@ -62,40 +64,54 @@ def parse_html(markup: str) -> Any:
 
 def extract_main(tree: Any) -> str:
     """Main content of a parsed page: one block a line."""
+    marked = tree.xpath("//main | //*[@role='main']") or tree.xpath("//article")
+    if len(marked) == 1:
+        return visible_text(marked[0])
+    visible = visible_text(tree)
     import trafilatura
 
-    visible = visible_text(tree)  # first: the extractor prunes the tree
-    main: str | None = trafilatura.extract(
-        tree, fast=True, favor_recall=True, include_comments=False, include_tables=True, include_formatting=False
-    )
+    main: str | None = trafilatura.extract(tree, fast=True, favor_recall=True, include_comments=False)
     return main if main and len(main) >= MIN_SHARE * len(visible) else visible
 
 
-def visible_text(tree: Any) -> str:
-    """All text but scripts, styles, navigation, forms and footers; one block element a line."""
-    parts: list[str] = []
-    _collect(tree, parts)
-    lines = (" ".join(line.split()) for line in "".join(parts).split("\n"))
-    return "\n".join(line for line in lines if line)
-
-
-def _collect(root: Any, parts: list[str]) -> None:
-    # By hand rather than by recursion: a hostile page nests deeper than Python's stack.
-    waiting: list[tuple[Any, bool]] = [(root, False)]
+def visible_text(root: Any) -> str:
+    """All text but scripts, navigation, forms and footers: a line a block, a table as `tabletext` writes it."""
+    lines = [""]
+    # A stack rather than recursion: a hostile page nests deeper than Python's.
+    waiting: list[tuple[Any, bool]] = [(root, True)]
     while waiting:
-        element, leaving = waiting.pop()
+        element, entering = waiting.pop()
         tag = element.tag if isinstance(element.tag, str) else ""
-        if leaving:
-            parts.append("\n" if tag in _BLOCKS else "\t" if tag in ("td", "th") else "")
-            parts.append((element.tail or "") if element is not root else "")
+        if not entering:
+            lines.append(_flat(element.tail)) if tag in _BLOCKS else _append(lines, _flat(element.tail))
             continue
+        if element is not root:
+            waiting.append((element, False))
         if not tag or tag in _SILENT:
-            parts.append((element.tail or "") if element is not root else "")
             continue
-        parts.append("\n" if tag in _BLOCKS else "")
-        parts.append(_flat(element.text) if tag != "pre" else element.text or "")
-        waiting.append((element, True))
-        waiting.extend((child, False) for child in reversed(element))
+        if tag == "table" and not element.xpath(".//table"):
+            lines += write_rows([_cell_text(cell) for cell in row.iter("th", "td")] for row in element.iter("tr"))
+            continue
+        lines += _open_block(element, tag, lines)
+        waiting.extend((child, True) for child in reversed(element))
+    return "\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
+
+
+def _open_block(element: Any, tag: str, lines: list[str]) -> list[str]:
+    if tag == "pre":
+        return (element.text or "").split("\n")
+    if tag in _BLOCKS:
+        return [_flat(element.text)]
+    _append(lines, _flat(element.text))
+    return []
+
+
+def _append(lines: list[str], text: str) -> None:
+    lines[-1] += text
+
+
+def _cell_text(cell: Any) -> str:
+    return " ".join(cell.itertext())
 
 
 def _flat(text: str | None) -> str:
