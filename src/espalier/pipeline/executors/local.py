@@ -1,0 +1,192 @@
+"""A step in a child process of its own: a crash, a leak or a changed global of one step touches no other.
+
+The child gets its task on stdin and keeps that pipe open: when this process dies, by kill -9 too, the child sees the
+end of it and dies as well. It answers on a second pipe, a JSON line per event, metric or error; what it prints goes
+to the run's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.core.errors import EspalierError, Interrupted, from_json
+from espalier.core.events import Emit, Event
+from espalier.pipeline.executors.port import Outcome, Stop, Task
+from espalier.store.disk import storage_errors
+from espalier.store.store import Store
+
+_POLL_S = 0.2
+_GRACE_S = 5.0  # between being asked to stop and being made to
+
+
+class LocalExecutor:
+    """Executes tasks on this machine, one child process each."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def execute(self, task: Task, emit: Emit, stop: Stop) -> Outcome:
+        """Run the task and wait. Raises Interrupted when stopped (Ctrl-C or `stop`); then the child is dead."""
+        staging = self._store.workspace.staging_folder(task.run)
+        scratch = self._store.workspace.scratch_folder(task.key)
+        for folder in (staging, scratch):
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        child = _Child(task, self._request(task, staging, scratch), self._log(task.run))
+        try:
+            outcome = child.watch(emit, stop)
+            if outcome.error is None:
+                outcome.outputs = {
+                    port: self._store.artifacts.stage(
+                        kind.removesuffix("?"), staging / port, child.meta[port], task.run
+                    )
+                    for port, kind in task.outputs.items()
+                    if (staging / port).is_dir()
+                }
+            return outcome
+        finally:
+            child.kill()
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _request(self, task: Task, staging: Path, scratch: Path) -> dict[str, Any]:
+        return {
+            "run": task.run,
+            "key": task.key,
+            "step": task.step,
+            "spec": task.spec,
+            "seed": task.seed,
+            "inputs": {
+                port: {
+                    "artifact": artifact.model_dump(),
+                    "path": str(self._store.artifacts.materialise(artifact.digest)),
+                }
+                for port, artifact in task.inputs.items()
+            },
+            "outputs": dict(task.outputs),
+            "folder": str(task.folder),
+            "workspace": str(task.workspace),
+            "actor": task.actor,
+            "staging": str(staging),
+            "scratch": str(scratch),
+        }
+
+    def _log(self, run: str) -> Path:
+        folder = self._store.runs.folder(run)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder / "log.txt"
+
+
+class _Child:
+    """One child process, and what it has said so far."""
+
+    def __init__(self, task: Task, request: Mapping[str, Any], log: Path) -> None:
+        self.meta: dict[str, dict[str, str]] = {port: {} for port in task.outputs}
+        self._task = task
+        self._log = log
+        self._outcome = Outcome()
+        self._done = False
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        answers, to_parent = os.pipe()
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "espalier.pipeline.child", str(to_parent)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    cwd=task.folder,
+                    env={**os.environ, "PYTHONHASHSEED": "0"},
+                    pass_fds=(to_parent, *task.pass_fds),
+                    start_new_session=True,  # a Ctrl-C is for us; we stop the child in our own way
+                )
+        finally:
+            os.close(to_parent)
+        threading.Thread(target=self._read, args=(answers,), daemon=True).start()
+        with contextlib.suppress(BrokenPipeError):  # it died at once; `watch` says so
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
+
+    def watch(self, emit: Emit, stop: Stop) -> Outcome:
+        """Pass events on until the child has ended. Raises Interrupted."""
+        try:
+            while not self._done:
+                if stop():
+                    raise KeyboardInterrupt
+                dead = self._process.poll() is not None
+                try:
+                    line = self._lines.get(timeout=_POLL_S)
+                except queue.Empty:
+                    if dead:  # and nothing of it is left in the pipe
+                        break
+                    continue
+                self._take(line, emit)
+        except KeyboardInterrupt:
+            self.kill()
+            raise Interrupted("stopped", hint="the same command goes on from here: finished steps are kept") from None
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        self._wait()
+        if not self._done:
+            self._outcome.error = self._explain_death()
+        return self._outcome
+
+    def kill(self) -> None:
+        """End the child and whatever it started: asked first, made to after a grace."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_GRACE_S)
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+
+    @property
+    def _stdin(self) -> Any:
+        return self._process.stdin
+
+    def _wait(self) -> None:
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:  # it said it was done, but a thread of its own keeps it
+            self.kill()
+
+    def _read(self, answers: int) -> None:
+        with open(answers, "rb") as lines:
+            for line in lines:
+                self._lines.put(line)
+
+    def _take(self, line: bytes, emit: Emit) -> None:
+        said = json.loads(line)
+        match said.pop("what"):
+            case "event":
+                emit(Event(**said))
+            case "metric":
+                self._outcome.metrics[said["name"]] = said["value"]
+            case "describe":
+                self.meta[said["output"]].update(said["meta"])
+            case "error":
+                self._outcome.error = from_json(said["error"])
+            case "end":
+                self._outcome.cpu_s = said["cpu_s"]
+                self._done = True
+
+    def _explain_death(self) -> EspalierError:
+        code = self._process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        memory = "; perhaps the machine ran out of memory" if code == -signal.SIGKILL else ""
+        return EspalierError(
+            f"{self._task.step} {how} before it was done{memory}", hint=f"its output is in {self._log}"
+        )

@@ -1,0 +1,39 @@
+"""After a crash: runs whose process died are marked so, and what they left half-made is taken away.
+
+A running pipeline holds a lock on a file in its run's folder. A run that says `running` while nobody holds its lock
+is dead.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from espalier.core.errors import Interrupted
+from espalier.core.ids import now_ms
+from espalier.core.types import Run
+from espalier.pipeline.locks import FileLock
+from espalier.store.store import Store
+
+
+def run_lock(store: Store, run_id: str) -> FileLock:
+    """The lock a pipeline's process holds while it works on the run."""
+    return FileLock(store.runs.folder(run_id) / "lock")
+
+
+def bury_dead_runs(store: Store) -> list[str]:
+    """Mark runs of dead processes as failed; returns their ids. Other machines' (no lock here) are left alone."""
+    buried = []
+    for run in store.runs.list(status="running", parent="", limit=1000):
+        lock = run_lock(store, run.id)
+        if lock.path.exists() and lock.try_acquire():
+            for dead in (*store.runs.list(status="running", parent=run.id, limit=1000), run):
+                _bury(store, dead)
+                buried.append(dead.id)
+            lock.release()
+    return buried
+
+
+def _bury(store: Store, run: Run) -> None:
+    error = Interrupted("its process died", hint="run the same command again: finished steps are kept")
+    store.runs.update(run.id, status="failed", ended_ms=now_ms(), error=error.to_json())
+    shutil.rmtree(store.workspace.staging_folder(run.id), ignore_errors=True)
