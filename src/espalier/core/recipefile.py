@@ -108,7 +108,8 @@ def hint_for(kind: type[BaseModel], problem: ErrorDetails) -> str:
     if problem["type"] != "extra_forbidden":
         return ""
     for model in _models_at(kind, problem["loc"][:-1]):
-        return did_you_mean(str(problem["loc"][-1]), model.model_fields)
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        return did_you_mean(str(problem["loc"][-1]), names)
     return ""
 
 
@@ -116,7 +117,8 @@ def _models_at(kind: Any, location: Location) -> list[type[BaseModel]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         if not location:
             return [kind]
-        field = kind.model_fields.get(str(location[0]))
+        written = {field.alias or name: field for name, field in kind.model_fields.items()}
+        field = written.get(str(location[0]))
         if field is not None:
             return _models_at(field.annotation, location[1:])
         return [kind]
