@@ -13,28 +13,28 @@ from pathlib import Path
 from pydantic import Field
 
 from espalier.core.types import Example, Message, Spec
-from espalier.data.synth import tasks
+from espalier.data.synth import pointing, reading
+from espalier.data.synth.asking import Desk, Task
 from espalier.data.synth.draw import Draw, Weighted
 from espalier.data.synth.english import English, read_english
-from espalier.data.synth.tasks import Desk, Task
 
 _TASKS: dict[str, Callable[[Desk], Task]] = {
-    "copy": tasks.copy,
-    "copy_long": tasks.copy_long,
-    "pick_item": tasks.pick_item,
-    "look_up": tasks.look_up,
-    "convert": tasks.convert,
-    "quote": tasks.quote,
-    "follow": tasks.follow,
-    "find": tasks.find,
-    "small_talk": tasks.small_talk,
-    "classify": tasks.classify,
-    "classify_many": tasks.classify_many,
-    "extract": tasks.extract,
-    "combine": tasks.combine,
-    "fill": tasks.fill,
-    "name_intent": tasks.name_intent,
-    "answer": tasks.answer,
+    "copy": pointing.copy,
+    "copy_long": pointing.copy_long,
+    "pick_item": pointing.pick_item,
+    "look_up": pointing.look_up,
+    "convert": pointing.convert,
+    "quote": pointing.quote,
+    "follow": pointing.follow,
+    "find": reading.find,
+    "small_talk": reading.small_talk,
+    "classify": reading.classify,
+    "classify_many": reading.classify_many,
+    "extract": reading.extract,
+    "combine": reading.combine,
+    "fill": reading.fill,
+    "name_intent": reading.name_intent,
+    "answer": reading.answer,
 }
 _READING = "reading"  # plain English, as `text`: no question, no answer
 _NEEDS_ENGLISH = {"name_intent": "intents", "answer": "answers", _READING: "passages"}
@@ -46,8 +46,8 @@ STAGES: tuple[dict[str, float], ...] = (
     },
     {
         "copy": 5, "copy_long": 7, "pick_item": 3, "look_up": 9, "quote": 4, "follow": 7, "convert": 15, "find": 9,
-        "classify": 10, "classify_many": 5, "extract": 8, "combine": 4, "fill": 5, "small_talk": 2, "name_intent": 3, "answer": 1,
-        "reading": 5,
+        "classify": 10, "classify_many": 5, "extract": 8, "combine": 4, "fill": 5, "small_talk": 2, "name_intent": 3,
+        "answer": 1, "reading": 5,
     },
     {
         "copy": 2, "copy_long": 4, "pick_item": 1, "look_up": 2, "quote": 2, "follow": 5, "convert": 5, "find": 5,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -54,25 +55,15 @@ class Draw:
         return "".join([self.pick(UPPER) for _ in range(count)])
 
     def weighted(self, table: Weighted[T]) -> T:
-        point = self.random() * table.total
-        for item, edge in zip(table.items, table.edges, strict=True):
-            if point < edge:
-                return item
-        return table.items[-1]
+        """One item of the table, each as likely as its weight says."""
+        return table.items[bisect_right(table.edges, self.random() * table.edges[-1])]
 
 
-class Weighted(Sequence[T]):
-    """A table of choices with weights, summed up once."""
+class Weighted(Generic[T]):
+    """A table of choices with weights, summed up once. Choices of weight 0 are left out."""
 
-    __slots__ = ("edges", "items", "total")
+    __slots__ = ("edges", "items")
 
     def __init__(self, weights: dict[T, float]) -> None:
         self.items = tuple(item for item, weight in weights.items() if weight > 0)
         self.edges = tuple(accumulate(weight for weight in weights.values() if weight > 0))
-        self.total = self.edges[-1]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
-        return self.items[index]

@@ -1,4 +1,4 @@
-"""Saying a class in words, and naming it: by its meaning, by a code the request explains, or by a code learnt by heart."""
+"""Saying a class in words, and naming it: by its meaning, by a code the request explains, or by one learnt by heart."""
 
 from __future__ import annotations
 

@@ -98,8 +98,9 @@ def _sentence(phrasing: str) -> str:
 
 
 _QUOTES = (
-    '"Hello, {}."', 'The message says: "{}."', "They told us that {}.", '"Hi team, {}, please help."', "In short: {}.", "Description: {}.", "It seems that {}.",
-    "She says {}.", "As far as we know, {}.", "> {}", "He added that {}.", "Note: {}.", "Remark: {}.", "{}, they say.", "Well, {}.",
+    '"Hello, {}."', 'The message says: "{}."', "They told us that {}.", '"Hi team, {}, please help."', "In short: {}.",
+    "Description: {}.", "It seems that {}.", "She says {}.", "As far as we know, {}.", "> {}", "He added that {}.",
+    "Note: {}.", "Remark: {}.", "{}, they say.", "Well, {}.",
 )  # fmt: skip
 _TITLES = (
     "Report",
@@ -113,8 +114,9 @@ _TITLES = (
     "Record of a call",
 )
 _SECTIONS = (
-    ("Message\n", "Notes\n"), ("message: ", "notes: "), ("Description\n", "Comments\n"), ("## Text\n\n", "## Remarks\n\n"), ("They wrote: ", "We noted: "),
-    ("Part one: ", "Part two: "), ("Call\n", "Result\n"), ("Body: ", "Answer: "), ("Hello,\n", "-- \n"), ("Dear team, ", "Internal: "),
+    ("Message\n", "Notes\n"), ("message: ", "notes: "), ("Description\n", "Comments\n"),
+    ("## Text\n\n", "## Remarks\n\n"), ("They wrote: ", "We noted: "), ("Part one: ", "Part two: "),
+    ("Call\n", "Result\n"), ("Body: ", "Answer: "), ("Hello,\n", "-- \n"), ("Dear team, ", "Internal: "),
 )  # fmt: skip
 _SOMEBODY = (
     "A colleague",
@@ -134,22 +136,31 @@ _CUES = (
     "Do not forget the",
     "The list names the",
 )
-_FOOTERS = (
+_LEGAL_FORMS = ("Ltd", "Inc", "GmbH", "Group")
+_FOOTERS: tuple[values.Maker, ...] = (
     lambda draw: f"Call us: {values.phone(draw)}",
     lambda draw: f"Mail: {values.email(draw)}",
     lambda draw: f"Printed on {draw.pick(('page', 'sheet'))} {draw.between(1, 9)} of {draw.between(9, 20)}.",
     lambda draw: "Contact: [NAME], [EMAIL]",
     lambda draw: "<PERSON> <EMAIL_ADDRESS> <PHONE_NUMBER>",
-    lambda draw: f"Copyright {draw.between(2010, 2029)} {values.brand(draw)} {draw.pick(('Ltd', 'Inc', 'GmbH', 'Group'))}. All rights reserved.",
+    lambda draw: (
+        f"Copyright {draw.between(2010, 2029)} {values.brand(draw)} {draw.pick(_LEGAL_FORMS)}. All rights reserved."
+    ),
 )  # fmt: skip
 FILLER = (
-    "Thank you for your patience.", "The customer has been with us for years.", "A second agent joined.", "We asked for more details.", "The first answer did not help.",
-    "The usual checks were made.", "Some photos are attached.", "It was a long day.", "The line was bad.", "Several tests were made.", "Notes were added to the file.",
-    "We are sorry for the trouble.", "Please do not reply to this message.", "This message may be confidential.", "If you got this by mistake, delete it.",
-    "Have a nice day.", "Best regards", "Dear all,", "Hello,", "Good morning,", "Sent from my phone", "Please let me know if you need more.", "Thanks in advance.",
-    "We hope to hear from you soon.", "Our desk is open from nine to five.", "You can reach us on working days.", "Our address has changed.", "The form was signed.",
-    "A copy was sent to the office.", "They were friendly on the phone.", "We will keep you posted.", "The answer came after lunch.", "This is a note for the file.",
-    "There were no other questions.", "We checked the list twice.", "The rest is in the attachment.", "Home | Products | Support | Contact", "Read our terms of service.",
-    "All rights reserved.", "Please think of the trees before you print this.", "How did we do? Rate this answer.", "It rained.", "The road was busy.", "She had a cold.",
-    "He was on leave then.", "Nobody else was there.", "The meeting went well.", "They came back later.", "We spoke about other things too.", "The weather did not matter.",
+    "Thank you for your patience.", "The customer has been with us for years.", "A second agent joined.",
+    "We asked for more details.", "The first answer did not help.", "The usual checks were made.",
+    "Some photos are attached.", "It was a long day.", "The line was bad.", "Several tests were made.",
+    "Notes were added to the file.", "We are sorry for the trouble.", "Please do not reply to this message.",
+    "This message may be confidential.", "If you got this by mistake, delete it.", "Have a nice day.", "Best regards",
+    "Dear all,", "Hello,", "Good morning,", "Sent from my phone", "Please let me know if you need more.",
+    "Thanks in advance.", "We hope to hear from you soon.", "Our desk is open from nine to five.",
+    "You can reach us on working days.", "Our address has changed.", "The form was signed.",
+    "A copy was sent to the office.", "They were friendly on the phone.", "We will keep you posted.",
+    "The answer came after lunch.", "This is a note for the file.", "There were no other questions.",
+    "We checked the list twice.", "The rest is in the attachment.", "Home | Products | Support | Contact",
+    "Read our terms of service.", "All rights reserved.", "Please think of the trees before you print this.",
+    "How did we do? Rate this answer.", "It rained.", "The road was busy.", "She had a cold.", "He was on leave then.",
+    "Nobody else was there.", "The meeting went well.", "They came back later.", "We spoke about other things too.",
+    "The weather did not matter.",
 )  # fmt: skip

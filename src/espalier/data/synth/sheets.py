@@ -1,8 +1,8 @@
 """Sheets: forty-eight record formats with a name, each always the same, that no request ever describes.
 
-"Write the Cedar sheet" means: these fields, under these tags, with these codes, in this order. A model that has learnt a few
-dozen of them by heart has learnt what it is to have a house format: the next format costs it little. The book is thrown
-once from a fixed seed; the demo's own format is not in it.
+"Write the Cedar sheet" means: these fields, under these tags, with these codes, in this order. A model that has learnt
+a few dozen of them by heart has learnt what it is to have a house format: the next one costs it little. The book is
+thrown once from a fixed seed; the demo's own format is not in it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from espalier.data.synth.draw import Draw
 
 _SHEETS = 48
 _Slot = Literal["attribute", "element", "pair"]  # of the root; with text; two to an empty element
+
+
+_SLOTS: tuple[_Slot, ...] = ("element", "element", "pair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +121,14 @@ def _throw_frame(draw: Draw, count: int) -> Frame:
             f'v="{draw.between(1, 5)}.{draw.between(0, 9)}"',
             f'type="{values.word(draw)}"',
         ]
-    attributes = draw.between(0, 2)
-    rest: list[_Slot] = [draw.pick(("element", "element", "pair")) for _ in range(count - attributes)]
+    attributes: list[_Slot] = ["attribute"] * draw.between(0, 2)
+    rest: list[_Slot] = [draw.pick(_SLOTS) for _ in range(count - len(attributes))]
     return Frame(
         kind=draw.pick(("xml", "xml", "xml", "xml", "json", "yaml", "lines")),
         root=root,
         prefix=f"{prefix}:" if prefix else "",
         constant=draw.pick(constants),
-        slots=("attribute",) * attributes + tuple(rest),
+        slots=(*attributes, *rest),
         pair_tag=values.word(draw),
         gap=draw.pick(("\n", "\n", "")),
     )

@@ -154,8 +154,8 @@ def weekday(draw: Draw) -> str:
 
 
 ANY: tuple[Maker, ...] = (
-    person, person, identifier, identifier, date, product, product, product, word, phrase, phrase, clause, clause, clause,
-    place, money, noun_phrase, noun_phrase, code, email, clock, phone,
+    person, person, identifier, identifier, date, product, product, product, word, phrase, phrase, clause, clause,
+    clause, place, money, noun_phrase, noun_phrase, code, email, clock, phone,
 )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def write_docx(blocks: Sequence[Text | Table], footer: str = "") -> bytes:
         "word/_rels/document.xml.rels": _DOCUMENT_RELATIONS,
         "word/styles.xml": _STYLES,
         "word/footer1.xml": f'{_XML}<w:ftr xmlns:w="{_W}">{_paragraph(Text(footer))}</w:ftr>',
-        "word/document.xml": f'{_XML}<w:document xmlns:w="{_W}" xmlns:r="{_R}"><w:body>{body}{_SECTION}</w:body></w:document>',
+        "word/document.xml": f"{_DOCUMENT}<w:body>{body}{_SECTION}</w:body></w:document>",
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as package:
@@ -71,6 +71,7 @@ def _table(block: Table) -> str:
 _XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _R = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_DOCUMENT = f'{_XML}<w:document xmlns:w="{_W}" xmlns:r="{_R}">'
 _TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml"
 _CELL = '<w:tcPr><w:tcW w:w="4500" w:type="dxa"/></w:tcPr>'
 _SECTION = '<w:sectPr><w:footerReference w:type="default" r:id="rId2"/><w:pgSz w:w="11906" w:h="16838"/></w:sectPr>'
@@ -95,5 +96,6 @@ _STYLES = (
     f'{_XML}<w:styles xmlns:w="{_W}">'
     '<w:style w:type="paragraph" w:default="1" w:styleId="Normal"><w:name w:val="Normal"/></w:style>'
     '<w:style w:type="paragraph" w:styleId="Heading1"><w:name w:val="heading 1"/><w:basedOn w:val="Normal"/></w:style>'
-    '<w:style w:type="paragraph" w:styleId="Heading2"><w:name w:val="heading 2"/><w:basedOn w:val="Normal"/></w:style></w:styles>'
+    '<w:style w:type="paragraph" w:styleId="Heading2"><w:name w:val="heading 2"/><w:basedOn w:val="Normal"/></w:style>'
+    "</w:styles>"
 )

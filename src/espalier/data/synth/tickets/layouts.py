@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -111,7 +111,8 @@ def lay_out_markdown(draw: Draw, ticket: Ticket) -> Sheet:
     facts, printed = _facts(draw, ticket)
     bullets = "\n".join([f"- {label}: {value}" for label, value in facts])
     message = " ".join((ticket.greeting, *ticket.message))
-    text = f"# Ticket {ticket.ref}\n\n{bullets}\n\n## Message\n\n{message}\n\n## Notes\n\n{' '.join(ticket.notes)}\n\n{WIKI_NOTICE}\n"
+    sections = f"## Message\n\n{message}\n\n## Notes\n\n{' '.join(ticket.notes)}"
+    text = f"# Ticket {ticket.ref}\n\n{bullets}\n\n{sections}\n\n{WIKI_NOTICE}\n"
     return Sheet(text.encode("utf-8"), (*ticket.plants, *printed))
 
 

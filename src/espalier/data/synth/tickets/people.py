@@ -1,8 +1,8 @@
 """Made-up people and the personal data they leave in tickets: names, addresses, phones, cards, accounts, IPs.
 
 Cards pass Luhn, IBANs pass ISO 7064 mod 97-10: what a good detector checks holds for them. Domains end in `.example`
-(RFC 2606), IPv4 addresses lie in the three documentation networks (RFC 5737); no card issuer uses these prefixes' accounts for real
-people, since every digit after the prefix is thrown.
+(RFC 2606) and IPv4 addresses lie in the three documentation networks (RFC 5737); the digits of cards and accounts are
+thrown at random.
 """
 
 from __future__ import annotations

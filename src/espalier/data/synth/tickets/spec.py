@@ -1,8 +1,8 @@
 """What the house fixed: its catalogue, its codes, and the record every ticket ends in. Constants only.
 
-A record is one `dossier` in the namespace `urn:larkspur:dossier:4`, and `HOUSE_XSD` leaves no freedom: five lines in
-fixed order, a catalogue name, two days, two codes, one clause. It holds no personal data. Nobody can guess it: the codes
-mean nothing to an outsider, and no document of the house spells the format out.
+A record is one `dossier` in the namespace `urn:larkspur:dossier:4`, and `HOUSE_XSD` leaves no freedom: fixed order, a
+catalogue name, two days, two codes, one clause. It holds no personal data. Nobody can guess it: the codes mean nothing
+to an outsider, and no document of the house spells the format out.
 """
 
 from __future__ import annotations
