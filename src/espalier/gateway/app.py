@@ -31,8 +31,8 @@ class Gateway:
     """An ASGI app. The desk's `on_settled` is taken over for the metrics."""
 
     def __init__(self, desk: Desk, keys: KeyRing, config: GatewayConfig, fallback: App | None = None) -> None:
-        self._desk = desk
-        self._keys = keys
+        self.desk = desk
+        self.keys = keys
         self._config = config
         self._fallback = fallback
         self._running: set[asyncio.Future[None]] = set()
@@ -93,7 +93,7 @@ class Gateway:
     async def _authenticate(self, exchange: Exchange) -> ApiKey | None:
         secret = exchange.bearer()
         if secret:
-            return await self._desk.off_loop(self._keys.authenticate, secret)
+            return await self.desk.off_loop(self.keys.authenticate, secret)
         if self._config.require_key:
             raise Unauthenticated("no API key", hint="send `Authorization: Bearer esp_...`")
         return None
@@ -103,14 +103,14 @@ class Gateway:
             raise Unavailable("the server is stopping", hint="try again in a moment")
         key = await self._authenticate(exchange)
         call = request.decode_chat(await exchange.body(self._config.max_body_bytes))
-        ticket = await self._desk.admit_soon(call, key, exchange.request_id)
+        ticket = await self.desk.admit_soon(call, key, exchange.request_id)
         exchange.extra.append((b"x-espalier-model", ticket.target.model.encode()))
         self.metrics.in_flight += 1
         try:
             await self._answer(ticket, exchange)
         finally:
             self.metrics.in_flight -= 1
-            await self._desk.close(ticket)
+            await self.desk.close(ticket)
 
     async def _answer(self, ticket: Ticket, exchange: Exchange) -> None:
         """Answer until done, until the client leaves, or until time is up; the first of the three ends the others."""
@@ -136,14 +136,14 @@ class Gateway:
             )
 
     async def _send_whole(self, ticket: Ticket, exchange: Exchange) -> None:
-        completion = await self._desk.complete(ticket)
+        completion = await self.desk.complete(ticket)
         await exchange.send_json(200, response.encode_completion(completion, ticket.started_ms // 1000))
 
     async def _send_events(self, ticket: Ticket, exchange: Exchange) -> None:
         """The response begins with the first delta, so that a refusal before it still has a status of its own."""
         call = ticket.call
         writer = response.ChunkWriter(ticket.id, ticket.target.model, ticket.started_ms // 1000, call.include_usage)
-        async for delta in self._desk.answer(ticket):
+        async for delta in self.desk.answer(ticket):
             if not exchange.status:
                 await exchange.start_events()
                 await exchange.send_event(writer.start())
@@ -166,7 +166,7 @@ class Gateway:
 
     async def _models(self, exchange: Exchange) -> list[listing.Listing]:
         key = await self._authenticate(exchange)
-        models = await self._desk.off_loop(self._desk.resolver.list_models)
+        models = await self.desk.off_loop(self.desk.resolver.list_models)
         return [model for model in models if key is None or key.allows((model.id, model.id.partition("@")[0]))]
 
     async def _report_health(self, scope: Scope, exchange: Exchange) -> None:
@@ -177,7 +177,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Settle what a process that died left behind, before the first request is taken."""
-        await self._desk.start()
+        await self.desk.start()
 
     async def stop(self) -> None:
         """Let running answers finish for a while, then settle what is left."""
@@ -188,7 +188,7 @@ class Gateway:
             answering.cancel()
         if self._running:
             await asyncio.wait(set(self._running))
-        await asyncio.to_thread(self._desk.stop)
+        await asyncio.to_thread(self.desk.stop)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Our start and stop around the fallback's: we start last and stop first."""

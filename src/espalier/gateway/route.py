@@ -61,6 +61,6 @@ def resolve(resolver: Resolver, name: str) -> Target:
         selected = name if "@" in name else f"{name}@{DEFAULT_ALIAS}"
         return resolver.find_version(Ref.parse(selected, kind="model"))
     except (NotFound, InvalidInput) as error:
-        known = [listing.id for listing in resolver.list_models()]
+        known = {listing.id.removesuffix(f"@{DEFAULT_ALIAS}") for listing in resolver.list_models()}
         hint = did_you_mean(name, known) or error.hint
         raise NotFound(f"no model {name!r:.100} is served here", hint=hint, where="model") from None

@@ -1,0 +1,31 @@
+"""A gateway put together from a store, a provider and a resolver: what `espalier serve`, `ask` and the tests all use."""
+
+from __future__ import annotations
+
+from espalier.core.config import GatewayConfig
+from espalier.core.ports import ChatProvider
+from espalier.gateway.app import Gateway
+from espalier.gateway.budget import Budgets
+from espalier.gateway.desk import Desk
+from espalier.gateway.exchange import App
+from espalier.gateway.holder import Holder
+from espalier.gateway.keys import KeyRing
+from espalier.gateway.limits import RateLimiter
+from espalier.gateway.price import PriceList
+from espalier.gateway.route import Resolver
+from espalier.store.store import Store
+
+
+def open_desk(store: Store, provider: ChatProvider, resolver: Resolver, config: GatewayConfig) -> Desk:
+    """The desk of one process; `await desk.start()` before use, `desk.stop()` after. Raises InvalidInput for a price."""
+    holder = Holder(store.workspace.folder / "gateway")
+    budgets = Budgets(store.ledger, holder, longest_request_ms=round(config.request_timeout_s * 1000))
+    limiter = RateLimiter(config.requests_per_minute)
+    return Desk(provider, resolver, budgets, PriceList(config.prices), limiter)
+
+
+def open_gateway(
+    store: Store, provider: ChatProvider, resolver: Resolver, config: GatewayConfig, fallback: App | None = None
+) -> Gateway:
+    """The ASGI app over a desk of its own."""
+    return Gateway(open_desk(store, provider, resolver, config), KeyRing(store), config, fallback)
