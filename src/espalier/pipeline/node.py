@@ -48,6 +48,7 @@ class Setting:
     emit: Emit
     stop: Stop
     retry_s: float  # pause before the first retry; doubles with each
+    owned: bool = True  # the parent's status and log are ours to keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,35 +39,38 @@ def run_pipeline(
     resolve: Resolve = _resolve_nothing,
     stop: Stop = never_stop,
     run_id: str = "",
+    within: str = "",
     retry_s: float = 1.0,
 ) -> PipelineResult:
     """Run the graph to its end; what is done already is found by its key and not done again.
 
     `emit` sees every event of every step (also kept in the run's log); `resolve` turns references among the inputs
-    into digests; `stop` is asked now and then. Raises what `lint.check` finds, the first failing step's error, or
-    Interrupted; finished steps are recorded by then.
+    into digests; `stop` is asked now and then. `within` names a running run to be the steps' parent, whose status and
+    log its owner keeps (a job's). Raises what `lint.check` finds, the first failing step's error, or Interrupted;
+    finished steps are recorded by then.
     """
     check(graph, parameters)
     bound = bind_parameters(graph, parameters or {})
     bury_dead_runs(store)
-    run_id = run_id or make_id("run")
+    run_id = within or run_id or make_id("run")
     lock = run_lock(store, run_id)
     lock.acquire()
-    _begin(graph, store, bound, actor, run_id)
-    log = store.runs.emitter(run_id)
-
-    def tell(event: Event) -> None:
-        log(event)
-        emit(event)
-
+    if within:
+        store.runs.update(within, step="pipeline", name=graph.name, spec=_spec_of(graph, bound))
+        tell = emit
+    else:
+        _begin(graph, store, bound, actor, run_id)
+        tell = _log_and_tell(store.runs.emitter(run_id), emit)
     executor = executor or LocalExecutor(store)
     scanner = CodeScanner(store.facts)
-    setting = Setting(graph, bound, store, executor, scanner, run_id, actor, tell, stop, retry_s)
+    setting = Setting(graph, bound, store, executor, scanner, run_id, actor, tell, stop, retry_s, owned=not within)
     try:
         tell(Event("run.started", {"run": run_id, "pipeline": graph.name, "steps": graph.order(), "parameters": bound}))
         result = _run_all(setting, resolve)
     except KeyboardInterrupt:
         stopped = Interrupted("stopped", hint="the same command goes on from here: finished steps are kept")
+        if within:
+            raise
         _end(setting, "cancelled", error=stopped)
         raise stopped from None
     except EspalierError as error:
@@ -135,7 +138,7 @@ def _begin(graph: Graph, store: Store, parameters: Mapping[str, Any], actor: str
         id=run_id,
         step="pipeline",
         name=graph.name,
-        spec={"graph": graph.dump(), "parameters": dict(parameters)},
+        spec=_spec_of(graph, parameters),
         status="running",
         actor=actor,
         created_ms=now,
@@ -151,7 +154,21 @@ def _begin(graph: Graph, store: Store, parameters: Mapping[str, Any], actor: str
         store.runs.update(run_id, **run.model_dump(exclude={"id", "created_ms", "parent"}))
 
 
+def _spec_of(graph: Graph, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {"graph": graph.dump(), "parameters": dict(parameters)}
+
+
+def _log_and_tell(log: Emit, emit: Emit) -> Emit:
+    def tell(event: Event) -> None:
+        log(event)
+        emit(event)
+
+    return tell
+
+
 def _end(setting: Setting, status: str, *, error: EspalierError | None = None, cpu_s: float = 0.0) -> None:
+    if not setting.owned:
+        return
     said = error.to_json() if error else None
     setting.store.runs.update(setting.parent, status=status, ended_ms=now_ms(), cpu_s=cpu_s, error=said)
     setting.emit(Event("run.finished", {"run": setting.parent, "status": status, "error": said}))
