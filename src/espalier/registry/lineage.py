@@ -3,8 +3,8 @@
     up      model -> adapter -> run -> dataset -> its sources        "what is this made of?"
     down    source or dataset -> ... -> adapter -> models            "what was made of this?"
 
-What is inside an artifact (the files and pages of a dataset) the registry does not know: a service gives an `Expand` for
-each kind of artifact that can be opened further.
+What is inside an artifact (the files and pages of a dataset) the registry does not know: a service gives an `Expand`
+for each kind of artifact that can be opened further.
 """
 
 from __future__ import annotations
