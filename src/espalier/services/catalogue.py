@@ -1,4 +1,4 @@
-"""Dataset versions by name: `dataset:support@v4` is one artifact for ever; the same artifact again is the same version.
+"""Names for what pipelines make: `dataset:support@v4` is one artifact for ever, the same artifact the same version.
 
 What a pipeline makes gets its version here, after the fact, by the name on its manifest; so publishing twice changes
 nothing and a cached run publishes what it reuses.
@@ -7,12 +7,13 @@ nothing and a cached run publishes what it reuses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.core.errors import NotFound
 from espalier.core.ids import now_ms
 from espalier.core.refs import Ref
-from espalier.core.types import Artifact, Spec
+from espalier.core.types import Artifact, Prompt, Spec
 
 if TYPE_CHECKING:
     from espalier.store.store import Store
@@ -71,3 +72,33 @@ def find_dataset(store: Store, text: str) -> DatasetVersion:
         raise NotFound(f"no {ref}", hint=f"dataset:{ref.name} has v1 to v{versions[0].version}")
     names = ", ".join(list_dataset_names(store)) or "none yet: `espalier data build RECIPE` makes one"
     raise NotFound(f"no dataset {ref.name!r}", hint=f"datasets: {names}")
+
+
+def publish_prompt(store: Store, artifact: Artifact, actor: str) -> Prompt:
+    """Save the prompt an artifact holds under its name; remembers which artifact a version came from."""
+    from espalier.prompts.catalog import read_prompt, save_prompt
+
+    prompt = save_prompt(store, read_prompt(store.artifacts.materialise(artifact.digest)), actor=actor)
+    store.records.set_pointer(_artifact_pointer(prompt), artifact.digest, actor=actor)
+    return prompt
+
+
+def find_prompt_artifact(store: Store, text: str) -> str:
+    """The artifact of a prompt version; one saved by hand is made into an artifact now. Raises NotFound."""
+    from tempfile import TemporaryDirectory
+
+    from espalier.prompts.catalog import get_prompt, write_prompt
+
+    prompt = get_prompt(store, text)
+    known = store.records.find_pointer(_artifact_pointer(prompt))
+    if known is not None:
+        return known.target
+    with TemporaryDirectory() as folder:
+        write_prompt(Path(folder), prompt.model_copy(update={"version": 0}))
+        artifact = store.artifacts.put("prompt", Path(folder), {"name": prompt.name})
+    store.records.set_pointer(_artifact_pointer(prompt), artifact.digest)
+    return artifact.digest
+
+
+def _artifact_pointer(prompt: Prompt) -> str:
+    return f"artifact:{prompt.ref}"

@@ -10,18 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Prompt
 from espalier.prompts.template import render_case
 from espalier.store.examples import SPLITS, read_examples, write_examples
-
-
-def read_prompt(folder: Path) -> Prompt:
-    """The prompt a `prompt` artifact holds. Raises InvalidInput when the folder is no such artifact."""
-    path = folder / "prompt.json"
-    if not path.exists():
-        raise InvalidInput(f"{folder} holds no prompt.json", hint="give the output of a prompt.write step")
-    return Prompt.model_validate_json(path.read_bytes())
 
 
 def render_example(example: Example, prompt: Prompt | None) -> Example:

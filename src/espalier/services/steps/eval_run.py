@@ -48,9 +48,9 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     from espalier.evals.cases import write_evaluation
     from espalier.evals.metrics.metric import make_metric
     from espalier.evals.run import Subject, ask_as_written, draw_examples, evaluate
+    from espalier.prompts.catalog import read_prompt
     from espalier.prompts.template import render_case
     from espalier.services.answering import open_model
-    from espalier.services.rendering import read_prompt
     from espalier.store.examples import read_examples
 
     dataset = context.input("dataset")

@@ -20,9 +20,8 @@ class PromptWriteSpec(Spec):
 @step("prompt.write", version=1, spec=PromptWriteSpec, outputs={"prompt": "prompt"})
 def prompt_write(context: StepContext, spec: PromptWriteSpec) -> None:
     """Check a prompt's templates and keep them as an artifact."""
+    from espalier.prompts.catalog import write_prompt
     from espalier.prompts.template import make_prompt
 
-    prompt = make_prompt(spec.name, spec.template, spec.system)
-    folder = context.output("prompt")
-    (folder / "prompt.json").write_text(prompt.model_dump_json(indent=2), "utf-8")
+    write_prompt(context.output("prompt"), make_prompt(spec.name, spec.template, spec.system))
     context.describe("prompt", name=spec.name)

@@ -36,7 +36,8 @@ def _base_files(spec: TrainSftSpec) -> Iterable[Path]:
 def train_sft(context: StepContext, spec: TrainSftSpec) -> None:
     """Tune a LoRA adapter on a base model; resumes from its last checkpoint after a crash."""
     from espalier.nn.base import load_base
-    from espalier.services.rendering import read_prompt, render_dataset
+    from espalier.prompts.catalog import read_prompt
+    from espalier.services.rendering import render_dataset
     from espalier.train.methods.sft import sft
 
     prompt = read_prompt(context.input("prompt")) if "prompt" in context.inputs else None

@@ -1,0 +1,124 @@
+"""API keys: made once and shown once; listed and revoked by id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from espalier.core.operations import operation
+from espalier.core.types import Spec
+from espalier.core.types.identity import Role
+
+if TYPE_CHECKING:
+    from espalier.gateway.keys import KeyState
+    from espalier.services.context import Context
+
+_MS_PER_DAY = 86_400_000
+
+
+class CreateKey(Spec):
+    """What the key may do, and for whom."""
+
+    name: str = Field("default", description="what it is for, as lists show it")
+    actor: str = Field("", description="whose key it is: approvals and costs are booked on them; empty = you")
+    role: Role = Field("user", description="user: ask models; approver: also approve and promote; admin: everything")
+    budget_usd: str = Field("", description="dollars it may spend; empty = the setting gateway.default_budget_usd")
+    models: tuple[str, ...] = Field((), description="names or patterns it may ask, e.g. 'support*'; none = all")
+    expires_days: int = Field(0, ge=0, description="days until it stops working; 0 = never")
+
+
+class KeyView(Spec):
+    """A key as lists show it: never its secret."""
+
+    id: str
+    name: str
+    actor: str
+    role: Role
+    models: tuple[str, ...]
+    spent_nusd: int
+    left_nusd: int | None
+    expires_ms: int
+    revoked: bool
+
+
+class KeyCreated(Spec):
+    """The only time the secret is seen."""
+
+    id: str
+    secret: str
+    actor: str
+    role: Role
+    note: str = "keep the secret now: it is stored as a hash and cannot be shown again"
+
+
+@operation("keys.create", "POST /v1/keys", role="user")
+def create(context: Context, request: CreateKey) -> KeyCreated:
+    """Create an API key. A key never allows more than its maker may do.
+
+    Example:
+        espalier keys create --name app --budget-usd 5 --models 'support*'
+    """
+    from espalier.core.money import parse_usd
+    from espalier.gateway.keys import KeyRing
+
+    context.require(request.role)
+    actor = request.actor or context.actor
+    if actor != context.actor:
+        context.require("admin")
+    budget = parse_usd(request.budget_usd or context.config.config.gateway.default_budget_usd)
+    made = KeyRing(context.store).create(
+        request.name,
+        actor=actor,
+        role=request.role,
+        budget_nusd=budget,
+        models=request.models,
+        lifetime_ms=request.expires_days * _MS_PER_DAY,
+        created_by=context.actor,
+    )
+    return KeyCreated(id=made.key.id, secret=made.secret, actor=made.key.actor, role=made.key.role)
+
+
+class ListKeys(Spec):
+    """How many keys to list."""
+
+    limit: int = Field(100, ge=1, le=1000, description="at most this many, the newest first")
+
+
+@operation("keys.list", "GET /v1/keys", role="admin")
+def list_all(context: Context, request: ListKeys) -> list[KeyView]:
+    """List API keys with what they spent and what is left."""
+    from espalier.gateway.keys import KeyRing
+
+    return [_view(state) for state in KeyRing(context.store).list(request.limit)]
+
+
+class RevokeKey(Spec):
+    """Which key."""
+
+    id: str = Field(description="the key's id, as `espalier keys list` shows it")
+
+
+@operation("keys.revoke", "POST /v1/keys/{id}/revoke", positional=("id",), role="admin")
+def revoke(context: Context, request: RevokeKey) -> KeyView:
+    """Revoke an API key; it is refused from its next request on."""
+    from espalier.gateway.keys import KeyRing
+
+    ring = KeyRing(context.store)
+    revoked = ring.revoke(request.id, actor=context.actor)
+    return next(_view(state) for state in ring.list(1000) if state.key.id == revoked.id)
+
+
+def _view(state: KeyState) -> KeyView:
+    key = state.key
+    return KeyView(
+        id=key.id,
+        name=key.name,
+        actor=key.actor,
+        role=key.role,
+        models=key.models,
+        spent_nusd=state.spent_nusd,
+        left_nusd=state.left_nusd,
+        expires_ms=key.expires_ms,
+        revoked=state.revoked,
+    )
