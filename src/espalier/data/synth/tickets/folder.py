@@ -48,7 +48,7 @@ class TicketFolder:
 
 
 def write_tickets(folder: Path, *, seed: int, files: int = 300) -> TicketFolder:
-    """Write `files` documents and the back office's export below `folder`; the same seed gives the same bytes.
+    """Write `files` documents (at least one of each kind) and the back office's export below `folder`; the same seed gives the same bytes.
 
     Files already there are overwritten; nothing is deleted. Raises OSError when `folder` cannot be written.
     """
@@ -100,7 +100,7 @@ def _make_sheets(desk: _Desk, files: int) -> dict[str, Sheet]:
     draw = desk.draw
     copies = round(files * _DUPLICATES)
     counts = {kind: max(1, round(files * share / 300)) for kind, share in _SHARES.items()}
-    counts["md"] += files - sum(counts.values())
+    counts["md"] = max(1, counts["md"] + files - sum(counts.values()))
     originals: list[tuple[str, Ticket, Sheet]] = []
     sheets: dict[str, Sheet] = {}
     for kind, layout in _LAYOUTS.items():
