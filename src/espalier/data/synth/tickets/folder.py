@@ -48,9 +48,10 @@ class TicketFolder:
 
 
 def write_tickets(folder: Path, *, seed: int, files: int = 300) -> TicketFolder:
-    """Write `files` documents (at least one of each kind) and the back office's export below `folder`; the same seed gives the same bytes.
+    """Write `files` documents (at least one of each kind) and the back office's export below `folder`.
 
-    Files already there are overwritten; nothing is deleted. Raises OSError when `folder` cannot be written.
+    The same seed gives the same bytes. Files already there are overwritten; nothing is deleted. Raises OSError when
+    `folder` cannot be written.
     """
     draw = Draw(f"tickets {seed}")
     customers, staff = make_customers(draw, _CUSTOMERS), make_staff(draw, _STAFF)
