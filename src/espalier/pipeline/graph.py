@@ -83,6 +83,12 @@ class Graph(Spec):
         """The folder paths are relative to."""
         return self._origin.path.parent.resolve() if self._origin else Path.cwd()
 
+    def rooted_in(self, folder: Path) -> Graph:
+        """The same graph with paths relative to `folder`: for one that no file holds."""
+        graph = self.model_copy()
+        graph._origin = Origin(folder / "pipeline", {})
+        return graph
+
     def where(self, *location: str | int) -> str:
         """`file:line:column` of a part, e.g. `where("steps", "train", "with")`; without a file, its dotted name."""
         if self._origin is None:

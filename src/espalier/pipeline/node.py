@@ -48,7 +48,6 @@ class Setting:
     emit: Emit
     stop: Stop
     retry_s: float  # pause before the first retry; doubles with each
-    owned: bool = True  # the parent's status and log are ours to keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def _reuse(setting: Setting, plan: Plan, row: CacheRow) -> NodeResult:
                 }
             )
         )
-    setting.emit(_event("step.hit", result))
+    setting.emit(_finished(result))
     return result
 
 
@@ -158,7 +157,7 @@ def _execute(setting: Setting, plan: Plan, reason: str, locks: tuple[int, ...] =
     result.outputs = {port: artifact.digest for port, artifact in outcome.outputs.items()}
     result.wall_ms = round((time.monotonic() - began) * 1000)
     shutil.rmtree(store.workspace.scratch_folder(plan.key), ignore_errors=True)
-    setting.emit(_event("step.finished", result, cpu_s=result.cpu_s, wall_ms=result.wall_ms))
+    setting.emit(_finished(result))
     return result
 
 
@@ -262,8 +261,20 @@ def _tee(setting: Setting, name: str, run_id: str) -> Emit:
 
 
 def _event(kind: str, result: NodeResult, **more: Any) -> Event:
-    said = {"node": result.name, "step": result.step, "run": result.run, "reason": result.reason}
-    return Event(kind, {**said, "metrics": result.metrics, **more})
+    said = {"name": result.name, "step": result.step, "run": result.run, "reason": result.reason}
+    return Event(kind, {**said, **more})
+
+
+def _finished(result: NodeResult) -> Event:
+    return _event(
+        "step.finished",
+        result,
+        hit=result.status == "hit",
+        outputs=result.outputs,
+        metrics=result.metrics,
+        cpu_s=result.cpu_s,
+        wall_ms=result.wall_ms,
+    )
 
 
 def _pause(seconds: float, stop: Callable[[], bool]) -> None:

@@ -14,6 +14,8 @@ from espalier.core.types import Run
 from espalier.pipeline.locks import FileLock
 from espalier.store.store import Store
 
+PIPELINE = "pipeline"  # what a pipeline's own run names as its step
+
 
 def run_lock(store: Store, run_id: str) -> FileLock:
     """The lock a pipeline's process holds while it works on the run."""
@@ -26,7 +28,8 @@ def bury_dead_runs(store: Store) -> list[str]:
     for run in store.runs.list(status="running", parent="", limit=1000):
         lock = run_lock(store, run.id)
         if lock.path.exists() and lock.try_acquire():
-            for dead in (*store.runs.list(status="running", parent=run.id, limit=1000), run):
+            steps = store.runs.list(status="running", parent=run.id, limit=1000)
+            for dead in (*steps, run) if run.step == PIPELINE else steps:  # another's run is its owner's to end
                 _bury(store, dead)
                 buried.append(dead.id)
             lock.release()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from espalier.core.errors import Conflict, EspalierError, Interrupted, InvalidInput, NotFound
+from espalier.core.errors import EspalierError, Interrupted, InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.ids import make_id, now_ms
 from espalier.core.types import Run
@@ -17,9 +18,11 @@ from espalier.pipeline.expressions import holds, names_in
 from espalier.pipeline.graph import Graph, bind_parameters, split_source
 from espalier.pipeline.lint import check
 from espalier.pipeline.node import Setting, run_node
-from espalier.pipeline.recovery import bury_dead_runs, run_lock
+from espalier.pipeline.recovery import PIPELINE, bury_dead_runs, run_lock
 from espalier.pipeline.result import NodeResult, PipelineResult
 from espalier.store.store import Store
+
+_GO_ON = "the same command goes on from here: finished steps are kept"
 
 Resolve = Callable[[str], str]  # "dataset:support@v4" -> an artifact's digest
 
@@ -38,64 +41,47 @@ def run_pipeline(
     executor: Executor | None = None,
     resolve: Resolve = _resolve_nothing,
     stop: Stop = never_stop,
-    run_id: str = "",
     within: str = "",
     retry_s: float = 1.0,
 ) -> PipelineResult:
     """Run the graph to its end; what is done already is found by its key and not done again.
 
-    `emit` sees every event of every step (also kept in the run's log); `resolve` turns references among the inputs
-    into digests; `stop` is asked now and then. `within` names a running run to be the steps' parent, whose status and
-    log its owner keeps (a job's). Raises what `lint.check` finds, the first failing step's error, or Interrupted;
-    finished steps are recorded by then.
+    `emit` sees every event of every step; `resolve` turns references among the inputs into digests; `stop` is asked now
+    and then. `within` names a running run (a job's) to be the steps' parent, whose status and log its owner keeps;
+    without it the pipeline makes a run of its own. Raises what `lint.check` finds, the first failing step's error, or
+    Interrupted; finished steps are recorded by then.
     """
     check(graph, parameters)
     bound = bind_parameters(graph, parameters or {})
     bury_dead_runs(store)
-    run_id = within or run_id or make_id("run")
+    run_id = within or make_id("run")
     lock = run_lock(store, run_id)
     lock.acquire()
-    if within:
-        store.runs.update(within, step="pipeline", name=graph.name, spec=_spec_of(graph, bound))
-        tell = emit
-    else:
-        _begin(graph, store, bound, actor, run_id)
-        tell = _log_and_tell(store.runs.emitter(run_id), emit)
-    executor = executor or LocalExecutor(store)
-    scanner = CodeScanner(store.facts)
-    setting = Setting(graph, bound, store, executor, scanner, run_id, actor, tell, stop, retry_s, owned=not within)
     try:
-        tell(Event("run.started", {"run": run_id, "pipeline": graph.name, "steps": graph.order(), "parameters": bound}))
-        result = _run_all(setting, resolve)
-    except KeyboardInterrupt:
-        stopped = Interrupted("stopped", hint="the same command goes on from here: finished steps are kept")
+        spec = {"graph": graph.dump(), "parameters": bound}
         if within:
-            raise
-        _end(setting, "cancelled", error=stopped)
-        raise stopped from None
-    except EspalierError as error:
-        _end(setting, "cancelled" if isinstance(error, Interrupted) else "failed", error=error)
-        raise
-    except BaseException as error:
-        _end(setting, "failed", error=EspalierError(f"{type(error).__name__}: {error}"))
-        raise
-    else:
-        _end(setting, "succeeded", cpu_s=sum(node.cpu_s for node in result.nodes.values()))
+            store.runs.update(within, name=graph.name, spec=spec)
+        else:
+            emit = _begin(store, run_id, graph.name, spec, actor, emit)
+        executor = executor or LocalExecutor(store)
+        scanner = CodeScanner(store.facts)
+        setting = Setting(graph, bound, store, executor, scanner, run_id, actor, emit, stop, retry_s)
+        with nullcontext() if within else _account(setting):
+            return _run_all(setting, resolve)
     finally:
         lock.release()
-    return result
 
 
 def _run_all(setting: Setting, resolve: Resolve) -> PipelineResult:
     result = PipelineResult(setting.parent)
     for name in setting.graph.order():
         if setting.stop():
-            raise Interrupted("stopped", hint="the same command goes on from here: finished steps are kept")
+            raise Interrupted("stopped", hint=_GO_ON)
         inputs = _find_inputs(setting, name, result, resolve)
         skip = _reason_to_skip(setting, name, inputs, result)
         if skip:
             node = NodeResult(name, setting.graph.steps[name].step, "skipped", skip)
-            setting.emit(Event("step.skipped", {"node": name, "step": node.step, "reason": skip}))
+            setting.emit(Event("step.skipped", {"name": name, "step": node.step, "reason": skip}))
         else:
             try:
                 node = run_node(setting, name, {port: digest for port, digest in inputs.items() if digest})
@@ -131,34 +117,15 @@ def _reason_to_skip(setting: Setting, name: str, inputs: Mapping[str, str], resu
     return "" if holds(node.when, setting.parameters, metrics) else f"not so: {node.when}"
 
 
-def _begin(graph: Graph, store: Store, parameters: Mapping[str, Any], actor: str, run_id: str) -> None:
-    """Record the run, or take over one that was queued under this id."""
+def _begin(store: Store, run_id: str, name: str, spec: dict[str, Any], actor: str, emit: Emit) -> Emit:
+    """Record the pipeline's own run; returns an `Emit` that also keeps its log."""
     now = now_ms()
     run = Run(
-        id=run_id,
-        step="pipeline",
-        name=graph.name,
-        spec=_spec_of(graph, parameters),
-        status="running",
-        actor=actor,
-        created_ms=now,
-        started_ms=now,
+        id=run_id, step=PIPELINE, name=name, spec=spec, status="running", actor=actor, created_ms=now, started_ms=now
     )
-    try:
-        queued = store.runs.get(run_id)
-    except NotFound:
-        store.runs.create(run)
-    else:
-        if queued.status != "queued":
-            raise Conflict(f"run {run_id} has {queued.status} already", hint="start a new one")
-        store.runs.update(run_id, **run.model_dump(exclude={"id", "created_ms", "parent"}))
+    store.runs.create(run)
+    log = store.runs.emitter(run_id)
 
-
-def _spec_of(graph: Graph, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {"graph": graph.dump(), "parameters": dict(parameters)}
-
-
-def _log_and_tell(log: Emit, emit: Emit) -> Emit:
     def tell(event: Event) -> None:
         log(event)
         emit(event)
@@ -166,9 +133,29 @@ def _log_and_tell(log: Emit, emit: Emit) -> Emit:
     return tell
 
 
-def _end(setting: Setting, status: str, *, error: EspalierError | None = None, cpu_s: float = 0.0) -> None:
-    if not setting.owned:
-        return
-    said = error.to_json() if error else None
-    setting.store.runs.update(setting.parent, status=status, ended_ms=now_ms(), cpu_s=cpu_s, error=said)
+@contextmanager
+def _account(setting: Setting) -> Iterator[None]:
+    """Say that the pipeline's own run began, and how it ended."""
+    graph = setting.graph
+    setting.emit(Event("run.started", {"run": setting.parent, "pipeline": graph.name, "steps": graph.order()}))
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        _end(setting, "cancelled", Interrupted("stopped", hint=_GO_ON))
+        if isinstance(error, Interrupted):
+            raise
+        raise Interrupted("stopped", hint=_GO_ON) from None
+    except EspalierError as error:
+        _end(setting, "failed", error)
+        raise
+    except BaseException as error:
+        _end(setting, "failed", EspalierError(f"{type(error).__name__}: {error}"))
+        raise
+    _end(setting, "succeeded", None)
+
+
+def _end(setting: Setting, status: str, error: EspalierError | None) -> None:
+    runs, said = setting.store.runs, error.to_json() if error else None
+    cpu_s = sum(run.cpu_s for run in runs.list(parent=setting.parent, limit=1000))
     setting.emit(Event("run.finished", {"run": setting.parent, "status": status, "error": said}))
+    runs.update(setting.parent, status=status, ended_ms=now_ms(), cpu_s=round(cpu_s, 3), error=said)

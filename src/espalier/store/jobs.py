@@ -110,8 +110,8 @@ class Jobs:
     ) -> Lease | None:
         """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none.
 
-        With `job_id` that job or none; the attempt is then its last: who takes a job by name waits for it, and when he dies
-        nobody else does.
+        With `job_id` that job or none; the attempt is then its last: who takes a job by name waits for it, and when he
+        dies nobody else does it.
         """
         now = self._clock()
         until_ms = now + round(ttl_s * 1000)

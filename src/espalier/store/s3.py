@@ -1,4 +1,4 @@
-"""Bytes by the sha256 of their content, in an S3 bucket or what speaks S3 (set AWS_ENDPOINT_URL). Needs `espalier[aws]`.
+"""Bytes by the sha256 of their content, in S3 or what speaks it (set AWS_ENDPOINT_URL). Needs `espalier[aws]`.
 
 S3 shows an object whole or not at all, so a put is one upload; bytes are hashed before they go and after they come.
 """
