@@ -47,6 +47,13 @@ class Redactor:
 
     def redact(self, text: str, *, count: bool = True) -> str:
         """The text with every finding replaced; `count=False` for what repeats a text already counted."""
+        while True:
+            redacted = self._redact_once(text, count)
+            if redacted == text:
+                return text
+            text = redacted  # what was taken out may have hidden its neighbour
+
+    def _redact_once(self, text: str, count: bool) -> str:
         parts, last = [], 0
         for finding in find_personal(text, self._spec.kinds, self._names):
             value = text[finding.start : finding.end]

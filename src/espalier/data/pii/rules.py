@@ -37,7 +37,7 @@ class Rule:
     check: Validator
 
 
-_EXTENSION = r"(?: ?(?:x|ext\.?) ?\d{1,5})?"
+_EXTENSION = r"(?: ?(?:x|ext\.? ?)\d{1,5}\b)?"
 _PASSWORD = r"(?i:\b(?:password|passwd|pwd|passwort|api[_ -]?key|secret|access[_ -]?token) ?[:=] ?)[^\s,;]{6,}"
 _SPOKEN = (
     r"(?i:\b(?:phone|telephone|tel|mobile|cell|fax|whatsapp|call|ring|reach)\b)[^\d\n]{1,20}\d[\d ()./-]{4,18}\d\b"

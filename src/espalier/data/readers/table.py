@@ -74,7 +74,7 @@ def read_jsonl(source: SourceFile) -> Iterator[Document]:
 def parse_object(line: str) -> dict[str, Any]:
     """One line of JSON lines; raises InvalidInput unless it is a JSON object."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise InvalidInput(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from email.message import EmailMessage
+
+import pytest
+
+from espalier.core.errors import InvalidInput
+from espalier.data.readers.mail import read_eml
+from espalier.data.readers.office import read_docx
+from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
+from espalier.data.readers.plain import decode, read_text
+from espalier.data.readers.reading import known_suffixes, read_sources
+from espalier.data.readers.source import SourceFile
+from espalier.data.readers.table import read_csv, read_jsonl
+from espalier.data.readers.web import read_html
+from espalier.data.synth.tickets.docx import Table, Text, write_docx
+from espalier.data.synth.tickets.pdf import write_pdf
+
+MakeSource = Callable[[str, bytes], SourceFile]
+
+
+def test_every_suffix_of_the_product_has_a_reader() -> None:
+    assert {"csv", "docx", "eml", "htm", "html", "jsonl", "md", "pdf", "txt"} <= known_suffixes()
+
+
+# PDF
+
+
+def test_a_pdf_of_two_pages_is_one_document_with_a_span_for_each_page(source: MakeSource) -> None:
+    file = source("t.pdf", write_pdf([["First page."], ["Second page."]]))
+    (document,) = read_pdf(file)
+    assert document.text == f"First page.{PAGE_BREAK}Second page."
+    assert [(span.page, span.start, span.end) for span in document.spans] == [(1, 0, 11), (2, 0, 12)]
+    assert {span.blob for span in document.spans} == {file.sha256}
+
+
+def test_a_page_without_text_gets_no_span(source: MakeSource) -> None:
+    (document,) = read_pdf(source("t.pdf", write_pdf([["One."], [], ["Three."]])))
+    assert [span.page for span in document.spans] == [1, 3]
+
+
+def test_a_pdf_without_a_text_layer_says_so(source: MakeSource) -> None:
+    with pytest.raises(InvalidInput, match="no text layer"):
+        list(read_pdf(source("t.pdf", write_pdf([[]]))))
+
+
+@pytest.mark.parametrize("data", [b"%PDF-1.4 broken", b"no pdf at all", b"\x00" * 100])
+def test_a_corrupt_pdf_is_refused(source: MakeSource, data: bytes) -> None:
+    with pytest.raises(InvalidInput, match="not a readable PDF"):
+        list(read_pdf(source("t.pdf", data)))
+
+
+# DOCX
+
+
+def test_a_docx_gives_paragraphs_and_tables_in_order_without_its_footer(source: MakeSource) -> None:
+    blocks = [Text("Title", "Heading1"), Table((("Ticket", "A-1"), ("Product", "Scope 5"))), Text("The end.")]
+    (document,) = read_docx(source("t.docx", write_docx(blocks, "footer")))
+    assert document.text == "Title\nTicket: A-1\nProduct: Scope 5\nThe end."
+
+
+def test_a_wide_docx_table_keeps_its_columns(source: MakeSource) -> None:
+    (document,) = read_docx(source("t.docx", write_docx([Table((("a", "b", "c"),))])))
+    assert document.text == "a | b | c"
+
+
+@pytest.mark.parametrize("data", [b"PK broken", b"plain text"])
+def test_a_corrupt_docx_is_refused(source: MakeSource, data: bytes) -> None:
+    with pytest.raises(InvalidInput, match="not a readable DOCX"):
+        list(read_docx(source("t.docx", data)))
+
+
+def test_a_zip_that_is_no_docx_is_refused(source: MakeSource) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as package:
+        package.writestr("other.xml", "<a/>")
+    with pytest.raises(InvalidInput, match=r"word/document\.xml"):
+        list(read_docx(source("t.docx", stream.getvalue())))
+
+
+def test_a_zip_bomb_is_refused_without_unpacking_it(source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espalier.data.readers.office.MAX_UNPACKED_BYTES", 1000)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("word/document.xml", b" " * 1_000_000)
+    with pytest.raises(InvalidInput, match="unpacks to more than 1000 bytes"):
+        list(read_docx(source("t.docx", stream.getvalue())))
+
+
+def test_an_external_entity_in_a_docx_is_not_read(source: MakeSource, tmp_path: object) -> None:
+    body = (
+        '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
+        '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+        "<w:body><w:p><w:r><w:t>safe &x;</w:t></w:r></w:p></w:body></w:document>"
+    )
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as package:
+        package.writestr("word/document.xml", body)
+    (document,) = read_docx(source("t.docx", stream.getvalue()))
+    assert document.text.strip() == "safe"
+
+
+# HTML
+
+
+def test_html_gives_the_main_element_with_its_table_and_no_navigation(source: MakeSource) -> None:
+    page = """<html><head><title>T &amp; more</title><script>var x = 1;</script></head><body>
+    <nav>Home</nav><main><h1>Ticket A-1</h1><table><tr><th>Product:</th><td>Scope <b>5</b></td></tr></table>
+    <p>It is <i>broken</i>.<br>Please help.</p></main><footer>Imprint</footer></body></html>"""
+    (document,) = read_html(source("t.html", page.encode()))
+    assert document.text == "Ticket A-1\nProduct: Scope 5\nIt is broken.\nPlease help."
+    assert document.tags["html.title"] == "T & more"
+
+
+def test_html_without_a_main_element_still_gives_its_text(source: MakeSource) -> None:
+    page = "<body><div>Dear team,</div><div>the pump is broken since Monday and nobody came.</div></body>"
+    (document,) = read_html(source("t.html", page.encode()))
+    assert "the pump is broken since Monday" in document.text
+
+
+def test_deeply_nested_html_is_read_or_refused_but_never_crashes(source: MakeSource) -> None:
+    page = "<div>" * 100_000 + "deep" + "</div>" * 100_000
+    reading = read_sources([source("t.html", page.encode())])
+    assert reading.documents or reading.skipped
+
+
+# Mail
+
+
+def write_mail(text: str = "", html: str = "", **headers: str) -> bytes:
+    message = EmailMessage()
+    for name, value in headers.items():
+        message[name] = value
+    if text:
+        message.set_content(text)
+    if html:
+        message.add_alternative(html, subtype="html") if text else message.set_content(html, subtype="html")
+    return bytes(message)
+
+
+def test_a_mail_gives_subject_and_plain_body_but_no_addresses(source: MakeSource) -> None:
+    data = write_mail(
+        "Hällo,\nit broke.\n",
+        "<p>other</p>",
+        Subject="Pump öff",
+        From="Ann Bell <ann@example.org>",
+        Date="Mon, 05 May 2025 10:00:00 +0200",
+    )
+    (document,) = read_eml(source("t.eml", data))
+    assert document.text == "Subject: Pump öff\n\nHällo,\nit broke.\n"
+    assert document.tags == {"mail.subject": "Pump öff", "mail.date": "2025-05-05"}
+
+
+def test_a_mail_of_html_only_gives_its_text(source: MakeSource) -> None:
+    (document,) = read_eml(source("t.eml", write_mail(html="<p>One</p><p>Two</p>", Subject="S")))
+    assert document.text == "Subject: S\n\nOne\nTwo"
+
+
+def test_a_mail_with_an_unknown_charset_is_still_read(source: MakeSource) -> None:
+    data = b"Subject: S\nContent-Type: text/plain; charset=klingon-8\n\nHello there\n"
+    (document,) = read_eml(source("t.eml", data))
+    assert "Hello there" in document.text
+
+
+def test_bytes_without_headers_are_no_mail(source: MakeSource) -> None:
+    with pytest.raises(InvalidInput, match="not a mail"):
+        list(read_eml(source("t.eml", b"\njust text\n")))
+
+
+# Tables
+
+
+def test_each_csv_row_is_a_document_with_its_columns_as_tags_and_its_place_as_span(source: MakeSource) -> None:
+    text = 'ref,note\nA-1,"two\nlines"\nA-2,short\n'
+    first, second = read_csv(source("t.csv", text.encode()))
+    assert first.text == "ref: A-1\nnote: two\nlines"
+    assert first.tags["ref"] == "A-1" and (first.tags["line"], second.tags["line"]) == ("2", "4")
+    assert text[first.span.start : first.span.end] == 'A-1,"two\nlines"\n'
+    assert text[second.span.start : second.span.end] == "A-2,short\n"
+
+
+def test_a_column_called_text_is_the_text(source: MakeSource) -> None:
+    (document,) = read_csv(source("t.csv", b"text;kind\nHello;x\n"))
+    assert document.text == "Hello" and document.tags["kind"] == "x" and "text" not in document.tags
+
+
+def test_a_csv_row_with_too_many_fields_is_dropped_with_its_line_and_the_rest_is_read(source: MakeSource) -> None:
+    good, bad, also_good = read_csv(source("t.csv", b"a,b\n1,2\n1,2,3\n4,5\n"))
+    assert bad.dropped_because == "unreadable: t.csv:3: 3 fields under a header of 2"
+    assert not good.dropped_because and also_good.tags["a"] == "4"
+
+
+def test_an_open_quote_drops_what_follows_and_says_where_it_began(source: MakeSource) -> None:
+    good, bad = read_csv(source("t.csv", b'a,b\n1,2\n3,"open\n4,5\n'))
+    assert not good.dropped_because
+    assert bad.dropped_because.startswith("unreadable: t.csv:3: ") and "rest of the file" in bad.dropped_because
+
+
+@pytest.mark.parametrize("header", [b"a,a\n1,2\n", b"a,\n1,2\n"])
+def test_an_unusable_header_refuses_the_file(source: MakeSource, header: bytes) -> None:
+    with pytest.raises(InvalidInput, match="line 1: the header"):
+        list(read_csv(source("t.csv", header)))
+
+
+def test_a_jsonl_line_that_is_no_json_is_dropped_with_its_line_number(source: MakeSource) -> None:
+    good, bad, wrong, last = read_jsonl(source("t.jsonl", b'{"text": "one"}\n\n{"text": \n[1]\n{"text": "two"}\n'))
+    assert (good.text, last.text) == ("one", "two")
+    assert bad.dropped_because == "unreadable: t.jsonl:3: not JSON: Expecting value at column 10"
+    assert wrong.dropped_because == "unreadable: t.jsonl:4: a JSON object is wanted, not list"
+
+
+def test_a_bad_line_stops_the_reading_when_asked_to(source: MakeSource) -> None:
+    with pytest.raises(InvalidInput, match=r"t\.jsonl:2: not JSON"):
+        read_sources([source("t.jsonl", b'{"text": "one"}\nnope\n')], on_error="fail")
+
+
+# Text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_text_is_read_in_its_encoding(encoding: str) -> None:
+    text = "Die Größe der Übertragung genügt für die Prüfung, schrieb Frau Müller über den Gerätefehler."
+    assert decode(text.encode(encoding)) == text
+
+
+def test_binary_bytes_are_refused_as_text(source: MakeSource) -> None:
+    with pytest.raises(InvalidInput, match="binary"):
+        list(read_text(source("t.txt", b"ab\x00cd")))
+
+
+# All together
+
+
+def test_one_corrupt_file_among_good_ones_is_reported_and_skipped(source: MakeSource) -> None:
+    files = [
+        source("a.pdf", write_pdf([["Good."]])),
+        source("b.pdf", b"%PDF-1.7 torn off"),
+        source("c.md", b"# Also good"),
+    ]
+    reading = read_sources(files)
+    assert [document.tags["format"] for document in reading.documents] == ["pdf", "md"]
+    (skipped,) = reading.skipped
+    assert skipped.uri == "b.pdf" and skipped.reason.startswith("unreadable: not a readable PDF")
+
+
+def test_a_corrupt_file_stops_the_reading_when_asked_to(source: MakeSource) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        read_sources([source("b.pdf", b"%PDF-1.7 torn off")], on_error="fail")
+    assert refusal.value.where == "b.pdf" and "on_error: skip" in refusal.value.hint
