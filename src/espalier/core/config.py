@@ -60,7 +60,7 @@ class GatewayConfig(Spec):
     requests_per_minute: int = Field(600, ge=1, description="per key")
     prices: dict[str, PriceConfig] = Field(
         default_factory=lambda: {"*": PriceConfig()},
-        description="by model name; a trailing * matches; a model without a price is refused to keys with a budget",
+        description="by model name, a trailing * matches the rest; a model without a row is refused under a budget",
     )
     max_body_bytes: int = Field(1 << 20, ge=1024, description="larger requests are refused")
     request_timeout_s: float = Field(600.0, gt=0, description="an answer that takes longer is cut off")
