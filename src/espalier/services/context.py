@@ -1,7 +1,7 @@
 """`Context`: who asks, of which workspace, with which settings, and who is watching. Every operation gets one.
 
-The store is opened on first use, so commands that need none (`init`, `doctor`, `config`) run without a workspace. Knows no face
-and no operation.
+The store is opened on first use, so commands that need none (`init`, `doctor`, `config`) run without a workspace.
+Knows no face and no operation.
 """
 
 from __future__ import annotations

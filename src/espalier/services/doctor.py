@@ -113,7 +113,9 @@ def _check_python() -> Check:
 def _check_cores() -> Check:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2:
-        return Check(name="cores", status="warn", found=f"{cores}", next="two or more: the demo takes twice as long on one")
+        return Check(
+            name="cores", status="warn", found=f"{cores}", next="two or more: the demo takes twice as long on one"
+        )
     return Check(name="cores", status="ok", found=f"{cores}")
 
 
@@ -156,7 +158,9 @@ def _check_gpu() -> Check:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check(name="gpu", status="warn", found=f"nvidia-smi: {error}", next="check the driver")
     if done.returncode or not done.stdout.strip():
-        return Check(name="gpu", status="warn", found="nvidia-smi finds no device", next="check the driver: run nvidia-smi")
+        return Check(
+            name="gpu", status="warn", found="nvidia-smi finds no device", next="check the driver: run nvidia-smi"
+        )
     return Check(name="gpu", status="ok", found="; ".join(done.stdout.strip().splitlines()))
 
 
@@ -165,7 +169,9 @@ def _check_disk(context: Context) -> Check:
     free = shutil.disk_usage(where).free
     text = f"{free / 1e9:.1f} GB free in {where}"
     if free < _MIN_DISK_BYTES:
-        return Check(name="disk", status="warn", found=text, next="free some: bases, datasets and checkpoints want 2 GB")
+        return Check(
+            name="disk", status="warn", found=text, next="free some: bases, datasets and checkpoints want 2 GB"
+        )
     return Check(name="disk", status="ok", found=text)
 
 

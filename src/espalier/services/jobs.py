@@ -1,7 +1,7 @@
 """Long work: a job-shaped operation is queued as a job with a run that stands for it, and done by a worker.
 
-A job and its run share their id's tail (`job_1hq...`, `run_1hq...`), so either names both. Knows the queue and the operations
-table; what the work is, the operations know. The workers themselves are in services/worker.py.
+A job and its run share their id's tail (`job_1hq...`, `run_1hq...`), so either names both. Knows the queue and the
+operations table; what the work is, the operations know. The workers themselves are in services/worker.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from espalier.services.context import Context
 
 if TYPE_CHECKING:
     from espalier.store.jobs import Job
+
+_IDLE_S = 2.0
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -89,7 +91,7 @@ def follow_job(context: Context, request: FollowJob) -> Iterator[Event]:
     Example:
         espalier jobs logs run_1hq5z8k3m7wq2c9d4e6f
     """
-    return context.store.runs.events(run_id(request.id), follow=request.follow)
+    return context.store.runs.events(run_id(request.id), follow=request.follow, idle_s=_IDLE_S)
 
 
 def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run:

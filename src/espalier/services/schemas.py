@@ -1,7 +1,7 @@
 """JSON Schemas of what people write in YAML, made from the same types that read it.
 
-In a recipe a value may be `${parameters.NAME}` wherever a number or a list is wanted, and a step's `with` has the keys of that
-step; both are told to the editor here.
+In a recipe a value may be `${parameters.NAME}` wherever a number or a list is wanted, and a step's `with` has the
+keys of that step; both are told to the editor here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def _recipe_schema() -> dict[str, Any]:
     node["properties"]["step"]["examples"] = names
     rules = []
     for name in names:
-        spec = load_plugin("espalier.steps", name).spec.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}.{{model}}")
+        spec = load_plugin("espalier.steps", name).spec.model_json_schema(
+            by_alias=True, ref_template=f"#/$defs/{name}.{{model}}"
+        )
         for key, definition in spec.pop("$defs", {}).items():
             definitions[f"{name}.{key}"] = _map(definition, _allow_reference)
         spec.pop("required", None)  # a step may be given by several recipes: what is missing is said when it is run
@@ -61,10 +63,11 @@ def _recipe_schema() -> dict[str, Any]:
 
 def _allow_reference(schema: dict[str, Any]) -> dict[str, Any]:
     """A scalar or list that is no plain string may also be a `${...}` reference."""
+    kept: dict[str, Any]
     if schema.get("type") in ("integer", "number", "boolean", "array"):
         kept = {key: schema[key] for key in ("title", "description", "default") if key in schema}
         inner = {key: value for key, value in schema.items() if key not in kept}
-        return {**kept, "anyOf": [inner, _REFERENCE]}
+        return kept | {"anyOf": [inner, _REFERENCE]}
     return schema
 
 
@@ -75,7 +78,8 @@ def _map(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any
     if not isinstance(schema, dict):
         return schema
     inner = {
-        key: value if key in ("default", "const", "enum", "examples") else _map(value, change) for key, value in schema.items()
+        key: value if key in ("default", "const", "enum", "examples") else _map(value, change)
+        for key, value in schema.items()
     }
     return change(inner)
 

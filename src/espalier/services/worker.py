@@ -4,8 +4,8 @@
                  |   every event: stop asked for? lease lost?  -> release, cancelled, or discard
                  heartbeat thread: prolongs the lease, hears of a cancellation
 
-Emitting an event is the point at which work can be stopped, so work that reports progress is work that stops soon. Knows the
-queue and the operations table, no operation.
+Emitting an event is the point at which work can be stopped, so work that reports progress is work that stops soon.
+Knows the queue and the operations table, no operation.
 """
 
 from __future__ import annotations

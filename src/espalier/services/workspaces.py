@@ -19,7 +19,7 @@ _MASKED = "********"
 class InitWorkspace(Spec):
     """Where to make a workspace."""
 
-    folder: Path = Field(Path("."), description="folder to make a workspace; it is created when absent")
+    folder: Path = Field(Path(), description="folder to make a workspace; it is created when absent")
     starter: bool = Field(True, description="also write a commented recipe and forty example lines, where none are")
 
 

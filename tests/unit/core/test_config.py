@@ -77,4 +77,4 @@ def test_a_number_stays_a_string_where_the_setting_is_one() -> None:
 def test_flattening_names_every_setting_once() -> None:
     flat = flatten(Config().model_dump())
     assert flat["serve.port"] == 8321
-    assert flat["gateway.prices"] == {}
+    assert flat["gateway.prices.*.prompt"] == "0.10"

@@ -31,8 +31,9 @@ class EvalRunSpec(Spec):
 
 
 def _files(spec: EvalRunSpec) -> Iterable[Path]:
-    schemas = (Path(metric.options["schema"]) for metric in spec.metrics if "schema" in metric.options)
-    return [*list_base_files(spec.base), *(path for path in schemas if path.is_file())]
+    schemas = [str(metric.options["schema"]) for metric in spec.metrics if "schema" in metric.options]
+    paths = [Path(schema) for schema in schemas if not schema.lstrip().startswith("<")]  # else it is the text itself
+    return [*list_base_files(spec.base), *(path for path in paths if path.is_file())]
 
 
 @step(

@@ -1,0 +1,149 @@
+"""`espalier serve`: one process with the OpenAI endpoint, the native API, the pages and a worker on the queue.
+
+The composition root: the only place where gateway, API, pages and engines meet. Knows how they are joined, not what they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.core.errors import Conflict, EspalierError, MissingExtra
+from espalier.core.types import Principal
+
+if TYPE_CHECKING:
+    from espalier.gateway.app import Gateway
+    from espalier.services.context import Context
+
+
+def serve(context: Context, *, warm: bool = True, announce: Any = None) -> None:
+    """Answer until stopped by Ctrl-C or SIGTERM; answers under way are finished first.
+
+    `announce(url)` is called once connections are accepted. Raises Conflict when the port is taken.
+    """
+    import uvicorn
+
+    serve_config = context.config.config.serve
+    listener = _listen(serve_config.host, serve_config.port)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{host}:{port}"
+    process = _Process(context, url)
+    app = process.build()
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=30)
+    server = uvicorn.Server(config)
+    if warm:
+        process.warm()
+    try:
+        asyncio.run(_run(server, listener, lambda: announce(url) if announce else None))
+    finally:
+        process.stop()
+
+
+class _Process:
+    """What one serving process is made of."""
+
+    def __init__(self, context: Context, url: str) -> None:
+        from espalier.gateway.keys import KeyRing
+        from espalier.services.deployments import ModelPool
+
+        self._context = context
+        self._url = url
+        self._config = context.config.config
+        self._keys = KeyRing(context.store)
+        self._pool = ModelPool(context.store, self._config.serve)
+        self._worker: Any = None
+
+    def build(self) -> Gateway:
+        from espalier.api.app import build_api
+        from espalier.gateway.app import Gateway
+        from espalier.gateway.budget import Budgets
+        from espalier.gateway.desk import Desk
+        from espalier.gateway.limits import RateLimiter
+        from espalier.gateway.price import PriceList
+        from espalier.services.deployments import RegistryResolver
+
+        api = build_api(self._context, self.authenticate)
+        self._mount_pages(api)
+        gateway_config = self._config.gateway
+        desk = Desk(
+            self._pool,
+            RegistryResolver(self._context.store, self._config.serve),
+            Budgets(self._context.store.ledger, self._context.workspace.folder / "gateway"),
+            PriceList(gateway_config.prices),
+            RateLimiter(gateway_config.requests_per_minute),
+        )
+        if self._config.serve.worker:
+            from espalier.services.worker import Worker
+
+            self._worker = Worker(self._context)
+            self._worker.start()
+        return Gateway(desk, self._keys, gateway_config, fallback=api)
+
+    def authenticate(self, secret: str | None) -> Principal:
+        """The identity of an API key. Raises Unauthenticated."""
+        return self._keys.authenticate(secret or "").principal
+
+    def warm(self) -> None:
+        """Load what aliases point to, so that the first question does not wait; what cannot be loaded is said later."""
+        from espalier.registry.aliases import list_aliases
+        from espalier.registry.versions import get_version, list_models
+
+        store = self._context.store
+        for newest in list_models(store):
+            for move in list_aliases(store, newest.name):
+                with contextlib.suppress(EspalierError):
+                    self._pool.warm(get_version(store, move.ref))
+
+    def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+        self._pool.stop()
+
+    def _mount_pages(self, api: Any) -> None:
+        if not self._config.serve.web:
+            return
+        from espalier.services.dispatch import call_operation
+        from espalier.web.pages import mount_pages
+
+        storage = self._context.workspace.folder / "web"
+        with contextlib.suppress(MissingExtra):  # a server without the extra serves everything but the pages
+            mount_pages(
+                api,
+                call=lambda who, name, fields: call_operation(self._context, who, name, fields),
+                authenticate=self.authenticate,
+                storage=Path(storage),
+                base_url=lambda: self._url,
+            )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="stop what runs there, or choose another: --set serve.port=0 takes a free one",
+        ) from None
+    return listener
+
+
+async def _run(server: Any, listener: socket.socket, started: Any) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # not on Windows
+            loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    if not task.done():
+        started()
+    await task
