@@ -64,7 +64,7 @@ def evaluate(
     """Score `subject` on `examples`; `render(example, shots)` makes the messages (default: the example's own turns).
 
     With `journal`, answers are appended to that file as they come, and found there again after a crash.
-    Emits eval.started, eval.progress (done, total, eta_ms, running means) and eval.finished (scores).
+    Emits eval.started, eval.progress (done, total, eta_ms, running means) and eval.finished (scores, intervals).
     Raises InvalidInput for no examples, two with one id, one without an answer, or shots that are among the examples.
     """
     rows = list(examples)
@@ -84,8 +84,7 @@ def evaluate(
         subject=subject.subject, label=subject.label, dataset=subject.dataset, split=subject.split,
         prompt=subject.prompt, scores=tuple(scores),
     )  # fmt: skip
-    shown = {score.name: [score.value, score.ci_low, score.ci_high] for score in scores if "/" not in score.name}
-    emit(Event("eval.finished", {"label": subject.label, "total": len(rows), "scores": shown}))
+    emit(_finished(subject.label, len(rows), scores))
     return Evaluation(report, cases)
 
 
@@ -179,6 +178,13 @@ def _measure(row: Example, question: Sequence[Message], answer: Generation, metr
         if measured.why:
             case.why[metric.name] = measured.why
     return case
+
+
+def _finished(label: str, total: int, scores: Sequence[Score]) -> Event:
+    whole = [score for score in scores if "/" not in score.name]
+    means = {score.name: score.value for score in whole}
+    intervals = {score.name: [score.ci_low, score.ci_high] for score in whole}
+    return Event("eval.finished", {"label": label, "total": total, "scores": means, "intervals": intervals})
 
 
 def _progress(label: str, cases: Sequence[Case], total: int, elapsed_s: float) -> Event:

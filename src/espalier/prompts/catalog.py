@@ -90,22 +90,25 @@ def diff_prompts(old: Prompt, new: Prompt) -> str:
 
 
 def write_prompt(folder: Path, prompt: Prompt) -> None:
-    """Write `prompt.json`, the content of a prompt artifact: what was saved, not when or by whom."""
-    kept = prompt.model_dump(include={"name", "version", "template", "system", "variables", "digest"})
+    """Write `prompt.json`, the content of a prompt artifact: what it says, not its version, nor when or by whom saved.
+
+    So a prompt gives the same artifact before and after it is saved.
+    """
+    kept = prompt.model_dump(include={"name", "template", "system", "variables", "digest"})
     write_file(folder / PROMPT_FILE, json.dumps(kept, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def read_prompt(folder: Path) -> Prompt:
-    """The prompt of an artifact's folder. Raises NotFound, InvalidInput, DigestMismatch."""
+    """The prompt of an artifact's folder, as version 0. Raises NotFound, InvalidInput, DigestMismatch."""
     path = folder / PROMPT_FILE
     if not path.is_file():
         raise NotFound(f"no prompt at {folder}", hint="`espalier prompts` lists what there is")
     try:
-        prompt = Prompt.model_validate_json(path.read_bytes())
+        prompt = Prompt.model_validate({**json.loads(path.read_bytes()), "version": 0})
     except ValueError as error:
         raise InvalidInput(f"not a prompt: {error}", where=str(path)) from None
     if make_prompt(prompt.name, prompt.template, prompt.system).digest != prompt.digest:
-        raise DigestMismatch(f"{prompt.ref} is not what its digest says", where=str(path))
+        raise DigestMismatch(f"prompt {prompt.name} is not what its digest says", where=str(path))
     return prompt
 
 

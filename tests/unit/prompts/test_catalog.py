@@ -95,9 +95,9 @@ def test_a_diff_shows_the_turn_and_the_line_that_changed(store: Store) -> None:
     assert "-two" in shown and "+three" in shown and "-S" not in shown
 
 
-def test_an_artifact_holds_the_content_and_not_the_day(store: Store, tmp_path: Path) -> None:
+def test_an_artifact_holds_the_content_and_neither_version_nor_day(store: Store, tmp_path: Path) -> None:
     saved = save(store, "A {{ input }}", system="S")
-    for name, prompt in (("one", saved), ("two", saved.model_copy(update={"created_ms": 5, "created_by": "bob"}))):
+    for name, prompt in (("one", saved), ("two", make_prompt("support", "A {{ input }}", "S"))):
         write_prompt(tmp_path / name, prompt)
     file = tmp_path / "one" / "prompt.json"
     assert file.read_bytes() == (tmp_path / "two" / "prompt.json").read_bytes()
