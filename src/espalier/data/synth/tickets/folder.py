@@ -102,31 +102,25 @@ def _make_sheets(desk: _Desk, files: int) -> dict[str, Sheet]:
     copies = round(files * _DUPLICATES)
     counts = {kind: max(1, round(files * share / 300)) for kind, share in _SHARES.items()}
     counts["md"] = max(1, counts["md"] + files - sum(counts.values()))
-    originals: list[tuple[str, Ticket, Sheet]] = []
-    sheets: dict[str, Sheet] = {}
+    originals: dict[str, list[tuple[str, Ticket, Sheet]]] = {kind: [] for kind in _LAYOUTS}
     for kind, layout in _LAYOUTS.items():
-        reserved = _copies_of(kind, copies)
-        for _ in range(counts[kind] - reserved):
+        for _ in range(counts[kind] - _copies_of(kind, copies)):
             ticket = desk.next_ticket()
-            sheet = layout(draw, ticket)
-            name = f"{kind}/{ticket.ref}.{kind}"
-            sheets[name] = sheet
-            originals.append((name, ticket, sheet))
-    for number, (name, ticket, sheet) in enumerate(draw.sample(originals, copies), 1):
-        if number % 2:
-            sheets[f"eml/fwd-{number:02d}-{ticket.ref}.eml"] = layouts.lay_out_forward(
-                draw, ticket, draw.pick(desk.staff)
-            )
-        else:
-            stem, suffix = name.rsplit(".", 1)
-            sheets[f"{stem} (copy).{suffix}"] = sheet
+            originals[kind].append((f"{kind}/{ticket.ref}.{kind}", ticket, layout(draw, ticket)))
+    everything = [one for group in originals.values() for one in group]
+    sheets = {name: sheet for name, _, sheet in everything}
+    for _, ticket, _ in draw.sample(originals["eml"], _copies_of("eml", copies)):
+        sheets[f"eml/fwd-{ticket.ref}.eml"] = layouts.lay_out_forward(ticket, draw.pick(desk.staff))
+    for name, _, sheet in draw.sample(everything, _copies_of("md", copies)):
+        stem, suffix = name.rsplit(".", 1)
+        sheets[f"{stem} (copy).{suffix}"] = sheet
     for number in range(1, counts["csv"] + 1):
         sheets[f"csv/export-{number:02d}.csv"] = _make_export(desk)
     return dict(sorted(sheets.items()))
 
 
 def _copies_of(kind: str, copies: int) -> int:
-    """How many files of a kind make room for duplicates: forwards are mails, copies count as Markdown."""
+    """How many files of a kind are left out so that duplicates fit in: mails for forwards, notes for plain copies."""
     return {"eml": (copies + 1) // 2, "md": copies // 2}.get(kind, 0)
 
 

@@ -16,7 +16,6 @@ from email.utils import format_datetime
 from html import escape
 
 from espalier.data.synth.draw import Draw
-from espalier.data.synth.tickets import wording
 from espalier.data.synth.tickets.docx import Table, Text, write_docx
 from espalier.data.synth.tickets.pdf import CHARS_ON_LINE, LINES_ON_PAGE, write_pdf
 from espalier.data.synth.tickets.people import Person
@@ -84,26 +83,20 @@ def lay_out_html(draw: Draw, ticket: Ticket) -> Sheet:
 
 def lay_out_mail(draw: Draw, ticket: Ticket) -> Sheet:
     """The closing mail to the file, with the customer's first mail quoted under the signature."""
-    opening = draw.pick(wording.OPENINGS).format(ref=ticket.ref, opened=ticket.opened)
-    telling = f'{opening} The customer wrote: "{ticket.greeting} {" ".join(ticket.message)}"'
-    lines = [*_wrap(telling), "", *_wrap(" ".join(ticket.notes)), "", *_signature(ticket.agent)]
+    lines = [*_tell(ticket), "", *_signature(ticket.agent)]
     lines += ["", f"On {ticket.opened}, {ticket.customer.name} <{ticket.customer.email}> wrote:"]
     lines += [f"> {line}" for line in _wrap(" ".join(ticket.message))]
     message = _mail(ticket, ticket.agent, f"[{ticket.ref}] {ticket.product}: closed", lines)
-    plants = (Plant("name", ticket.agent.name), Plant("email", ticket.agent.email), Plant("phone", ticket.agent.phone))
     quoted = (Plant("name", ticket.customer.name), Plant("email", ticket.customer.email))
-    return Sheet(message, (*ticket.plants, *plants, *quoted))
+    return Sheet(message, (*ticket.plants, *_signed(ticket.agent), *quoted))
 
 
-def lay_out_forward(draw: Draw, ticket: Ticket, forwarder: Person) -> Sheet:
-    """A mail of nothing but the ticket, passed on: a near duplicate of what lies in another file."""
-    opening = wording.OPENINGS[0].format(ref=ticket.ref, opened=ticket.opened)
-    telling = f'{opening} The customer wrote: "{ticket.greeting} {" ".join(ticket.message)}"'
-    lines = ["---------- Forwarded message ----------", f"From: {ticket.agent.name} <{ticket.agent.email}>"]
-    lines += [f"Subject: [{ticket.ref}] {ticket.product}", "", *_wrap(telling), "", *_wrap(" ".join(ticket.notes))]
+def lay_out_forward(ticket: Ticket, forwarder: Person) -> Sheet:
+    """The same mail, passed on by a colleague with a line on top: a near duplicate."""
+    lines = ["---------- Forwarded message ----------", f"From: {ticket.agent.name} <{ticket.agent.email}>", ""]
+    lines += [*_tell(ticket), "", *_signature(ticket.agent)]
     message = _mail(ticket, forwarder, f"Fwd: [{ticket.ref}] {ticket.product}: closed", lines)
-    plants = (Plant("name", ticket.agent.name), Plant("email", ticket.agent.email))
-    return Sheet(message, (*ticket.plants, *plants))
+    return Sheet(message, (*ticket.plants, *_signed(ticket.agent)))
 
 
 def lay_out_markdown(draw: Draw, ticket: Ticket) -> Sheet:
@@ -162,6 +155,16 @@ def _mail(ticket: Ticket, sender: Person, subject: str, lines: list[str]) -> byt
     message["Message-ID"] = f"<{ticket.ref.lower()}.{len(subject)}@larkspur.example>"
     message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return message.as_bytes(policy=SMTP)
+
+
+def _tell(ticket: Ticket) -> list[str]:
+    """The ticket in prose, wrapped as mail programs wrap."""
+    telling = f'{ticket.opening} The customer wrote: "{ticket.greeting} {" ".join(ticket.message)}"'
+    return [*_wrap(telling), "", *_wrap(" ".join(ticket.notes))]
+
+
+def _signed(agent: Person) -> tuple[Plant, ...]:
+    return Plant("name", agent.name), Plant("email", agent.email), Plant("phone", agent.phone)
 
 
 def _signature(agent: Person) -> list[str]:

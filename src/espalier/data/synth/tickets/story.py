@@ -40,6 +40,7 @@ class Ticket:
     resolution: str
     customer: Person
     agent: Person
+    opening: str
     greeting: str
     message: tuple[str, ...]
     notes: tuple[str, ...]
@@ -84,6 +85,7 @@ def tell_ticket(draw: Draw, ref: str, customers: list[Person], staff: list[Perso
         resolution=resolution,
         customer=customer,
         agent=agent,
+        opening=draw.pick(wording.OPENINGS).format(ref=ref, opened=opened.isoformat()),
         greeting=draw.pick(wording.GREETINGS),
         message=tuple(message),
         notes=tuple(notes),
