@@ -1,6 +1,6 @@
 """An operation as a command: its fields are the flags, its shape decides how the answer is shown.
 
-    answer -> printed       stream -> printed as it comes       job -> done here with live progress, or queued with --detach
+answer -> printed       stream -> printed as it comes       job -> done here with live progress, or queued with --detach
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def call_and_show(operation: Operation, fields: dict[str, Any], options: Options
 
 def open_client(options: Options) -> Client:
     """The SDK's client for what the options say: these files, or a server."""
-    return Client(
-        options.workspace, actor=options.actor, url=options.server, overrides=options.settings
-    )
+    return Client(options.workspace, actor=options.actor, url=options.server, overrides=options.settings)
 
 
 def exit_code_of(answer: Any) -> int:

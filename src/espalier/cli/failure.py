@@ -1,4 +1,4 @@
-"""How a command ends badly: one clear sentence, what to do next, on stderr, with the error's exit code; JSON when asked."""
+"""How a command ends badly: one clear sentence and what to do next, on stderr (JSON when asked), and its exit code."""
 
 from __future__ import annotations
 

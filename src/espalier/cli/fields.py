@@ -1,7 +1,8 @@
 """A request's fields as click parameters: names, types, choices, defaults and help all come from the pydantic model.
 
-    bool -> --x/--no-x     Literal, Enum -> a choice     list, tuple -> the flag repeated     dict -> --x key=value, repeated
-    a nested model, or anything else -> JSON, or @FILE holding it
+    bool            --x/--no-x                 list, tuple     the flag, repeated
+    Literal, Enum   one of its values          dict            --x key=value, repeated
+    a nested model, or anything else           JSON, or @FILE holding it
 
 What was not given stays out of the fields, so defaults are the model's alone. Knows no operation.
 """
@@ -20,7 +21,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-_SCALARS: dict[Any, click.ParamType] = {
+_SCALARS: dict[Any, click.ParamType[Any]] = {
     str: click.STRING,
     int: click.INT,
     float: click.FLOAT,
@@ -80,11 +81,11 @@ def fields_of(request: type[BaseModel], given: Mapping[str, Any]) -> dict[str, A
 
 def _argument(name: str, field: FieldInfo) -> click.Argument:
     kind, many, _ = _read(field.annotation)
-    argument = click.Argument(
-        [name], type=kind, required=field.is_required(), nargs=-1 if many else 1, metavar=name.upper().replace("_", "-")
+    metavar = name.upper().replace("_", "-")
+    nargs = -1 if many else 1
+    return click.Argument(
+        [name], type=kind, required=field.is_required(), nargs=nargs, metavar=metavar, help=_help(field)
     )
-    argument.help = field.description or ""  # type: ignore[misc]  # click's own arguments carry help in newer versions only
-    return argument
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:

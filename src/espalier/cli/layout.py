@@ -1,7 +1,7 @@
 """What the command line looks like: the groups of `espalier --help` in life-cycle order, and the short names.
 
-Every operation is reachable as `espalier NOUN VERB` without a line here; this page only orders nouns and gives the commands of
-every day a shorter spelling.
+Every operation is reachable as `espalier NOUN VERB` without a line here; this page only orders nouns and gives the
+commands of every day a shorter spelling.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("prompts", "versioned prompts"),
         ("create", "a tokenizer and a small model from scratch"),
         ("train", "fine-tune a LoRA adapter"),
+        ("pipelines", "check a recipe without running it"),
     ),
     "Judge": (
         ("eval", "score a model on a held-out split, with intervals"),
+        ("evals", "reports: show, compare"),
         ("models", "versions: approve, reject, promote, roll back"),
         ("trace", "from an answer back to the pages it was trained on"),
     ),
     "Serve": (
         ("serve", "answer over HTTP: OpenAI endpoint, pages, workers"),
         ("ask", "put one question to a model"),
+        ("deployments", "what is being served"),
         ("keys", "API keys: roles, budgets, revocation"),
         ("usage", "what was asked, by whom, at what cost"),
     ),

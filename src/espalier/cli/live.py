@@ -1,11 +1,11 @@
-"""Events and streamed answers on a terminal: a status line that is overwritten where there is one, plain lines elsewhere."""
+"""Events and streamed answers: on a terminal a status line that is overwritten, elsewhere plain lines."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 
 from espalier.cli.options import Options
 from espalier.cli.progress import Progress
-from espalier.core.events import Event
+from espalier.core.events import IDLE, Event
 
 _FRAME_S = 0.1
 _PLAIN_EVERY = 0.25  # without a terminal: a line at each quarter of a piece of work
@@ -21,9 +21,9 @@ _PLAIN_EVERY = 0.25  # without a terminal: a line at each quarter of a piece of 
 
 @contextmanager
 def watch_run(options: Options) -> Iterator[Callable[[Event], None]]:
-    """A callback that shows a run's events on stderr, so that stdout holds results only. Quiet and --json show nothing."""
+    """A callback that shows a run's events on stderr: stdout holds results only. Quiet and --json show nothing."""
     if options.quiet or options.as_json:
-        yield lambda event: None
+        yield _show_nothing
         return
     screen = _Screen(terminal=click.get_text_stream("stderr").isatty())
     try:
@@ -37,7 +37,8 @@ def show_stream(items: Iterator[Any], options: Options) -> None:
     try:
         if options.as_json:
             for item in items:
-                click.echo(_to_json(item))
+                if getattr(item, "kind", "") != IDLE:
+                    click.echo(_to_json(item))
             return
         screen = _Screen(terminal=False)
         wrote_text = False
@@ -50,9 +51,12 @@ def show_stream(items: Iterator[Any], options: Options) -> None:
         if wrote_text:
             click.echo()
     finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
+        if isinstance(items, Generator):
+            items.close()
+
+
+def _show_nothing(event: Event) -> None:
+    """For who does not watch."""
 
 
 class _Screen:
@@ -95,4 +99,8 @@ class _Screen:
 def _to_json(item: Any) -> str:
     from pydantic import TypeAdapter
 
-    return item.to_json() if isinstance(item, Event) else json.dumps(TypeAdapter(type(item)).dump_python(item, mode="json"))
+    return (
+        item.to_json()
+        if isinstance(item, Event)
+        else json.dumps(TypeAdapter(type(item)).dump_python(item, mode="json"))
+    )

@@ -1,7 +1,7 @@
 """`espalier`: the entry point. Commands are read off the operations table; a few are hand-written for comfort.
 
-Start-up is a design output: nothing here imports a stage, a web framework or a database; an operation's module is imported for
-its name and help, and what it needs when it runs.
+Start-up is a design output: nothing here imports a stage, a web framework or a database; an operation's module is
+imported for its name and help, and what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Verbs(click.Group):
             verb = operation.verb.replace("_", "-")
             self.add_command(make_command(operation, verb))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(self, ctx, args[0])
         return super().resolve_command(ctx, args)
 
@@ -84,7 +86,9 @@ class Root(click.Group):
         under = [operation for operation in self.table.values() if operation.noun == noun]
         return Verbs(cmd_name, under, _summary(cmd_name, under)) if under else None
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(self, ctx, args[0])
         return super().resolve_command(ctx, args)
 
@@ -179,7 +183,9 @@ def _version_option() -> click.Option:
             click.echo(f"espalier {__version__}")
             ctx.exit()
 
-    return click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="show the version")
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="show the version"
+    )
 
 
 if __name__ == "__main__":

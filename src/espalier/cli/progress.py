@@ -1,7 +1,7 @@
 """What the event stream means to a person at a terminal: lines that stay, and one status that is overwritten.
 
-Pure: events in, text out; so it is the same with and without a terminal, and tests need none. An event of a kind nobody here
-knows is not shown: the full stream is in the run's log.
+Pure: events in, text out; so it is the same with and without a terminal, and tests need none. An event of a kind
+nobody here knows is not shown: the full stream is in the run's log.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Progress:
         said = "cached" if hit else status
         took = format_s(data["wall_ms"] / 1000) if data.get("wall_ms") and not hit else ""
         reason = str(data.get("reason", "") or data.get("because", ""))
-        return ["  ".join(part for part in (f"{mark} {_name(data):<20} {said:<9}", f"{took:>7}", reason) if part).rstrip()]
+        return [
+            "  ".join(part for part in (f"{mark} {_name(data):<20} {said:<9}", f"{took:>7}", reason) if part).rstrip()
+        ]
 
     def _data_read(self, data: dict[str, Any]) -> list[str]:
         self._show("read", data.get("files", 0), data.get("of_files", 0), f"{data.get('documents', 0)} documents")
@@ -114,7 +116,9 @@ def curve(values: list[float], points: int = _CURVE_POINTS) -> str:
     if len(values) < 2:
         return ""
     size = max(1.0, len(values) / points)
-    cells = [values[int(i * size) : max(int(i * size) + 1, int((i + 1) * size))] for i in range(min(points, len(values)))]
+    cells = [
+        values[int(i * size) : max(int(i * size) + 1, int((i + 1) * size))] for i in range(min(points, len(values)))
+    ]
     means = [sum(cell) / len(cell) for cell in cells if cell]
     low, high = min(means), max(means)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0

@@ -1,7 +1,7 @@
 """Answers on a terminal: a list is a table, a single thing is its fields; under --json either is JSON.
 
-A response that defines `to_text()` says itself how it reads. Units in field names decide how a value is shown. Knows types, not
-operations.
+A response that defines `to_text()` says itself how it reads. Units in field names decide how a value is shown. Knows
+types, not operations.
 """
 
 from __future__ import annotations

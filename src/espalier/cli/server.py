@@ -1,6 +1,7 @@
 """`espalier serve`: one process with the OpenAI endpoint, the native API, the pages and a worker on the queue.
 
-The composition root: the only place where gateway, API, pages and engines meet. Knows how they are joined, not what they do.
+The composition root: the only place where gateway, API, pages and engines meet. Knows how they are joined, not what
+they do.
 """
 
 from __future__ import annotations

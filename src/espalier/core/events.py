@@ -34,6 +34,9 @@ class Event:
 
 Emit = Callable[[Event], None]
 
+# What a followed stream says while nothing happens, so that a reader who has left is noticed; never written to a log.
+IDLE = "idle"
+
 
 def ignore(event: Event) -> None:
     """An `Emit` for callers who do not watch."""

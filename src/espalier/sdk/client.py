@@ -7,7 +7,8 @@
     client.call("models.promote", ref="model:support@v1", to="production")
     client.training.sft(recipe="train.yaml").wait(print)
 
-An answer comes back as its type, a stream as an iterator, a job as a `RunHandle`. Knows no operation: they are looked up.
+An answer comes back as its type, a stream as an iterator, a job as a `RunHandle`. Knows no operation: they are looked
+up.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from espalier.core.errors import NotFound, did_you_mean, from_json
-from espalier.core.events import Event
+from espalier.core.events import IDLE, Event
 from espalier.core.operations import Operation, find_operation, load_operations
 from espalier.core.types import Run
 from espalier.services.dispatch import parse_request
-
-_ENDED = ("succeeded", "failed", "cancelled")
 
 
 class Transport(Protocol):
@@ -135,7 +134,9 @@ class RunHandle:
 
     def events(self, *, follow: bool = True) -> Iterator[Event]:
         """Its events from the first; with `follow`, until it has ended."""
-        yield from self._client.call("jobs.logs", id=self.id, follow=follow)
+        for event in self._client.call("jobs.logs", id=self.id, follow=follow):
+            if event.kind != IDLE:
+                yield event
 
     def wait(self, on_event: Callable[[Event], None] = lambda event: None) -> Run:
         """Block until it has ended, and return it. In process, a job nobody has taken is done here, by this call.

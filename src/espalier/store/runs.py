@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from espalier.core.errors import Conflict, NotFound
-from espalier.core.events import Emit, Event
+from espalier.core.events import IDLE, Emit, Event
 from espalier.core.types import Run
 from espalier.store.database import Database
 from espalier.store.disk import storage_errors, write_all
@@ -92,10 +92,13 @@ class Runs:
 
         return emit
 
-    def events(self, run_id: str, follow: bool = False) -> Iterator[Event]:
-        """The run's events in order; with `follow`, goes on until the run has ended. Raises NotFound."""
+    def events(self, run_id: str, follow: bool = False, idle_s: float = 0) -> Iterator[Event]:
+        """The run's events in order; with `follow`, goes on until the run has ended. Raises NotFound.
+
+        With `idle_s`, an `idle` event comes whenever nothing else has for so long, so that a reader can leave meanwhile.
+        """
         self.get(run_id)
-        position, rest = 0, b""
+        position, rest, spoke_s = 0, b"", time.monotonic()
         while True:
             ended = not follow or self.get(run_id).status in ENDED  # asked before reading, so the last lines are read
             data = _read_from(self._log(run_id), position)
@@ -105,6 +108,11 @@ class Runs:
                 yield Event.from_json(line.decode())
             if ended:
                 return
+            if lines:
+                spoke_s = time.monotonic()
+            elif idle_s and time.monotonic() - spoke_s >= idle_s:
+                yield Event(IDLE)
+                spoke_s = time.monotonic()
             time.sleep(_POLL_S)
 
     def _log(self, run_id: str) -> Path:
