@@ -63,17 +63,22 @@ class _Process:
         from espalier.gateway.app import Gateway
         from espalier.gateway.budget import Budgets
         from espalier.gateway.desk import Desk
+        from espalier.gateway.holder import Holder
         from espalier.gateway.limits import RateLimiter
         from espalier.gateway.price import PriceList
         from espalier.services.deployments import RegistryResolver
 
-        api = build_api(self._context, self.authenticate)
+        api = build_api(lambda: self._context, self.authenticate)
         self._mount_pages(api)
         gateway_config = self._config.gateway
         desk = Desk(
             self._pool,
             RegistryResolver(self._context.store, self._config.serve),
-            Budgets(self._context.store.ledger, self._context.workspace.folder / "gateway"),
+            Budgets(
+                self._context.store.ledger,
+                Holder(self._context.workspace.folder / "gateway"),
+                longest_request_ms=round(gateway_config.request_timeout_s * 1000),
+            ),
             PriceList(gateway_config.prices),
             RateLimiter(gateway_config.requests_per_minute),
         )
