@@ -2,9 +2,10 @@
 
 Knows matrices only: no model, no tokens. Right-padding needs no mask, because a causal row never sees what follows it.
 
-On CPU the flash kernel is the wrong tool for rows of a few hundred tokens: at 12 rows x 8 heads x 256 x 32 it took 23 ms forward and
-backward on two Zen cores, two batched bf16 products and a softmax take 7 (AVX512-BF16). Scores are kept, so memory grows with t^2;
-queries go in blocks of `BLOCK` against the keys they may see, which halves both work and memory.
+On CPU the flash kernel is the wrong tool for rows of a few hundred tokens: at 12 rows x 8 heads x 256 x 32 it took 23
+ms forward and backward on two Zen cores, two batched bf16 products and a softmax take 7 (AVX512-BF16). Scores are
+kept, so memory grows with t^2; queries go in blocks of `BLOCK` against the keys they may see, which halves both work
+and memory.
 
 Legend: g rows x heads, t positions, d head width.
 """

@@ -1,7 +1,8 @@
 """Language-model head and cross-entropy in one, over supervised rows only, in chunks.
 
-Logits of a chunk live only while its gradient is formed: memory is chunk x vocabulary, whatever the batch. The gradient is made in the
-forward pass (as in Liger and Apple's cut-cross-entropy), so that backward is one multiplication.
+Logits of a chunk live only while its gradient is formed: memory is chunk x vocabulary, whatever the batch. The
+gradient is made in the forward pass (as in Liger and Apple's cut-cross-entropy), so that backward is one
+multiplication.
 
 Legend: r supervised rows, m model width, c vocabulary.
 """
@@ -50,8 +51,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
 def head_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """sum over rows of weight * -log softmax(hidden head^T)[target], a float32 scalar.
 
-    hidden (r, m), head (c, m), targets (r) int64, weights (r) float32. Pass weights already divided by the step's total weight:
-    then any split of a step into smaller batches sums to the same loss and the same gradient.
+    hidden (r, m), head (c, m), targets (r) int64, weights (r) float32. Pass weights already divided by the step's
+    total weight: then any split of a step into smaller batches sums to the same loss and the same gradient.
     """
     return _HeadCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-any-return, no-untyped-call]
 

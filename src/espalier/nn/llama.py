@@ -1,8 +1,9 @@
 """A lean training forward of the dense Llama family over plain named weights.
 
-Takes the tensors of a `LlamaForCausalLM` under their own names, so what it trains loads in transformers untouched. It fuses what can be
-fused (q, k, v into one product, gate and up into another), runs in bf16 over float32 weights, and computes the last layer and the head
-only where a loss is asked for. Knows no optimizer and no data; generation is not its job.
+Takes the tensors of a `LlamaForCausalLM` under their own names, so what it trains loads in transformers untouched. It
+fuses what can be fused (q, k, v into one product, gate and up into another), runs in bf16 over float32 weights, and
+computes the last layer and the head only where a loss is asked for. Knows no optimizer and no data; generation is not
+its job.
 
 Legend: n rows, t positions, h heads, d head width, m model width, r rows of (n t) that carry loss.
 """

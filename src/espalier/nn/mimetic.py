@@ -1,14 +1,15 @@
 """Initial weights that already hold copying: previous-token heads in the first layer, match-and-copy heads further up.
 
-A small model needs millions of tokens before induction heads (Olsson et al., arXiv:2209.11895) form by themselves; written in, copying
-works after the first hundred thousand. Plain Llama weights come out, and training is free to change them (the idea of mimetic
-initialisation: Trockman and Kolter, arXiv:2305.09828).
+A small model needs millions of tokens before induction heads (Olsson et al., arXiv:2209.11895) form by themselves;
+written in, copying works after the first hundred thousand. Plain Llama weights come out, and training is free to
+change them (the idea of mimetic initialisation: Trockman and Kolter, arXiv:2305.09828).
 
-How: the embedding of each token is a random direction, with the first coordinate a constant. Layer 0's heads read that constant through
-rotary frequencies shifted by 1 (or 2), so they attend one (or two) positions back whatever stands there, and write that token's random
-projection into a subspace Q. In each induction layer a head asks for positions whose Q (the token before) matches its own R (the token
-here), and copies what stands there towards the output. Only slow rotary pairs carry the match, so distance hardly matters; therefore a
-large `rope_theta` is needed. Knows no training.
+How: the embedding of each token is a random direction, with the first coordinate a constant. Layer 0's heads read
+that constant through rotary frequencies shifted by 1 (or 2), so they attend one (or two) positions back whatever
+stands there, and write that token's random projection into a subspace Q. In each induction layer a head asks for
+positions whose Q (the token before) matches its own R (the token here), and copies what stands there towards the
+output. Only slow rotary pairs carry the match, so distance hardly matters; therefore a large `rope_theta` is needed.
+Knows no training.
 """
 
 from __future__ import annotations
@@ -29,12 +30,11 @@ _MATCH_GAIN = 1.7
 _COPY_GAINS = (0.17, 0.10)  # first induction layer, later ones
 
 
-def write_copying(
-    weights: dict[str, Tensor], shape: LlamaShape, *, seed: int, layers: Sequence[int] = (1, 3)
-) -> None:
+def write_copying(weights: dict[str, Tensor], shape: LlamaShape, *, seed: int, layers: Sequence[int] = (1, 3)) -> None:
     """Write the heads into fresh `weights` in place; `layers` get the match-and-copy heads.
 
-    Raises InvalidInput for a shape the construction does not fit: heads of 32, as many key heads, at least 3 of them, width >= 128.
+    Raises InvalidInput for a shape the construction does not fit: heads of 32, as many key heads, at least 3 of them,
+    width >= 128.
     """
     if shape.head_width != 32 or shape.key_heads != shape.heads or shape.heads < 3 or shape.width < 128:
         raise InvalidInput(

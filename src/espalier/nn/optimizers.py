@@ -1,10 +1,11 @@
 """AdamW and Muon over named tensors, with a state that is plain tensors.
 
-Knows no schedule: the learning rate comes with every step. State is one flat dict, so a checkpoint is a safetensors file and a resumed
-run is bit for bit the undisturbed one.
+Knows no schedule: the learning rate comes with every step. State is one flat dict, so a checkpoint is a safetensors
+file and a resumed run is bit for bit the undisturbed one.
 
-AdamW: Loshchilov and Hutter, arXiv:1711.05101. Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/ (momentum, then the
-nearest orthogonal matrix by a quintic Newton-Schulz iteration); matrices of one shape are orthogonalised as one batch.
+AdamW: Loshchilov and Hutter, arXiv:1711.05101. Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/
+(momentum, then the nearest orthogonal matrix by a quintic Newton-Schulz iteration); matrices of one shape are
+orthogonalised as one batch.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class AdamW:
         self._count.copy_(state["count"])
 
 
-# Coefficients of the quintic iteration, from the Muon post: steep at zero, so that five rounds lift every singular value near one.
+# Coefficients of the quintic iteration, from the Muon post: steep at zero, so that five rounds lift every singular
+# value near one.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 

@@ -1,7 +1,8 @@
 """Messages -> text, by the model's own Jinja chat template: the one function that training, evaluation and serving share.
 
-Knows no tokenizer and no torch. The environment is the one `transformers` renders in (sandboxed, trimmed blocks, the `generation` tag,
-`raise_exception`, `strftime_now`, a `tojson` that keeps non-ASCII text), so a template of any published model renders the same here.
+Knows no tokenizer and no torch. The environment is the one `transformers` renders in (sandboxed, trimmed blocks, the
+`generation` tag, `raise_exception`, `strftime_now`, a `tojson` that keeps non-ASCII text), so a template of any
+published model renders the same here.
 """
 
 from __future__ import annotations

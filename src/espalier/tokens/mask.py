@@ -1,7 +1,8 @@
 """Messages -> ids with a loss weight for each: only what the assistant is to learn to say carries weight.
 
-The ids before an answer are exactly `encode_prompt` of what stands before it: what serving will feed. That is so by construction for the
-first answer and checked for each later one, so training and serving can never cut a conversation differently.
+The ids before an answer are exactly `encode_prompt` of what stands before it: what serving will feed. That is so by
+construction for the first answer and checked for each later one, so training and serving can never cut a conversation
+differently.
 """
 
 from __future__ import annotations

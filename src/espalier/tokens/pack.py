@@ -1,7 +1,8 @@
 """Tokenized documents -> rectangles: documents of like length side by side, padded on the right, within a token budget.
 
-A causal row never sees its padding, so a rectangle is exact. Sorting by length inside a window keeps padding at a few percent; the order
-of the rectangles is then shuffled. Pure: the same lengths, budget and seed give the same rectangles.
+A causal row never sees its padding, so a rectangle is exact. Sorting by length inside a window keeps padding at a few
+percent; the order of the rectangles is then shuffled. Pure: the same lengths, budget and seed give the same
+rectangles.
 """
 
 from __future__ import annotations

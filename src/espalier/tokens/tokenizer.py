@@ -1,13 +1,16 @@
 """A tokenizer with its chat template: trained here, or loaded from a model's folder.
 
-Knows the files transformers reads (tokenizer.json, tokenizer_config.json, chat_template.jinja) and not transformers itself.
+Knows the files transformers reads (tokenizer.json, tokenizer_config.json, chat_template.jinja) and not transformers
+itself.
 
-How text is cut before byte-level BPE decides how well a small model copies, because copying is matching the same ids again:
+How text is cut before byte-level BPE decides how well a small model copies, because copying is matching the same ids
+again:
 - digits in groups of one or two from the left, so that an id or a date is always cut alike;
 - a capitalised word never carries its space, so `Printer` has the same ids in prose, after a quote and inside a tag;
 - a lower-case word carries it, so that prose stays short;
 - punctuation takes the space after it when a capital or a digit follows, which prose is full of;
-- capitals stand alone, a newline stands alone (a turn's end is always a token's end), `</`, `/>` and `="` stand together.
+- capitals stand alone, a newline stands alone (a turn's end is always a token's end), `</`, `/>` and `="` stand
+  together.
 """
 
 from __future__ import annotations
@@ -27,9 +30,7 @@ from espalier.tokens import chat
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, TURN_START, TURN_END)  # ids 0, 1, 2
-_PIECES = (
-    r"\p{N}{1,2}|\p{Lu}\p{Ll}*| ?\p{Ll}+| ?[\p{Lo}\p{Lm}\p{Lt}\p{M}]+|</|/>|=\"|[^\s\p{L}\p{N}] (?=[^ \p{Ll}])|\n| +(?=[^ \p{Ll}])| |[^\s\p{L}\p{N}]|\s"
-)
+_PIECES = r"\p{N}{1,2}|\p{Lu}\p{Ll}*| ?\p{Ll}+| ?[\p{Lo}\p{Lm}\p{Lt}\p{M}]+|</|/>|=\"|[^\s\p{L}\p{N}] (?=[^ \p{Ll}])|\n| +(?=[^ \p{Ll}])| |[^\s\p{L}\p{N}]|\s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,9 @@ def load_tokenizer(folder: Path) -> ChatTokenizer:
         raise InvalidInput(f"the tokenizer in {folder} cannot be read: {error}") from error
     template_path = folder / "chat_template.jinja"
     template = template_path.read_text() if template_path.is_file() else _first_template(config)
-    names = {name: _word(config[name]) for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)}
+    names = {
+        name: _word(config[name]) for name in ("bos_token", "eos_token", "pad_token", "unk_token") if config.get(name)
+    }
     return ChatTokenizer(backend, template, names)
 
 

@@ -1,7 +1,8 @@
 """A run's whole state on disk, written so that a kill at any moment leaves the last one whole.
 
-A checkpoint is a folder `step-00000120` with `tensors.safetensors` and `state.json`; it is written under another name, flushed to the
-disk and renamed. `state.json` holds the digest of the tensors, so a damaged checkpoint is passed over. No pickle.
+A checkpoint is a folder `step-00000120` with `tensors.safetensors` and `state.json`; it is written under another
+name, flushed to the disk and renamed. `state.json` holds the digest of the tensors, so a damaged checkpoint is passed
+over. No pickle.
 """
 
 from __future__ import annotations

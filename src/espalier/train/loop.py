@@ -1,14 +1,17 @@
 """The one training loop: every method is a `Trainable` handed to `fit`.
 
-Knows steps, gradients, schedules, checkpoints and events; knows no model, no objective and no dataset. A run killed at any moment and
-started again continues from its last checkpoint and ends in the same bytes, because step i depends on nothing but the state before it.
+Knows steps, gradients, schedules, checkpoints and events; knows no model, no objective and no dataset. A run killed
+at any moment and started again continues from its last checkpoint and ends in the same bytes, because step i depends
+on nothing but the state before it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,6 +25,7 @@ from espalier.core.events import Emit, Event
 from espalier.nn.optimizers import Optimizer
 from espalier.tokens.pack import Rectangle
 from espalier.train import checkpoint
+from espalier.train.parallel import gradients, one_thread_each
 from espalier.train.plan import Corpus, Cursor, Plan
 
 
@@ -43,6 +47,7 @@ class Course:
     steps: int
     lr_scale: Callable[[int], float]  # 0-based step -> share of the peak rate
     clip_norm: float = 1.0
+    workers: int = 0  # cores to use, 0 = all; does not change the result
     identity: str = ""  # digest of all that decides the result; a checkpoint of another identity is refused
     checkpoint_every_s: float = 60.0
     checkpoint_every_steps: int = 0  # 0 = by time alone
@@ -86,14 +91,33 @@ def fit(
 ) -> Progress:
     """Train until `course.steps` are done, from the newest checkpoint in `checkpoint_dir` when there is one.
 
-    Raises InvalidInput when the corpus is empty or the loss stops being a number, Conflict when the checkpoint is of another run.
+    Raises InvalidInput when the corpus is empty or the loss stops being a number, Conflict when the checkpoint is of
+    another run.
     """
     progress = _resume(trainable, optimizers, course, checkpoint_dir, emit)
+    with one_thread_each(course.workers or os.cpu_count() or 1) as pool:
+        _run(pool, trainable, optimizers, plan, corpus, course, progress, validation, checkpoint_dir, emit)
+    emit(Event("train.done", progress.to_json()))
+    return progress
+
+
+def _run(
+    pool: ThreadPoolExecutor,
+    trainable: Trainable,
+    optimizers: Sequence[Optimizer],
+    plan: Plan,
+    corpus: Corpus,
+    course: Course,
+    progress: Progress,
+    validation: Sequence[Rectangle],
+    checkpoint_dir: Path,
+    emit: Emit,
+) -> None:
     clock = _Clock(progress)
     saved_s = time.monotonic()
     for cursor, batch in islice(plan.steps(corpus, progress.cursor), max(0, course.steps - progress.step)):
         scale = course.lr_scale(progress.step)
-        loss, norm = _step(trainable, optimizers, batch, scale, course, progress.step)
+        loss, norm = _step(pool, trainable, optimizers, batch, scale, course, progress.step)
         progress.cursor = cursor
         progress.step += 1
         _count(progress, batch, loss)
@@ -110,8 +134,6 @@ def fit(
     _evaluate(trainable, validation, progress, emit)
     clock.read(progress)
     _save(trainable, optimizers, course, progress, checkpoint_dir, emit)
-    emit(Event("train.done", progress.to_json()))
-    return progress
 
 
 def evaluate(trainable: Trainable, batches: Sequence[Rectangle]) -> float:
@@ -123,6 +145,7 @@ def evaluate(trainable: Trainable, batches: Sequence[Rectangle]) -> float:
 
 
 def _step(
+    pool: ThreadPoolExecutor,
     trainable: Trainable,
     optimizers: Sequence[Optimizer],
     batch: Sequence[Rectangle],
@@ -132,14 +155,15 @@ def _step(
 ) -> tuple[float, float]:
     """One update; returns the mean loss before it and the gradient's norm before clipping."""
     parameters = list(trainable.parameters.values())
-    for parameter in parameters:
-        parameter.grad = None
     total = float(sum(float(part.weights.sum()) for part in batch))
     loss = 0.0
-    for part in batch:
-        share = trainable.loss(part, torch.from_numpy(part.weights / total))
-        share.backward()  # type: ignore[no-untyped-call]
-        loss += float(share.detach())
+    for index, (share, grads) in enumerate(gradients(pool, trainable, batch, total)):
+        loss += share
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if index == 0 or parameter.grad is None:
+                parameter.grad = grad
+            elif grad is not None:
+                parameter.grad += grad
     norm = float(torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], course.clip_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         names = ", ".join(name for part in batch for name in part.documents[:4])

@@ -1,7 +1,7 @@
 """Which documents make up step i: pure, from the documents' order, a seed and a position.
 
-A `Corpus` gives windows of tokenized documents; a window is cut into rectangles (tokens/pack) and these into steps. The position of a
-step is a `Cursor`, so a run resumes at any step without replaying what came before. Knows no model.
+A `Corpus` gives windows of tokenized documents; a window is cut into rectangles (tokens/pack) and these into steps.
+The position of a step is a `Cursor`, so a run resumes at any step without replaying what came before. Knows no model.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ def lr_scale(
 ) -> float:
     """The factor for 0-based `step` of `steps`: a linear warm-up, then the named shape down to `floor`.
 
-    wsd (warm-up, stable, decay; MiniCPM, arXiv:2404.06395) stays at 1 until the last `decay_steps` and falls linearly there, so runs that
-    differ only in `steps` are the same until the first of them decays: one trunk, several finished models.
+    wsd (warm-up, stable, decay; MiniCPM, arXiv:2404.06395) stays at 1 until the last `decay_steps` and falls linearly
+    there, so runs that differ only in `steps` are the same until the first of them decays: one trunk, several
+    finished models.
     """
     warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     if step < warmup_steps or name == "constant":

@@ -1,7 +1,7 @@
 """`create`: a tokenizer and a Llama from scratch, from one dataset; a folder transformers can load comes out.
 
-The dataset is read in its own order, in windows, so it may be a curriculum and need not fit in memory. Knows no file format but the
-dataset's and the model's.
+The dataset is read in its own order, in windows, so it may be a curriculum and need not fit in memory. Knows no file
+format but the dataset's and the model's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer, save_tokeni
 from espalier.train.dense import DenseLlama
 from espalier.train.loop import Course, fit
 from espalier.train.plan import Plan
+from espalier.train.precision import compute_dtype
 from espalier.train.recipe import CreateSpec, ShapeSpec
 from espalier.train.schedule import lr_scale
 
@@ -50,14 +51,14 @@ class CreateResult:
     cpu_s: float
 
 
-def create(
-    spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, checkpoint_dir: Path
-) -> CreateResult:
+def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, checkpoint_dir: Path) -> CreateResult:
     """Train by `spec` on the dataset in `dataset_dir`; write model, tokenizer and configs to `out_dir`.
 
-    `checkpoint_dir` outlives a crash: the same call goes on where it stood. Because a wsd schedule is flat until it decays, a checkpoint
-    taken before that may be continued under another `steps`; a change of anything else is refused.
-    Raises InvalidInput (nothing to train on, divergence, a shape mimetic init does not fit), Conflict (a foreign checkpoint).
+    `checkpoint_dir` outlives a crash: the same call goes on where it stood. Because a wsd schedule is flat until it
+    decays, a checkpoint taken before that may be continued under another `steps`; a change of anything else is
+    refused.
+    Raises InvalidInput (nothing to train on, divergence, a shape mimetic init does not fit), Conflict (a foreign
+    checkpoint).
     """
     tokenizer = _tokenizer(spec, dataset_dir, checkpoint_dir)
     shape = _shape(spec.shape)
@@ -133,11 +134,6 @@ def initial_weights(shape: LlamaShape, *, seed: int, mimetic: bool) -> dict[str,
     return {name: weight.requires_grad_() for name, weight in weights.items()}
 
 
-def compute_dtype() -> torch.dtype:
-    """bf16 where the processor multiplies it natively, float32 elsewhere (where bf16 is emulated, at a quarter of the speed)."""
-    return torch.bfloat16 if torch.backends.mkldnn.is_available() and _has_native_bf16() else torch.float32
-
-
 def save_model(out_dir: Path, weights: dict[str, Tensor], shape: ShapeSpec, tokenizer: ChatTokenizer) -> str:
     """Write model.safetensors (bf16), config.json, generation_config.json and the tokenizer's files; returns the weights' sha256."""
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -207,7 +203,9 @@ def _weighted(tokenizer: ChatTokenizer, example: Example, spec: CreateSpec) -> T
 
 
 def _validation(dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> list[Rectangle]:
-    documents = [_weighted(tokenizer, example, spec) for example in islice(read_examples(dataset_dir, "validation"), 512)]
+    documents = [
+        _weighted(tokenizer, example, spec) for example in islice(read_examples(dataset_dir, "validation"), 512)
+    ]
     documents = [document for document in documents if document.supervised]
     lengths = [len(document.ids) - 1 for document in documents]
     groups = group(lengths, rectangle_tokens=spec.rectangle_tokens, seed="validation")
@@ -251,9 +249,3 @@ def _identity(spec: CreateSpec, tokenizer: ChatTokenizer) -> str:
     left_out = {"checkpoint_every_s"} | ({"steps", "decay_steps"} if spec.schedule == "wsd" else set())
     values = spec.model_dump(mode="json", exclude=left_out)
     return sha256(json.dumps([values, tokenizer.digest], sort_keys=True).encode()).hexdigest()
-
-
-def _has_native_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
-
-
