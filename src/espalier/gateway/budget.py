@@ -69,6 +69,10 @@ class Budgets:
         self._holder.bury_the_dead()
         return recovered
 
+    def close(self) -> None:
+        """The process stops in order. What it could not settle is left to the next start."""
+        self._holder.close(settled=not self._ledger.reservations(self._holder.id))
+
     def _is_dead(self, held: Reservation) -> bool:
         life = self._holder.look_at(held.holder)
         if life == "unknown":  # a live one would have cut its request off by now

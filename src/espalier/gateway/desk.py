@@ -209,6 +209,7 @@ class Desk:
     def stop(self) -> None:
         """Wait for running settlements; nothing is admitted afterwards."""
         self._threads.shutdown(wait=True)
+        self._budgets.close()
 
     def _abandon(self, admitting: asyncio.Future[Ticket]) -> None:
         if not admitting.cancelled() and admitting.exception() is None:

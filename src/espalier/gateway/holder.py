@@ -50,7 +50,8 @@ class Holder:
             if self.look_at(path.name) == "dead":
                 path.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Let go: nothing is held in this name any more."""
-        self._path.unlink(missing_ok=True)
+    def close(self, *, settled: bool) -> None:
+        """Let go. The file goes too when nothing is held in this name; else it stays, to be found dead."""
+        if settled:
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)

@@ -26,6 +26,7 @@ class StrictProvider:
         self.open: set[str] = set()
         self.finished: set[str] = set()
         self.cancelled: set[str] = set()
+        self.held = 0  # answers waiting at the gate now
         self.gate: asyncio.Event | None = None
         self.fail_after: int | None = None  # words given before it breaks down
         self._bases = frozenset(bases)
@@ -70,7 +71,11 @@ class StrictProvider:
     async def _wait(self, number: int) -> None:
         await asyncio.sleep(self._delay_s)
         if self.gate is not None and number > 1:
-            await self.gate.wait()
+            self.held += 1
+            try:
+                await self.gate.wait()
+            finally:
+                self.held -= 1
         if self.fail_after is not None and number > self.fail_after:
             raise RuntimeError("the engine broke down")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from espalier.core.config import GatewayConfig, PriceConfig
 from espalier.core.types import SamplingSpec
 from espalier.gateway.route import Target

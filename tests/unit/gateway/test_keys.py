@@ -4,10 +4,11 @@ import json
 import logging
 
 import pytest
+from sqlalchemy import text
+
 from espalier.core.errors import InvalidInput, NotFound, Unauthenticated
 from espalier.gateway.keys import KeyRing
 from espalier.store.store import Store
-from sqlalchemy import text
 
 
 class Clock:

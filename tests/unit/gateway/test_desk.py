@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import pytest
+
+from espalier.core.config import GatewayConfig, PriceConfig
+from espalier.core.errors import BudgetExceeded, InvalidInput, NotFound, PermissionDenied, RateLimited
+from espalier.core.ports import Delta
+from espalier.core.types import LedgerEntry, Message
+from espalier.gateway.assembly import open_desk
+from espalier.gateway.desk import Desk, Ticket
+from espalier.gateway.keys import ApiKey, KeyRing
+from espalier.store.store import Store
+from espalier.testing.provider import TEMPLATE_TOKENS, StrictProvider
+from espalier.testing.resolver import FixedResolver
+from espalier.wire.openai.request import ChatCall
+
+QUESTION = "one two three four"
+PROMPT_TOKENS = TEMPLATE_TOKENS + 4
+ANSWER_TOKENS = 4  # the strict provider answers in as many words
+TOKEN_NUSD = 1000
+
+
+@pytest.fixture
+def desk(store: Store, provider: StrictProvider, resolver: FixedResolver, config: GatewayConfig) -> Desk:
+    return open_desk(store, provider, resolver, config)
+
+
+def call(text: str = QUESTION, **fields: object) -> ChatCall:
+    return ChatCall.model_validate({"model": "support", "messages": (Message("user", text),), **fields})
+
+
+def new_key(store: Store, budget_tokens: int | None = None, **fields: object) -> ApiKey:
+    budget = None if budget_tokens is None else budget_tokens * TOKEN_NUSD
+    return KeyRing(store).create("test", budget_nusd=budget, **fields).key  # type: ignore[arg-type]
+
+
+def usage_row(store: Store, ticket: Ticket) -> LedgerEntry:
+    rows = [entry for entry in store.ledger.find(ticket.id) if entry.kind == "usage"]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def stream(desk: Desk, ticket: Ticket) -> AsyncGenerator[Delta, None]:
+    return cast("AsyncGenerator[Delta, None]", desk.answer(ticket))
+
+
+def test_an_answer_is_charged_what_it_used_and_the_rest_is_free_again(desk: Desk, store: Store) -> None:
+    key = new_key(store, budget_tokens=100)
+    ticket = desk.admit(call(max_tokens=10), key)
+    held = store.ledger.balance(key.account)
+    assert held.reserved_nusd == ticket.reserved_nusd == (PROMPT_TOKENS + 10) * TOKEN_NUSD
+    completion = asyncio.run(desk.complete(ticket))
+    balance = store.ledger.balance(key.account)
+    assert completion.generation.text == "four three two one"
+    assert completion.cost_nusd == balance.spent_nusd == (PROMPT_TOKENS + ANSWER_TOKENS) * TOKEN_NUSD
+    assert balance.reserved_nusd == 0
+
+
+def test_the_usage_row_names_who_what_and_how_much_but_no_word_of_the_text(desk: Desk, store: Store) -> None:
+    key = new_key(store)
+    ticket = desk.admit(call("my secret is swordfish", metadata={"team": "blue"}), key)
+    asyncio.run(desk.complete(ticket))
+    row = usage_row(store, ticket)
+    assert (row.key, row.model, row.adapter) == (key.id, "model:support@v1", "a" * 64)
+    assert (row.prompt_tokens, row.completion_tokens) == (PROMPT_TOKENS, 4)
+    assert row.detail["tags"] == {"team": "blue"}
+    assert len(row.detail["prompt_digest"]) == 64
+    assert "swordfish" not in row.model_dump_json()
+
+
+def test_equal_messages_have_equal_digests_and_others_other_ones(desk: Desk, store: Store) -> None:
+    tickets = [desk.admit(call(text), None) for text in ("one", "one", "two")]
+    for ticket in tickets:
+        asyncio.run(desk.complete(ticket))
+    first, second, third = (usage_row(store, ticket).detail["prompt_digest"] for ticket in tickets)
+    assert first == second != third
+
+
+def test_a_missing_max_tokens_is_the_deployment_s_and_never_more_than_the_context_holds(desk: Desk) -> None:
+    assert desk.admit(call(), None).request.sampling.max_tokens == 20
+    long = "word " * 50  # 53 tokens of a context of 64
+    assert desk.admit(call(long), None).request.sampling.max_tokens == 11
+    assert desk.admit(call(long, max_tokens=500), None).request.sampling.max_tokens == 11
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(desk: Desk) -> None:
+    with pytest.raises(InvalidInput, match="the prompt has 67 tokens") as refusal:
+        desk.admit(call("word " * 64), None)
+    assert refusal.value.where == "messages"
+
+
+def test_what_the_client_says_wins_over_the_deployment_s_defaults(desk: Desk) -> None:
+    sampling = desk.admit(call(temperature=0.5, seed=7, stop=("x",)), None).request.sampling
+    assert (sampling.temperature, sampling.seed, sampling.stop, sampling.top_p) == (0.5, 7, ("x",), 1.0)
+
+
+def test_a_request_that_could_overdraw_is_refused_and_holds_nothing(desk: Desk, store: Store) -> None:
+    key = new_key(store, budget_tokens=PROMPT_TOKENS + 9)
+    with pytest.raises(BudgetExceeded):
+        desk.admit(call(max_tokens=10), key)
+    assert store.ledger.balance(key.account).reserved_nusd == 0
+    desk.admit(call(max_tokens=9), key)
+
+
+def test_a_budget_refuses_a_model_without_a_price_and_no_budget_lets_it_pass(
+    store: Store, provider: StrictProvider, resolver: FixedResolver
+) -> None:
+    desk = open_desk(store, provider, resolver, GatewayConfig(prices={"model:sales@*": PriceConfig()}))
+    with pytest.raises(PermissionDenied, match="has no price"):
+        desk.admit(call(), new_key(store, budget_tokens=100))
+    ticket = desk.admit(call(), new_key(store))
+    asyncio.run(desk.complete(ticket))
+    assert usage_row(store, ticket).detail["priced"] is False
+
+
+def test_a_key_may_ask_only_its_models_whichever_name_it_uses(desk: Desk, store: Store) -> None:
+    key = new_key(store, models=("support",))
+    desk.admit(call(model="support@v2"), key)
+    with pytest.raises(PermissionDenied):
+        desk.admit(call(model="builtin:seedling"), key)
+
+
+def test_an_unknown_model_is_not_found(desk: Desk) -> None:
+    with pytest.raises(NotFound):
+        desk.admit(call(model="gpt-4o"), None)
+
+
+def test_a_key_s_own_rate_holds(desk: Desk, store: Store) -> None:
+    key = new_key(store, requests_per_minute=2)
+    desk.admit(call(), key)
+    desk.admit(call(), key)
+    with pytest.raises(RateLimited):
+        desk.admit(call(), key)
+
+
+def test_leaving_in_the_middle_is_charged_for_what_was_said_and_the_provider_stops(
+    desk: Desk, store: Store, provider: StrictProvider
+) -> None:
+    key = new_key(store, budget_tokens=100)
+    ticket = desk.admit(call(), key)
+
+    async def leave_after_two() -> None:
+        async with aclosing(stream(desk, ticket)) as deltas:
+            await anext(deltas)
+            await anext(deltas)
+
+    asyncio.run(leave_after_two())
+    row = usage_row(store, ticket)
+    assert provider.cancelled == {ticket.id}
+    assert (row.completion_tokens, row.detail["finish"]) == (2, "cancelled")
+    assert store.ledger.balance(key.account).spent_nusd == (PROMPT_TOKENS + 2) * TOKEN_NUSD
+    assert store.ledger.reservations() == []
+
+
+def test_a_cancelled_task_settles_too(desk: Desk, store: Store, provider: StrictProvider) -> None:
+    ticket = desk.admit(call(), new_key(store, budget_tokens=100))
+
+    async def cancel_in_the_middle() -> None:
+        provider.gate = asyncio.Event()
+        task = asyncio.create_task(desk.complete(ticket))
+        while not ticket.pieces:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel_in_the_middle())
+    assert usage_row(store, ticket).detail["finish"] == "cancelled"
+    assert store.ledger.reservations() == []
+
+
+@pytest.mark.parametrize(("words", "tokens"), [(0, 0), (2, PROMPT_TOKENS + 2)])
+def test_a_breakdown_costs_what_was_delivered_before_it(
+    words: int, tokens: int, desk: Desk, store: Store, provider: StrictProvider
+) -> None:
+    provider.fail_after = words
+    key = new_key(store, budget_tokens=100)
+    ticket = desk.admit(call(), key)
+    with pytest.raises(RuntimeError):
+        asyncio.run(desk.complete(ticket))
+    assert usage_row(store, ticket).detail["finish"] == "error"
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (tokens * TOKEN_NUSD, 0)
+
+
+def test_settling_twice_charges_once(desk: Desk, store: Store) -> None:
+    key = new_key(store, budget_tokens=100)
+    ticket = desk.admit(call(), key)
+
+    async def complete_and_close_again() -> None:
+        await desk.complete(ticket)
+        spent = store.ledger.balance(key.account).spent_nusd
+        ticket.settled = False
+        await desk.close(ticket)
+        assert store.ledger.balance(key.account).spent_nusd == spent
+
+    asyncio.run(complete_and_close_again())
+    usage_row(store, ticket)
+
+
+def test_a_hundred_at_once_never_overdraw_a_budget_and_all_of_it_can_be_used(
+    desk: Desk, store: Store, provider: StrictProvider
+) -> None:
+    worst, real = PROMPT_TOKENS + 10, PROMPT_TOKENS + ANSWER_TOKENS
+    key = new_key(store, budget_tokens=10 * worst)
+
+    async def ask(number: int) -> int:
+        try:
+            ticket = await desk.admit_soon(call(max_tokens=10), key)
+        except BudgetExceeded:
+            return 0
+        balance = await desk.off_loop(store.ledger.balance, key.account)
+        assert balance.spent_nusd + balance.reserved_nusd <= balance.limit_nusd
+        await desk.complete(ticket)
+        return 1
+
+    async def flood() -> list[int]:
+        return await asyncio.gather(*(ask(number) for number in range(100)))
+
+    admitted = sum(asyncio.run(flood()))
+    balance = store.ledger.balance(key.account)
+    assert balance.spent_nusd == admitted * real * TOKEN_NUSD
+    assert balance.reserved_nusd == 0
+    assert 10 <= admitted <= (10 * worst) // real
+    assert len(provider.finished) == admitted
+
+
+def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved(desk: Desk, store: Store) -> None:
+    key = new_key(store, budget_tokens=100)
+
+    async def cancel_at_once() -> None:
+        task = asyncio.create_task(desk.admit_soon(call(), key))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not any(entry.kind == "usage" for entry in store.ledger.list(key=key.id)):
+            await asyncio.sleep(0.005)
+
+    asyncio.run(cancel_at_once())
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
