@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import email
 import email.policy
+import errno
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import pypdfium2
 import pytest
 from lxml import etree, html
 
+from espalier.core.errors import StorageFull
 from espalier.data.synth.tickets import wording
 from espalier.data.synth.tickets.folder import TicketFolder, write_tickets
 from espalier.data.synth.tickets.people import iban_check, luhn_digit
@@ -200,6 +202,15 @@ def test_what_was_planted_can_be_read_in_the_file(folder: TicketFolder, texts: d
     }
     rows = [json.loads(line) for line in folder.plants_file.read_text().splitlines()]
     assert len(rows) == sum(map(len, folder.plants.values()))
+
+
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(StorageFull, match="no space left"):
+        write_tickets(tmp_path, seed=1, files=6)
 
 
 def test_the_list_of_plants_and_the_records_lie_outside_the_documents(folder: TicketFolder) -> None:

@@ -18,6 +18,7 @@ from espalier.data.synth.tickets.layouts import CSV_COLUMNS, Layout, Sheet
 from espalier.data.synth.tickets.people import Person, make_customers, make_staff
 from espalier.data.synth.tickets.spec import HOUSE_XSD
 from espalier.data.synth.tickets.story import Plant, Ticket, tell_ticket
+from espalier.store.disk import storage_errors
 
 # Parts of 300; CSV exports hold many tickets each, so ten of them are two thirds of all tickets.
 _SHARES = {"pdf": 65, "docx": 60, "html": 50, "eml": 60, "md": 55, "csv": 10}
@@ -50,8 +51,8 @@ class TicketFolder:
 def write_tickets(folder: Path, *, seed: int, files: int = 300) -> TicketFolder:
     """Write `files` documents (at least one of each kind) and the back office's export below `folder`.
 
-    The same seed gives the same bytes. Files already there are overwritten; nothing is deleted. Raises OSError when
-    `folder` cannot be written.
+    The same seed gives the same bytes. Files already there are overwritten; nothing is deleted. Raises StorageFull,
+    PermissionDenied.
     """
     draw = Draw(f"tickets {seed}")
     customers, staff = make_customers(draw, _CUSTOMERS), make_staff(draw, _STAFF)
@@ -149,5 +150,7 @@ def _lines(rows: list[dict[str, str]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    # Not fsynced one by one: what is lost in a power cut is made again from the seed.
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
