@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
+
+from espalier.core.errors import InvalidInput
+from espalier.core.types import Message, SamplingSpec
+from espalier.wire.openai.request import IGNORED, NEUTRAL, ChatCall, decode_chat, encode_chat
+
+HELLO = {"role": "user", "content": "hello"}
+
+
+def decode(**fields: Any) -> ChatCall:
+    return decode_chat(json.dumps({"model": "m", "messages": [HELLO], **fields}).encode())
+
+
+def refuse(**fields: Any) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refusal:
+        decode(**fields)
+    return refusal.value
+
+
+texts = st.text(min_size=1, max_size=40)
+calls = st.builds(
+    ChatCall,
+    model=texts,
+    messages=st.lists(
+        st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text(max_size=40)),
+        min_size=1,
+        max_size=4,
+    ).map(tuple),
+    max_tokens=st.none() | st.integers(1, 10**6),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1, exclude_min=True),
+    seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+    stop=st.lists(texts, max_size=4).map(tuple),
+    stream=st.just(True),
+    include_usage=st.booleans(),
+    metadata=st.dictionaries(texts, st.text(max_size=40), max_size=4),
+)
+
+
+@given(calls)
+def test_what_we_ask_others_is_what_we_would_have_understood(call: ChatCall) -> None:
+    assert decode_chat(json.dumps(encode_chat(call)).encode()) == call
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
+names = st.sampled_from(["model", "messages", "role", "content", "n"])
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner), max_leaves=12)
+
+
+@given(st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode()))
+def test_whatever_comes_is_understood_or_refused_in_our_words(body: bytes) -> None:
+    try:
+        decode_chat(body)
+    except InvalidInput as refusal:
+        assert refusal.message
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="the body is not"):
+        decode_chat(body)
+
+
+def test_parts_of_text_are_joined_by_lines_and_developer_is_system() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    call = decode(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}])
+    assert call.messages == (Message("system", "be brief"), Message("user", "one\ntwo"))
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_both_names_of_the_answer_s_bound_are_understood(name: str) -> None:
+    assert decode(**{name: 7}).max_tokens == 7
+
+
+def test_one_stop_string_is_a_list_of_one() -> None:
+    assert decode(stop="END").stop == ("END",)
+    assert decode(stop=["a", "b"]).stop == ("a", "b")
+
+
+def test_null_means_not_said_for_every_parameter() -> None:
+    everything = completion_create_params.CompletionCreateParamsBase.__annotations__
+    silent = {name: None for name in everything if name not in ("model", "messages")}
+    assert decode(**silent, stream=None) == decode()
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in NEUTRAL for value in NEUTRAL[name]])
+def test_a_parameter_that_asks_for_nothing_is_left(name: str, value: Any) -> None:
+    assert decode(**{name: value}) == decode()
+
+
+@pytest.mark.parametrize("name", sorted(IGNORED))
+def test_a_parameter_that_cannot_change_the_answer_is_left(name: str) -> None:
+    assert decode(**{name: "anything"}) == decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("logit_bias", {"50256": -100}),
+        ("frequency_penalty", 0.5),
+        ("presence_penalty", -1),
+        ("n", 2),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy", "format": "wav"}),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("reasoning_effort", "high"),
+        ("verbosity", "low"),
+        ("web_search_options", {}),
+    ],
+)
+def test_a_parameter_that_would_change_the_answer_is_refused_by_name(name: str, value: Any) -> None:
+    refusal = refuse(**{name: value})
+    assert refusal.where == name and "would change the answer" in refusal.message
+
+
+def test_the_client_s_every_parameter_is_honoured_ignored_or_refused_by_design() -> None:
+    """A new version of the client brings new parameters: each must be put in one of the three classes."""
+    known = set(get_type_hints(completion_create_params.CompletionCreateParamsBase)) | {"stream"}
+    honoured = {
+        "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream",
+        "stream_options", "metadata",
+    }  # fmt: skip
+    assert known - honoured - IGNORED - set(NEUTRAL) == set()
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
+    refusal = refuse(temprature=0.5)
+    assert (refusal.where, refusal.hint) == ("temprature", "did you mean `temperature`?")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"model": ""}, "model"),
+        ({"model": 3}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0]"),
+        ({"messages": [HELLO, {"role": "user", "content": None}]}, "messages[1].content"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"seed": 2**63}, "seed"),
+    ],
+)
+def test_a_wrong_value_is_refused_naming_its_place(fields: dict[str, Any], where: str) -> None:
+    assert refuse(**fields).where.startswith(where)
+
+
+def test_nan_and_infinity_are_no_temperatures() -> None:
+    for text in (b"NaN", b"Infinity"):
+        with pytest.raises(InvalidInput):
+            decode_chat(b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": ' + text + b"}")
+
+
+def test_an_image_is_refused_as_what_it_is() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
+    refusal = refuse(messages=[{"role": "user", "content": [image]}])
+    assert "only text" in refusal.message
+
+
+def test_sampling_takes_what_was_said_and_else_the_deployment_s() -> None:
+    defaults = SamplingSpec(max_tokens=9, temperature=0.3, stop=("END",))
+    assert decode().sampling(defaults) == defaults
+    said = decode(temperature=0, max_tokens=2, stop="X").sampling(defaults)
+    assert (said.temperature, said.max_tokens, said.stop) == (0, 2, ("X",))
+
+
+SHARED = Path(os.environ.get("ESPALIER_SHARED", Path(__file__).parents[3].parent / "shared"))
+SPECIFICATION = SHARED / "data/openai-openapi/openapi.yaml.gz"
+
+
+@pytest.mark.skipif(not SPECIFICATION.exists(), reason="OpenAI's document is not on this machine")
+def test_openai_s_own_examples_are_understood_or_refused_for_what_we_lack() -> None:
+    """Every JSON body of the document's curl examples for this endpoint."""
+    from ruamel.yaml import YAML
+
+    text = gzip.decompress(SPECIFICATION.read_bytes()).decode()
+    start = text.index("\n  /chat/completions:\n")
+    end = text.index("\n  /", start + 5)  # the next path: the whole document would take half a minute to parse
+    paths = YAML(typ="safe", pure=False).load(text[start:end])
+    examples = paths["/chat/completions"]["post"]["x-oaiMeta"]["examples"]
+    bodies = [body for example in examples if (body := _curl_body(example["request"]["curl"])) is not None]
+    assert len(bodies) >= 4
+    understood = 0
+    for body in bodies:
+        try:
+            decode_chat(body)
+            understood += 1
+        except InvalidInput as refusal:
+            assert refusal.where.split("[")[0] in {"messages", "tools", "logprobs", "top_logprobs", "reasoning_effort"}
+    assert understood >= 2
+
+
+def _curl_body(curl: str) -> bytes | None:
+    start, end = curl.find("{"), curl.rfind("}")
+    try:
+        return json.dumps(json.loads(curl[start : end + 1])).encode()
+    except ValueError:
+        return None
