@@ -101,16 +101,16 @@ def _demo() -> click.Command:
                 help="where the made-up company and its workspace go",
             ),
             click.Option(
-                ["--seed"], type=int, default=7, show_default=True, help="another seed, another company's year"
+                ["--seed"], type=int, default=7, show_default=True, help="another seed, another company"
             ),
             click.Option(["--files"], type=int, default=300, show_default=True, help="how many documents to make up"),
             *common_options(),
         ],
         help="""Walk one model through its whole life on made-up support tickets, in about three minutes.
 
-        Documents to dataset, prompt, scores before, fine-tuning, scores after, gate, approval by a second person, alias,
-        server, a question through the OpenAI client, and the trace from the answer back to the pages. The second run
-        takes seconds: every step is a cache hit and says why.
+        Documents to dataset, prompt, scores before, fine-tuning, scores after, gate, approval by a second person,
+        alias, server, a question through the OpenAI client, and the trace from the answer back to the pages. The
+        second run takes seconds: every step is a cache hit and says why.
 
         Example:
             espalier demo --folder /tmp/larkspur

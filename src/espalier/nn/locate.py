@@ -60,6 +60,16 @@ def list_weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def list_base_files(spec: str) -> list[Path]:
+    """Every file that decides what the base answers: weights, configuration, tokenizer, template.
+
+    Nothing is fetched. Raises what `locate_base` raises.
+    """
+    folder = locate_base(spec, fetch=False)
+    patterns = ("*.safetensors", "*.json", "*.jinja")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
 def count_parameters(folder: Path) -> int:
     """Parameters as stored (tied ones once), read from the safetensors headers alone."""
     total = 0
