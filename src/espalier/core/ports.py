@@ -107,7 +107,7 @@ class StepContext(Protocol):
         """An empty folder; what stands in it when the step returns becomes artifact `name`."""
         ...
 
-    def describe(self, name: str, **meta: str) -> None:
+    def describe(self, name: str, /, **meta: str) -> None:
         """Put metadata on output `name`'s manifest."""
         ...
 

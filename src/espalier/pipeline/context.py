@@ -61,7 +61,7 @@ class ChildContext:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def describe(self, name: str, **meta: str) -> None:
+    def describe(self, name: str, /, **meta: str) -> None:
         """Put metadata on output `name`'s manifest."""
         self._check_output(name)
         self._channel.send("describe", output=name, meta=meta)
