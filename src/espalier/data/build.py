@@ -61,13 +61,11 @@ def build_dataset(
 def read_documents(spec: DataSpec, root: Path, emit: Emit = ignore) -> Draft:
     """Find and read the sources; for an extraction also its labels, and the key of each document."""
     task = spec.task
-    own = [task.labels] if isinstance(task, ExtractionTask) else []
-    own += [step.names for step in spec.steps if step.step == "redact" and step.names]
     sources, skipped = find_sources(
         root,
         suffixes=known_suffixes(),
         include=spec.source.include,
-        exclude=(*spec.source.exclude, *own),
+        exclude=(*spec.source.exclude, *spec.named_files),
         max_file_bytes=spec.source.max_file_bytes,
     )
     if skipped and spec.source.on_error == "fail":

@@ -46,3 +46,9 @@ class DataSpec(Spec):
     steps: tuple[StepSpec, ...] = Field(DEFAULT_STEPS, description="cleaning steps, in order")
     task: TaskSpec = Field(description="what an example is: extraction, chat, completion or text")
     split: SplitSpec = SplitSpec()
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """Files the recipe names besides its sources (labels, names), relative to the source folder."""
+        labels = [self.task.labels] if isinstance(self.task, ExtractionTask) else []
+        return (*labels, *(step.names for step in self.steps if step.step == "redact" and step.names))

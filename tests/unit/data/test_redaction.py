@@ -114,6 +114,13 @@ def test_a_common_word_that_is_part_of_a_name_is_left_in_lower_case() -> None:
     assert redactor.redact("You may wait long. Ask May Long.") == "You may wait long. Ask [NAME]."
 
 
+@pytest.mark.parametrize("style", ["mask", "number"])
+def test_a_name_that_is_called_like_a_kind_does_not_redact_the_redaction(style: str) -> None:
+    redactor = Redactor(RedactSpec.model_validate({"style": style}), Names(["Email Phone", "Name"]))
+    once = redactor.redact("Ask Email Phone or Name at a@b.example")
+    assert once.count("[") == 3 and redactor.redact(once) == once
+
+
 def test_parts_stay_when_only_full_names_are_wanted() -> None:
     redactor = Redactor(RedactSpec(), Names(["May Long"], parts=False))
     assert redactor.redact("May came with May Long") == "May came with [NAME]"

@@ -22,7 +22,7 @@ class UnwrapSpec(Spec):
     min_width_chars: int = Field(40, ge=1, description="a document whose longest line is shorter is not wrapped")
 
 
-_NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[\w#][\w/-]*( [\w/-]+){0,2}: ")
+_NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[A-ZÄÖÜ#][\w/-]*( [\w/-]+){0,2}: ")
 _SENTENCE_ENDS = (".", "!", "?", ":", '"', ")")
 _SOFT_HYPHEN = "\u00ad"
 

@@ -5,6 +5,7 @@ Redacting twice changes nothing more. The originals are kept nowhere; only count
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from espalier.data.pii.names import Names, read_names
 from espalier.data.pii.rules import Finding, find_patterns
 
 Kind = Literal["SECRET", "EMAIL", "IBAN", "CARD", "SSN", "IP", "PHONE"]
+_REPLACEMENT = re.compile(r"\[[A-Z]+(_\d+)?\]")
 # Tags that our readers write about the file itself.
 _OWN_TAGS = frozenset({"format", "line", "pdf.pages", "mail.date", "mail.attachments"})
 
@@ -95,10 +97,10 @@ def redact_document(document: Document, redactor: Redactor) -> Document:
 def find_personal(text: str, kinds: Sequence[str], names: Names | None) -> Iterator[Finding]:
     """Findings of patterns and names together, in order; where two overlap the pattern's is kept."""
     patterns = list(find_patterns(text, tuple(kinds))) if kinds else []
-    found = patterns + [
-        name
-        for name in (names.find(text) if names else ())
-        if not any(name.start < other.end and other.start < name.end for other in patterns)
-        and text[name.start - 1 : name.end + 1] != f"[{text[name.start : name.end]}]"
-    ]
-    yield from sorted(found, key=lambda finding: finding.start)
+    if names is None:
+        yield from patterns
+        return
+    taken = [(finding.start, finding.end) for finding in patterns]
+    taken += [match.span() for match in _REPLACEMENT.finditer(text)]  # somebody may be called Email
+    free = [name for name in names.find(text) if not any(name.start < end and start < name.end for start, end in taken)]
+    yield from sorted(patterns + free, key=lambda finding: finding.start)

@@ -91,6 +91,13 @@ def find_sources(
     return found, skipped
 
 
+def list_files(root: Path, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> list[Path]:
+    """Every regular file that the patterns choose, readable or not: what a build's outcome depends on."""
+    base, wanted, unwanted = (root if root.is_dir() else root.parent), tuple(include), tuple(exclude)
+    uris = ((path, path.relative_to(base).as_posix()) for path in _walk(root) if path.is_file())
+    return [path for path, uri in uris if _matches(uri, wanted) and not _matches(uri, unwanted)]
+
+
 def hash_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes, read in pieces."""
     with path.open("rb") as stream:

@@ -11,22 +11,14 @@ from espalier.data.spec import DataSpec
 
 
 def _source_files(spec: DataSpec) -> Iterable[Path]:
-    from espalier.data.readers.reading import known_suffixes
-    from espalier.data.readers.source import find_sources
+    from espalier.data.readers.source import list_files
 
     root = Path(spec.source.path)
-    sources, _ = find_sources(
-        root,
-        suffixes=known_suffixes(),
-        include=spec.source.include,
-        exclude=spec.source.exclude,
-        max_file_bytes=spec.source.max_file_bytes,
-    )
     folder = root if root.is_dir() else root.parent
-    named = [getattr(spec.task, "labels", ""), *(getattr(each, "names", "") for each in spec.steps)]
+    named = (folder / name for name in spec.named_files)
     return {
-        *(source.path for source in sources),
-        *(folder / name for name in named if name and (folder / name).is_file()),
+        *list_files(root, spec.source.include, spec.source.exclude),
+        *(path for path in named if path.is_file()),
     }
 
 
