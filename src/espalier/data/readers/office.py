@@ -16,13 +16,16 @@ from espalier.data.readers.tabletext import write_rows
 
 MAX_UNPACKED_BYTES = 1 << 26
 _BODY = "word/document.xml"
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": "\t", f"{_W}noBreakHyphen": "-"}
+# Elements go by their local names: the strict and the transitional dialect differ in namespaces only.
+_BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-"}
+_WRAPPERS = {"sdt", "sdtContent", "ins", "smartTag", "customXml", "moveTo"}
+# `Fallback` repeats what `Choice` holds, for older readers.
+_SKIPPED = {"del", "moveFrom", "Fallback", "pPr", "rPr", "tblPr"}
 
 
 def read_docx(source: SourceFile) -> Iterator[Document]:
     """One document: a line a paragraph; of a table, `name: value` for two columns and `a | b | c` for more."""
-    body = _parse(_read_body(source)).find(f"{_W}body")
+    body = next((element for element in _parse(_read_body(source)) if _name(element) == "body"), None)
     lines = list(_blocks(body)) if body is not None else []
     text = "\n".join(lines)
     if text.strip():
@@ -52,20 +55,37 @@ def _parse(data: bytes) -> Any:
 
 def _blocks(parent: Any) -> Iterator[str]:
     for element in parent:
-        if element.tag == f"{_W}p":
-            yield _paragraph(element)
-        elif element.tag == f"{_W}tbl":
-            rows = ([" ".join(_blocks(cell)) for cell in row.iter(f"{_W}tc")] for row in element.iter(f"{_W}tr"))
+        name = _name(element)
+        if name == "p":
+            yield "".join(_inline(element))
+        elif name == "tbl":
+            rows = ([" ".join(_blocks(cell)) for cell in _find(row, "tc")] for row in _find(element, "tr"))
             yield from write_rows(rows)
-        elif element.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}ins", f"{_W}smartTag"):
+        elif name in _WRAPPERS:
             yield from _blocks(element)
 
 
-def _paragraph(paragraph: Any) -> str:
-    parts = []
-    for element in paragraph.iter():
-        if element.tag == f"{_W}t":
-            parts.append(element.text or "")
-        else:
-            parts.append(_BREAKS.get(element.tag, ""))
-    return "".join(parts)
+def _find(parent: Any, name: str) -> Iterator[Any]:
+    for element in parent:
+        if _name(element) == name:
+            yield element
+        elif _name(element) in _WRAPPERS:
+            yield from _find(element, name)
+
+
+def _inline(parent: Any) -> Iterator[str]:
+    for element in parent:
+        name = _name(element)
+        if name == "t":
+            yield element.text or ""
+        elif name in _BREAKS:
+            yield _BREAKS[name]
+        elif name == "txbxContent":
+            yield "\n" + "\n".join(_blocks(element)) + "\n"
+        elif name not in _SKIPPED:
+            yield from _inline(element)
+
+
+def _name(element: Any) -> str:
+    tag = element.tag
+    return tag.rsplit("}", 1)[-1] if isinstance(tag, str) else ""

@@ -1,5 +1,5 @@
-"""HTML -> the text a person would read: the page's own `main` element where it has one, else what trafilatura takes for
-the main content, else all visible text.
+"""HTML -> the text a person would read: the page's own `main` element where it has one, else of a long page what
+trafilatura takes for the main content, else all visible text.
 
 Nothing is fetched: links, images and scripts are not followed.
 """
@@ -15,7 +15,9 @@ from espalier.data.readers.plain import decode
 from espalier.data.readers.source import SourceFile
 from espalier.data.readers.tabletext import write_rows
 
-# Less than this share of the visible text and the extractor has most likely thrown content away with the navigation.
+# On short pages telling content from navigation is a guess that costs headings; and where little of the visible text is
+# left, the extractor has most likely thrown content away.
+SHORT_CHARS = 2_000
 MIN_SHARE = 0.5
 _SILENT = ("script", "style", "noscript", "template", "head", "nav", "footer", "aside", "svg", "form")
 _BLOCKS = {
@@ -24,19 +26,34 @@ _BLOCKS = {
         "article",
         "blockquote",
         "br",
+        "caption",
         "dd",
+        "details",
         "div",
         "dl",
         "dt",
         "figcaption",
         "h1",
         "h2",
+    ),
+    *(
         "h3",
         "h4",
         "h5",
         "h6",
+        "header",
+        "hr",
+        "li",
+        "main",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "summary",
+        "table",
+        "tr",
+        "ul",
     ),
-    *("header", "hr", "li", "main", "ol", "p", "pre", "section", "table", "tr", "ul"),
 }
 
 
@@ -68,6 +85,8 @@ def extract_main(tree: Any) -> str:
     if len(marked) == 1:
         return visible_text(marked[0])
     visible = visible_text(tree)
+    if len(visible) < SHORT_CHARS:
+        return visible
     import trafilatura
 
     main: str | None = trafilatura.extract(tree, fast=True, favor_recall=True, include_comments=False)
@@ -102,7 +121,7 @@ def _open_block(element: Any, tag: str, lines: list[str]) -> list[str]:
         return (element.text or "").split("\n")
     if tag in _BLOCKS:
         return [_flat(element.text)]
-    _append(lines, _flat(element.text))
+    _append(lines, (" " if tag in ("td", "th") else "") + _flat(element.text))
     return []
 
 
