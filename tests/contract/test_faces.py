@@ -49,9 +49,7 @@ def count(context: Context, request: CountTo) -> Counted:
     """Count."""
     if request.to == request.fail_at:
         raise GateFailed("that far is too far", hint="count less")
-    return Counted(
-        total=sum(range(request.to + 1)), names=tuple(request.names), tags=request.tags, actor=context.actor
-    )
+    return Counted(total=sum(range(request.to + 1)), names=tuple(request.names), tags=request.tags, actor=context.actor)
 
 
 def recite(context: Context, request: CountTo) -> Iterator[Delta]:

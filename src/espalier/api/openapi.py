@@ -87,9 +87,8 @@ def _parameters(
 def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.shape == "stream":
         (item,) = get_args(operation.response)
-        text = (
-            f"Server-sent events, each a {item.__name__} as JSON; `event: end` closes, `event: error` carries an error."
-        )
+        names = " or ".join(kind.__name__ for kind in get_args(item) or (item,))
+        text = f"Server-sent events, each a {names} as JSON; `event: end` closes, `event: error` carries an error."
         return {"200": {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
     response = Run if operation.shape == "job" else operation.response
     schema = TypeAdapter(response).json_schema(ref_template=_REF, mode="serialization")

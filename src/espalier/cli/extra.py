@@ -100,9 +100,7 @@ def _demo() -> click.Command:
                 show_default=True,
                 help="where the made-up company and its workspace go",
             ),
-            click.Option(
-                ["--seed"], type=int, default=7, show_default=True, help="another seed, another company"
-            ),
+            click.Option(["--seed"], type=int, default=7, show_default=True, help="another seed, another company"),
             click.Option(["--files"], type=int, default=300, show_default=True, help="how many documents to make up"),
             *common_options(),
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def watch_run(options: Options) -> Iterator[Callable[[Event], None]]:
     if options.quiet or options.as_json:
         yield _show_nothing
         return
-    screen = _Screen(terminal=click.get_text_stream("stderr").isatty())
+    screen = _Screen(terminal=sys.stderr.isatty())
     try:
         yield screen.take
     finally:
@@ -44,7 +45,11 @@ def show_stream(items: Iterator[Any], options: Options) -> None:
         wrote_text = False
         for item in items:
             if isinstance(item, Event):
-                screen.take(item)
+                if wrote_text:
+                    click.echo()
+                    wrote_text = False
+                if not options.quiet:
+                    screen.take(item)
             else:
                 click.echo(item.text, nl=False)
                 wrote_text = True

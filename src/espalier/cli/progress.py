@@ -35,6 +35,9 @@ class Progress:
             "train.done": self._train_done,
             "eval.progress": self._eval_progress,
             "eval.finished": self._eval_finished,
+            "step.skipped": self._step_skipped,
+            "step.retry": self._step_skipped,
+            "ask.finished": self._ask_finished,
         }
 
     def take(self, event: Event) -> list[str]:
@@ -58,6 +61,14 @@ class Progress:
         return [
             "  ".join(part for part in (f"{mark} {_name(data):<20} {said:<9}", f"{took:>7}", reason) if part).rstrip()
         ]
+
+    def _step_skipped(self, data: dict[str, Any]) -> list[str]:
+        self.status = ""
+        return [f"- {_name(data):<20} {data.get('reason', '')}".rstrip()]
+
+    def _ask_finished(self, data: dict[str, Any]) -> list[str]:
+        tokens = f", {data['completion_tokens']} tokens" if data.get("completion_tokens") else ""
+        return [f"{data.get('request', '')}{tokens}: `espalier trace {data.get('request', '')}` follows it back"]
 
     def _data_read(self, data: dict[str, Any]) -> list[str]:
         self._show("read", data.get("files", 0), data.get("of_files", 0), f"{data.get('documents', 0)} documents")

@@ -60,34 +60,18 @@ class _Process:
 
     def build(self) -> Gateway:
         from espalier.api.app import build_api
-        from espalier.gateway.app import Gateway
-        from espalier.gateway.budget import Budgets
-        from espalier.gateway.desk import Desk
-        from espalier.gateway.holder import Holder
-        from espalier.gateway.limits import RateLimiter
-        from espalier.gateway.price import PriceList
+        from espalier.gateway.assembly import open_gateway
         from espalier.services.deployments import RegistryResolver
 
         api = build_api(lambda: self._context, self.authenticate)
         self._mount_pages(api)
-        gateway_config = self._config.gateway
-        desk = Desk(
-            self._pool,
-            RegistryResolver(self._context.store, self._config.serve),
-            Budgets(
-                self._context.store.ledger,
-                Holder(self._context.workspace.folder / "gateway"),
-                longest_request_ms=round(gateway_config.request_timeout_s * 1000),
-            ),
-            PriceList(gateway_config.prices),
-            RateLimiter(gateway_config.requests_per_minute),
-        )
         if self._config.serve.worker:
             from espalier.services.worker import Worker
 
             self._worker = Worker(self._context)
             self._worker.start()
-        return Gateway(desk, self._keys, gateway_config, fallback=api)
+        resolver = RegistryResolver(self._context.store, self._config.serve)
+        return open_gateway(self._context.store, self._pool, resolver, self._config.gateway, fallback=api)
 
     def authenticate(self, secret: str | None) -> Principal:
         """The identity of an API key. Raises Unauthenticated."""

@@ -98,9 +98,20 @@ def _error_of(response: http.client.HTTPResponse) -> EspalierError:
         return EspalierError(f"HTTP {response.status}: {text[:200].decode(errors='replace')}")
 
 
-def _read_stream(response: http.client.HTTPResponse, kind: type[Any]) -> Iterator[Any]:
-    """The items of a server-sent event stream; raises the error an `error` event carries. Closing it hangs up."""
+def _decoder(kind: Any) -> Callable[[str], Any]:
+    """How a stream's items are read: an Event's data lie flat beside its kind, anything else is its type's JSON."""
+    kinds = get_args(kind) or (kind,)
     adapter = TypeAdapter(kind)
+    if Event not in kinds:
+        return adapter.validate_json
+    if len(kinds) == 1:
+        return Event.from_json
+    return lambda text: Event.from_json(text) if "at_ms" in json.loads(text) else adapter.validate_json(text)
+
+
+def _read_stream(response: http.client.HTTPResponse, kind: Any) -> Iterator[Any]:
+    """The items of a server-sent event stream; raises the error an `error` event carries. Closing it hangs up."""
+    decode = _decoder(kind)
     with response:
         name = "message"
         for raw in response:
@@ -113,7 +124,7 @@ def _read_stream(response: http.client.HTTPResponse, kind: type[Any]) -> Iterato
                     raise from_json(json.loads(text))
                 if name == "end":
                     return
-                yield Event.from_json(text) if kind is Event else adapter.validate_json(text)
+                yield decode(text)
             elif not line:
                 name = "message"
         raise EspalierError("the stream broke off before its end", hint="ask again; a run can be followed again")

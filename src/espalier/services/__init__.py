@@ -1,1 +1,1 @@
-"""The use cases: one typed function per operation, `(Context, Request) -> Response`; stages are imported inside functions."""
+"""The use cases: one typed function per operation, `(Context, Request) -> Response`; stages load inside functions."""

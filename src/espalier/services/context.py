@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from espalier.store.store import Store
 
 
+def _never() -> bool:
+    return False
+
+
 class _Opened:
     """What contexts of one workspace share: the store, opened once whichever thread asks first."""
 
@@ -34,13 +38,14 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Immutable; `acting_as` and `watched_by` give copies that share the opened store."""
+    """Immutable; `acting_as` and `working_on` give copies that share the opened store."""
 
     found: Workspace | NotFound  # the workspace, or why there is none
     config: LoadedConfig
     principal: Principal  # whoever can open the files may do everything; the HTTP face lowers it to the key's role
     emit: Emit = ignore
     run_id: str = ""  # inside a job: the run that stands for it
+    stopped: Callable[[], bool] = _never  # inside a job: whether its work is no longer wanted
     start: Path = field(default_factory=Path.cwd)  # where the search for a workspace began
     _opened: _Opened = field(default_factory=_Opened, repr=False)
 
@@ -78,9 +83,9 @@ class Context:
         """The same workspace for another identity."""
         return replace(self, principal=principal)
 
-    def watched_by(self, emit: Emit, *, run_id: str = "") -> Context:
-        """The same context reporting its progress to `emit`; `run_id` when it now works on a job."""
-        return replace(self, emit=emit, run_id=run_id or self.run_id)
+    def working_on(self, run_id: str, emit: Emit, stopped: Callable[[], bool]) -> Context:
+        """The same context inside a job: it reports to `emit`, and is to end soon once `stopped()` is true."""
+        return replace(self, run_id=run_id, emit=emit, stopped=stopped)
 
     def close(self) -> None:
         """Close the store if it was opened; a later use opens it again."""

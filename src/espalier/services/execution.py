@@ -37,6 +37,7 @@ def execute_graph(context: Context, graph: Graph, parameters: Mapping[str, Any] 
         parameters=parameters,
         resolve=lambda text: resolve_artifact(context, text),
         within=context.run_id,
+        stop=context.stopped,
     )
     outputs = {f"{name}.{port}": digest for name, node in result.nodes.items() for port, digest in node.outputs.items()}
     cpu_s = sum(node.cpu_s for node in result.nodes.values())

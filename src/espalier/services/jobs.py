@@ -120,7 +120,7 @@ def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run
 def work_on(context: Context, run: str, watch: Callable[[Event], None]) -> Run | None:
     """Do the queued job of `run` in this process, its events going to `watch` too; None when another worker has it.
 
-    A failure is on the returned run. Ctrl-C ends the run as cancelled and raises Interrupted, whose hint says how to go on.
+    A failure is on the returned run. Ctrl-C ends the run as cancelled and raises Interrupted, which says how to go on.
     """
     from espalier.services.worker import Worker
 

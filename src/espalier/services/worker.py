@@ -87,7 +87,7 @@ class Worker:
                 pulse.check()
 
             try:
-                self._perform(lease, emit)
+                self._perform(lease, emit, pulse.is_unwanted)
                 return _end(store, lease, run, "succeeded", log, watch)
             except KeyboardInterrupt:
                 _end(store, lease, run, "cancelled", log, watch)
@@ -113,14 +113,14 @@ class Worker:
                 )
                 return _end(store, lease, run, "failed", log, watch, wrapped)
 
-    def _perform(self, lease: Lease, emit: Emit) -> None:
+    def _perform(self, lease: Lease, emit: Emit, stopped: Callable[[], bool]) -> None:
         store, job = self._context.store, lease.job
         run: str = job.payload["run"]
         store.runs.update(run, status="running", started_ms=store.runs.get(run).started_ms or now_ms())
         emit(Event("run.started", {"run": run, "operation": job.operation, "attempt": job.attempts}))
         declared = find_operation(job.operation)
         principal = Principal(actor=job.actor, role=job.payload["role"])
-        context = self._context.acting_as(principal).watched_by(emit, run_id=run)
+        context = self._context.acting_as(principal).working_on(run, emit, stopped)
         declared.call(context, parse_request(declared, job.payload["request"]))
 
 
@@ -143,6 +143,10 @@ class _Pulse:
     ) -> None:
         self._over.set()
         self._thread.join()
+
+    def is_unwanted(self) -> bool:
+        """Whether the work is no longer wanted here."""
+        return self.cancelled or self._lost is not None or self._stopping.is_set()
 
     def check(self) -> None:
         """Raises LeaseLost or Interrupted when the work is no longer wanted here."""
