@@ -75,11 +75,16 @@ def to_plain(value: Any) -> Any:
 
 
 def position_of(data: Any, location: Location) -> tuple[int, int]:
-    """1-based (line, column) of the deepest part of `location` that the file holds."""
+    """1-based (line, column) of the deepest part of `location` that the file holds.
+
+    pydantic puts the kind of a tagged mapping (`step: redact`) into the location; the file has no such level.
+    """
     line, column = 0, 0
     node = data
     for part in location:
         marks = getattr(node, "lc", None)
+        if isinstance(node, dict) and part not in node and part in node.values():
+            continue
         try:
             if isinstance(node, dict):
                 line, column = marks.key(part) if marks else (line, column)
@@ -96,6 +101,12 @@ def position_of(data: Any, location: Location) -> tuple[int, int]:
 def describe(problem: ErrorDetails) -> str:
     """One sentence for one pydantic error."""
     field = ".".join(map(str, problem["loc"])) or "the file"
+    context = problem.get("ctx", {})
+    chooser = str(context.get("discriminator", "")).strip("'")
+    if problem["type"] == "union_tag_invalid":
+        return f"{field}: there is no {chooser} {context['tag']!r}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{field}.{chooser}: missing"
     if problem["type"] == "extra_forbidden":
         return f"{field}: unknown key"
     if problem["type"] == "missing":
@@ -104,7 +115,10 @@ def describe(problem: ErrorDetails) -> str:
 
 
 def hint_for(kind: type[BaseModel], problem: ErrorDetails) -> str:
-    """What to do about an unknown key: its nearest known one, looked up in the model it stands in."""
+    """What to do about an unknown key or kind: the nearest known one, looked up in the model it stands in."""
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        return did_you_mean(str(context["tag"]), str(context["expected_tags"]).replace("'", "").split(", "))
     if problem["type"] != "extra_forbidden":
         return ""
     for model in _models_at(kind, problem["loc"][:-1]):
@@ -124,8 +138,18 @@ def _models_at(kind: Any, location: Location) -> list[type[BaseModel]]:
         return [kind]
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType, typing.Annotated):
+        tagged = [arg for arg in args if location and _is_tagged(arg, location[0])]
+        if tagged:
+            return _models_at(tagged[0], location[1:])
         return [model for arg in args for model in _models_at(arg, location)]
     if origin is not None and args and location:  # dict[str, X], list[X], tuple[X, ...]
         inner = args[1] if issubclass(origin, dict) else args[0]
         return _models_at(inner, location[1:])
     return []
+
+
+def _is_tagged(kind: Any, tag: int | str) -> bool:
+    """True when one of the model's fields can be nothing but `tag`: it is chosen by that word."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return False
+    return any(typing.get_args(field.annotation) == (tag,) for field in kind.model_fields.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -21,9 +22,20 @@ class Step(Spec):
     names: tuple[str, ...] = ()
 
 
+class Clean(Spec):
+    kind: Literal["clean"] = "clean"
+    form: str = ""
+
+
+class Split(Spec):
+    kind: Literal["split"] = "split"
+    test: float = Field(0.1, lt=1)
+
+
 class Recipe(Spec):
     steps: dict[str, Step]
     extra: list[Lora] = []
+    chain: tuple[Annotated[Clean | Split, Field(discriminator="kind")], ...] = ()
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -45,6 +57,10 @@ def test_a_good_file_is_read_into_plain_values(tmp_path: Path) -> None:
         ("steps:\n  a: {lora: {rank: 0}}\n", "2:14", "greater than or equal to 1 (got 0)", ""),
         ("extra:\n  - rank: 1\n  - rank: x\n", "1:1", "steps: missing", ""),
         ("steps: {}\nextra:\n  - rank: 1\n  - alpha: x\n", "4:5", "extra.1.alpha: unknown key", "allowed: rank"),
+        ("steps: {}\nchain:\n- {kind: split,\n   tset: 1}\n", "4:4", "split.tset: unknown key", "did you mean `test`?"),
+        ("steps: {}\nchain:\n- {kind: split, test: 2}\n", "3:17", "less than 1 (got 2)", ""),
+        ("steps: {}\nchain:\n- {kind: splt}\n", "3:3", "there is no kind 'splt'", "did you mean `split`?"),
+        ("steps: {}\nchain:\n- {test: 0}\n", "3:3", "chain.0.kind: missing", ""),
     ],
 )
 def test_an_error_names_line_column_field_and_next_step(
