@@ -1,4 +1,4 @@
-"""A gateway put together from a store, a provider and a resolver: what `espalier serve`, `ask` and the tests all use."""
+"""A gateway put together from a store, a provider and a resolver: what `espalier serve` and the tests both use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espalier.store.store import Store
 
 
 def open_desk(store: Store, provider: ChatProvider, resolver: Resolver, config: GatewayConfig) -> Desk:
-    """The desk of one process; `await desk.start()` before use, `desk.stop()` after. Raises InvalidInput for a price."""
+    """The desk of one process; `await desk.start()` before use, `desk.stop()` after. Raises InvalidInput (prices)."""
     holder = Holder(store.workspace.folder / "gateway")
     budgets = Budgets(store.ledger, holder, longest_request_ms=round(config.request_timeout_s * 1000))
     limiter = RateLimiter(config.requests_per_minute)

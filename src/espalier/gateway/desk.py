@@ -32,7 +32,9 @@ from espalier.wire.openai.request import ChatCall
 
 Result = TypeVar("Result")
 
-_THREADS = 4  # for store and tokenizer; SQLite has one writer anyway
+# Admission may wait long (a base is loaded when it is first asked for); authentication and settlement must not wait.
+_ADMITTING_THREADS = 4
+_BOOKING_THREADS = 2
 _log = logging.getLogger("espalier.gateway")
 
 
@@ -99,7 +101,8 @@ class Desk:
         self._budgets = budgets
         self._prices = prices
         self._limiter = limiter
-        self._threads = ThreadPoolExecutor(_THREADS, "gateway")
+        self._admitting = ThreadPoolExecutor(_ADMITTING_THREADS, "admit")
+        self._booking = ThreadPoolExecutor(_BOOKING_THREADS, "book")
         self.resolver = resolver
         self.on_settled = on_settled
 
@@ -111,7 +114,7 @@ class Desk:
         """
         started_s, started_ms = time.monotonic(), now_ms()
         if key is not None:
-            self._limiter.take(key.id, key.requests_per_minute)
+            self._limiter.take(key.payer, key.requests_per_minute)
         target = resolve(self._resolver, call.model)
         names = (target.model, target.name, target.base)
         if key is not None and not key.allows((call.model, *names)):
@@ -140,7 +143,8 @@ class Desk:
 
     async def admit_soon(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
         """`admit` off the event loop. A caller who is cancelled meanwhile leaves no reservation behind."""
-        admitting = asyncio.ensure_future(self.off_loop(self.admit, call, key, request_id))
+        loop = asyncio.get_running_loop()
+        admitting = loop.run_in_executor(self._admitting, self.admit, call, key, request_id)
         try:
             return await asyncio.shield(admitting)
         except asyncio.CancelledError:
@@ -155,7 +159,7 @@ class Desk:
                 async for delta in stream:
                     ticket.note(delta)
                     yield delta
-            if ticket.finish_reason is None:
+            if ticket.finish_reason not in ("stop", "length"):  # an engine that stops, cancels what it has not finished
                 raise Unavailable("the engine stopped in the middle of the answer", hint="try again")
         except (asyncio.CancelledError, GeneratorExit):
             raise
@@ -197,8 +201,8 @@ class Desk:
         self.on_settled(ticket)
 
     async def off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
-        """Run a blocking call in the desk's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        """Run a short blocking call, such as one transaction, in the desk's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._booking, call, *arguments)
 
     async def start(self) -> None:
         """Settle what a process that died left reserved."""
@@ -208,14 +212,15 @@ class Desk:
 
     def stop(self) -> None:
         """Wait for running settlements; nothing is admitted afterwards."""
-        self._threads.shutdown(wait=True)
+        self._admitting.shutdown(wait=True)
+        self._booking.shutdown(wait=True)
         self._budgets.close()
 
     def _abandon(self, admitting: asyncio.Future[Ticket]) -> None:
         if not admitting.cancelled() and admitting.exception() is None:
             ticket = admitting.result()
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
-            self._threads.submit(self._budgets.settle, _account(ticket))
+            self._booking.submit(self._budgets.settle, _account(ticket))
 
 
 def _account(ticket: Ticket) -> LedgerEntry:
@@ -241,7 +246,7 @@ def _account(ticket: Ticket) -> LedgerEntry:
         id=make_id("entry"),
         request=ticket.id,
         kind="usage",
-        key=ticket.key.id if ticket.key else "",
+        key=ticket.key.payer if ticket.key else "",
         model=ticket.target.model,
         adapter=ticket.target.adapter,
         prompt_tokens=used.prompt_tokens,

@@ -29,7 +29,8 @@ _ALPHABET = string.digits + string.ascii_letters
 _CHARS = 43  # 62 ** 43 > 2 ** 256
 _ID_CHARS = 12
 _SECRET = re.compile(rf"esp_[0-9A-Za-z]{{{_CHARS}}}")
-_KIND = "key"
+_KIND, _LOAN = "key", "key-loan"
+_OWNER = "owner"  # who pays for a loan to the workspace's owner
 _ACTIVE, _REVOKED = "active", "revoked"
 
 
@@ -46,15 +47,21 @@ class ApiKey(Spec):
     created_ms: int
     created_by: str
     expires_ms: int = 0  # 0 = never
+    lent_by: str = ""  # of a loan: the key it draws on, or `owner`
 
     @property
     def principal(self) -> Principal:
         return Principal(actor=self.actor, role=self.role, key=self.id)
 
     @property
+    def payer(self) -> str:
+        """Whose limits and budget its requests count against, and whom usage rows name."""
+        return self.lent_by or self.id
+
+    @property
     def account(self) -> str:
         """The budget it draws on."""
-        return f"key:{self.id}"
+        return f"key:{self.payer}"
 
     def allows(self, names: Iterable[str]) -> bool:
         """Whether a model known by any of `names` may be asked."""
@@ -105,7 +112,7 @@ class KeyRing:
         """A new key speaking for `actor` (empty: `name`), its budget opened. Raises InvalidInput."""
         if not name.strip() or len(name) > 64:
             raise InvalidInput(f"{name!r:.80} is not a name for a key", hint="use 1 to 64 characters")
-        secret = "esp_" + "".join(secrets.choice(_ALPHABET) for _ in range(_CHARS))
+        secret = _draw_secret()
         now = self._clock_ms()
         key = ApiKey(
             id=secret[:_ID_CHARS],
@@ -120,13 +127,26 @@ class KeyRing:
             expires_ms=now + lifetime_ms if lifetime_ms else 0,
         )
         with self._store.transaction():
-            self._store.records.put(_KIND, key.id, _Stored(key=key, sha256=_hash(secret)))
-            self._store.records.set_pointer(key.account, _ACTIVE, expect=None, actor=created_by)
+            self._keep(_KIND, key, secret)
             if budget_nusd is not None:
                 self._store.ledger.set_limit(key.account, budget_nusd)
             self._store.audit.append(
                 created_by, "keys.create", key.id, {"name": name, "role": role, "actor": key.actor}
             )
+        return NewKey(key, secret)
+
+    def lend(self, actor: str, lifetime_ms: int, *, lender: str = "") -> NewKey:
+        """A short-lived key that gives its bearer nothing new: it may ask what key `lender` may, on that key's account.
+
+        Without a lender it is the owner's own: no budget, every model. Lists do not show it. Raises NotFound.
+        """
+        now, secret = self._clock_ms(), _draw_secret()
+        like = self._find(lender) if lender else ApiKey(id="", name="", actor=actor, created_ms=now, created_by=actor)
+        changes = {"id": secret[:_ID_CHARS], "name": "loan", "role": "user", "lent_by": like.payer or _OWNER}
+        times = {"created_ms": now, "expires_ms": now + lifetime_ms}
+        key = like.model_copy(update={**changes, **times})
+        with self._store.transaction():
+            self._keep(_LOAN, key, secret)
         return NewKey(key, secret)
 
     def authenticate(self, secret: str) -> ApiKey:
@@ -138,7 +158,7 @@ class KeyRing:
         matches = hmac.compare_digest(_hash(secret), stored.sha256 if stored else _hash(""))
         if stored is None or not matches:
             raise Unauthenticated("no valid API key", hint="make one with `espalier keys create NAME`")
-        if self._is_revoked(stored.key):
+        if self._is_revoked(stored.key.id) or self._is_revoked(stored.key.payer):
             raise Unauthenticated(f"key {stored.key.id} was revoked", hint="ask for a new one")
         if stored.key.expires_ms and stored.key.expires_ms <= self._clock_ms():
             raise Unauthenticated(f"key {stored.key.id} has expired", hint="ask for a new one")
@@ -148,8 +168,10 @@ class KeyRing:
         """End a key's life, by its id or by a name that only one live key has. Raises NotFound, InvalidInput."""
         key = self._find(id)
         with self._store.transaction():
-            if not self._is_revoked(key):
-                self._store.records.set_pointer(key.account, _REVOKED, expect=_ACTIVE, actor=actor)
+            if self._is_revoked(key.id):
+                return key
+            self._store.records.set_pointer(_pointer(key.id), _REVOKED, expect=_ACTIVE, actor=actor)
+            if not key.lent_by:
                 self._store.audit.append(actor, "keys.revoke", key.id, {"name": key.name})
         return key
 
@@ -159,10 +181,10 @@ class KeyRing:
 
     def _describe(self, key: ApiKey) -> KeyState:
         if key.budget_nusd is None:
-            return KeyState(key=key, revoked=self._is_revoked(key))
+            return KeyState(key=key, revoked=self._is_revoked(key.id))
         balance = self._store.ledger.balance(key.account)
         return KeyState(
-            key=key, revoked=self._is_revoked(key), spent_nusd=balance.spent_nusd, left_nusd=balance.left_nusd
+            key=key, revoked=self._is_revoked(key.id), spent_nusd=balance.spent_nusd, left_nusd=balance.left_nusd
         )  # fmt: skip
 
     def _find(self, id: str) -> ApiKey:
@@ -176,13 +198,28 @@ class KeyRing:
             raise NotFound(f"no key {id[:_ID_CHARS]}", hint="`espalier keys list` shows all")
         return named[0]
 
-    def _read(self, id: str) -> _Stored | None:
-        if not self._store.records.has(_KIND, id):
-            return None
-        return self._store.records.get(_KIND, id, _Stored)
+    def _keep(self, kind: str, key: ApiKey, secret: str) -> None:
+        self._store.records.put(kind, key.id, _Stored(key=key, sha256=_hash(secret)))
+        self._store.records.set_pointer(_pointer(key.id), _ACTIVE, expect=None, actor=key.created_by)
 
-    def _is_revoked(self, key: ApiKey) -> bool:
-        return self._store.records.get_pointer(key.account).target != _ACTIVE
+    def _read(self, id: str) -> _Stored | None:
+        for kind in (_KIND, _LOAN):
+            if self._store.records.has(kind, id):
+                return self._store.records.get(kind, id, _Stored)
+        return None
+
+    def _is_revoked(self, id: str) -> bool:
+        pointer = self._store.records.find_pointer(_pointer(id))
+        return pointer is not None and pointer.target != _ACTIVE
+
+
+def _pointer(id: str) -> str:
+    """The pointer that says whether a key lives."""
+    return f"key:{id}"
+
+
+def _draw_secret() -> str:
+    return "esp_" + "".join(secrets.choice(_ALPHABET) for _ in range(_CHARS))
 
 
 def _hash(secret: str) -> str:

@@ -10,19 +10,20 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from espalier.core import errors
-from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
+from espalier.core.errors import Unavailable
 from espalier.core.events import Event
 from espalier.core.operations import operation
 from espalier.core.ports import Delta
 from espalier.core.types import Spec
 from espalier.services.tracing import RequestTrace
+from espalier.wire.openai.failure import decode_error
+from espalier.wire.openai.response import decode_event, encode_usage
 
 if TYPE_CHECKING:
     from espalier.services.context import Context
 
 _TIMEOUT_S = 300
-_MS_PER_DAY = 86_400_000
+_LOAN_MS = 600_000
 
 
 class Ask(Spec):
@@ -59,12 +60,12 @@ def ask(context: Context, request: Ask) -> Iterator[Delta | Event]:
         "stream_options": {"include_usage": True},
     }
     ring = KeyRing(context.store)
-    # A key for this one question: no secret is ever kept on disk for the command line's sake.
-    key = ring.create("ask", actor=context.actor, lifetime_ms=_MS_PER_DAY, created_by=context.actor)
+    # A key for this one question: no secret is kept on disk, and who asks through a key asks on that key's budget.
+    loan = ring.lend(context.actor, _LOAN_MS, lender=context.principal.key)
     try:
-        yield from _stream(context, body, key.secret)
+        yield from _stream(context, body, loan.secret)
     finally:
-        ring.revoke(key.key.id, actor=context.actor)
+        ring.revoke(loan.key.id, actor=context.actor)
 
 
 class TraceRequest(Spec):
@@ -95,7 +96,7 @@ def _stream(context: Context, body: dict[str, Any], secret: str) -> Iterator[Del
         with urllib.request.urlopen(sent, timeout=_TIMEOUT_S) as reply:
             yield from _read_events(reply, reply.headers.get("x-request-id", ""))
     except urllib.error.HTTPError as error:
-        raise _as_ours(error) from None
+        raise decode_error(error.code, error.read()) from None
     except urllib.error.URLError as error:
         raise Unavailable(
             f"no server answers at {serve.host}:{serve.port} ({error.reason})", hint="start one: `espalier serve`"
@@ -105,25 +106,9 @@ def _stream(context: Context, body: dict[str, Any], secret: str) -> Iterator[Del
 def _read_events(reply: IO[bytes], request_id: str) -> Iterator[Delta | Event]:
     usage: dict[str, Any] = {}
     for line in reply:
-        if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-            continue
-        chunk = json.loads(line[6:])
-        if "error" in chunk:
-            raise EspalierError(chunk["error"]["message"])
-        usage = chunk.get("usage") or usage
-        for choice in chunk["choices"]:
-            text = choice["delta"].get("content") or ""
-            if text:
-                yield Delta(text)
+        for delta in decode_event(line):
+            if delta.usage is not None:
+                usage = encode_usage(delta.usage)
+            if delta.text:
+                yield Delta(delta.text)
     yield Event("ask.finished", {"request": request_id, **usage})
-
-
-def _as_ours(error: urllib.error.HTTPError) -> EspalierError:
-    """OpenAI's error shape as the error it was raised as."""
-    try:
-        said = json.loads(error.read())["error"]
-    except (ValueError, KeyError):
-        return EspalierError(f"the server answered {error.code}", hint="see its log")
-    by_status = {kind.http_status: kind for kind in (InvalidInput, NotFound, *errors.kinds().values())}
-    kind = errors.kinds().get(said.get("code") or "", by_status.get(error.code, EspalierError))
-    return kind(said["message"])

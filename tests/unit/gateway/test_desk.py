@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from espalier.core.config import GatewayConfig, PriceConfig
-from espalier.core.errors import BudgetExceeded, InvalidInput, NotFound, PermissionDenied, RateLimited
+from espalier.core.errors import BudgetExceeded, InvalidInput, NotFound, PermissionDenied, RateLimited, Unavailable
 from espalier.core.ports import Delta
-from espalier.core.types import LedgerEntry, Message
+from espalier.core.types import LedgerEntry, Message, Usage
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.desk import Desk, Ticket
 from espalier.gateway.keys import ApiKey, KeyRing
@@ -245,3 +245,31 @@ def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved(desk: D
     asyncio.run(cancel_at_once())
     balance = store.ledger.balance(key.account)
     assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
+
+
+def test_an_engine_that_stops_in_the_middle_is_an_error_and_not_a_short_answer(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stop_early(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("four", usage=Usage(prompt_tokens=PROMPT_TOKENS, completion_tokens=1))
+        yield Delta("", "cancelled", Usage(prompt_tokens=PROMPT_TOKENS, completion_tokens=1))
+
+    monkeypatch.setattr(provider, "stream", stop_early)
+    ticket = desk.admit(call(), new_key(store))
+    with pytest.raises(Unavailable, match="stopped in the middle"):
+        asyncio.run(desk.complete(ticket))
+    row = usage_row(store, ticket)
+    assert (row.completion_tokens, row.detail["finish"]) == (1, "error")
+
+
+def test_a_loan_s_requests_count_against_its_lender(desk: Desk, store: Store) -> None:
+    lender = new_key(store, budget_tokens=PROMPT_TOKENS + 10, requests_per_minute=2)
+    keys = KeyRing(store)
+    loans = [keys.lend("ada", 60_000, lender=lender.id).key for _ in range(3)]
+    ticket = desk.admit(call(max_tokens=10), loans[0])
+    with pytest.raises(BudgetExceeded):
+        desk.admit(call(max_tokens=10), loans[1])
+    with pytest.raises(RateLimited):
+        desk.admit(call(max_tokens=10), loans[2])
+    asyncio.run(desk.complete(ticket))
+    assert usage_row(store, ticket).key == lender.id

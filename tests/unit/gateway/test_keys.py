@@ -131,3 +131,35 @@ def test_allowed_models_are_names_or_patterns(keys: KeyRing) -> None:
 def test_a_key_needs_a_name_that_fits_a_list(name: str, keys: KeyRing) -> None:
     with pytest.raises(InvalidInput):
         keys.create(name)
+
+
+def test_a_loan_asks_on_its_lender_s_account_and_gives_nothing_more(keys: KeyRing) -> None:
+    lender = keys.create("app", actor="ada", role="admin", budget_nusd=700, models=("support*",)).key
+    loan = keys.authenticate(keys.lend("ada", 1_000, lender=lender.id).secret)
+    assert (loan.account, loan.payer, loan.budget_nusd) == (lender.account, lender.id, 700)
+    assert (loan.role, loan.models, loan.actor) == ("user", ("support*",), "ada")
+    again = keys.lend("ada", 1_000, lender=loan.id).key
+    assert again.account == lender.account, "a loan of a loan is the first lender's"
+
+
+def test_a_loan_ends_with_its_time_with_its_return_and_with_its_lender(keys: KeyRing, clock: Clock) -> None:
+    lender = keys.create("app").key
+    late, returned, orphaned = (keys.lend("ada", 1_000, lender=lender.id) for _ in range(3))
+    keys.authenticate(orphaned.secret)
+    keys.revoke(returned.key.id)
+    clock.now_ms += 999
+    keys.authenticate(late.secret)
+    clock.now_ms += 1
+    with pytest.raises(Unauthenticated, match="expired"):
+        keys.authenticate(late.secret)
+    clock.now_ms -= 1
+    keys.revoke(lender.id)
+    for gone in (returned, orphaned):
+        with pytest.raises(Unauthenticated, match="revoked"):
+            keys.authenticate(gone.secret)
+
+
+def test_a_loan_to_the_owner_has_no_budget_and_no_list_shows_it(keys: KeyRing, store: Store) -> None:
+    loan = keys.authenticate(keys.lend("ada", 1_000).secret)
+    assert (loan.budget_nusd, loan.payer, loan.role) == (None, "owner", "user")
+    assert keys.list() == []
