@@ -17,7 +17,7 @@ from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, NotF
 from espalier.store.blobs import CHUNK_BYTES, check_digest, hash_file, verify
 from espalier.store.disk import new_file, write_all
 
-_ABSENT = {"404", "NoSuchKey", "NotFound"}
+_ABSENT = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
 
@@ -101,7 +101,7 @@ class S3Blobs:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _ABSENT:
-                raise NotFound(f"no blob {sha256[:12]} at {place}", hint="run the step that made it again") from error
+                raise NotFound(f"no blob at {place}: {code}", hint="run the step that made it again") from error
             if code in _REFUSED:
                 raise PermissionDenied(
                     f"S3 refuses {place}: {code}", hint="check the AWS credentials and policy"

@@ -56,6 +56,10 @@ def open_store(workspace: Workspace, config: StoreConfig | None = None) -> Store
         with storage_errors(workspace.folder):
             workspace.folder.mkdir(parents=True, exist_ok=True)
     database = Database(config.url or sqlite_url(workspace.database_file))
-    migrate(database)
-    blobs = open_blobs(config.blobs) if config.blobs else LocalBlobs(workspace.blobs)
+    try:
+        migrate(database)
+        blobs = open_blobs(config.blobs) if config.blobs else LocalBlobs(workspace.blobs)
+    except BaseException:
+        database.close()
+        raise
     return Store(workspace, database, blobs)
