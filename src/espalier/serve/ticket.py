@@ -86,7 +86,7 @@ class Ticket:
         if text:
             self._pieces.append(text)
             if self._tell is not None:
-                self._tell(Delta(text))
+                self._tell(Delta(text, usage=self._usage()))
 
     def _usage(self) -> Usage:
         return Usage(prompt_tokens=self.work.prompt_tokens, completion_tokens=len(self.work.answer))
