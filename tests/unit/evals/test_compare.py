@@ -9,9 +9,12 @@ from rich.console import Console
 from scipy import stats
 
 from espalier.core.errors import GateFailed, InvalidInput
+from espalier.core.types import Example
 from espalier.evals.cases import Evaluation
 from espalier.evals.compare import compare
 from espalier.evals.gate import judge, parse_condition, require
+from espalier.evals.metrics.metric import Answered, Measurement
+from espalier.evals.run import Subject, evaluate
 from espalier.evals.table import render_markdown, render_table
 
 Score = Callable[..., Evaluation]
@@ -122,3 +125,25 @@ def test_a_condition_that_is_written_is_the_condition_that_is_read(
 ) -> None:
     found = parse_condition(f"{metric}{' - baseline' if is_change else ''} {sign} {bound!r}")
     assert (found.metric, found.is_change, found.operator, found.bound) == (metric, is_change, sign, bound)
+
+
+class Length:
+    """A metric that is no ratio, and better when it is less."""
+
+    name, unit, higher_is_better = "length", "chars", False
+
+    def measure(self, case: Answered) -> Measurement:
+        return Measurement(float(len(case.answer)))
+
+
+def test_less_is_better_where_the_metric_says_so(make_examples: Callable[[int], list[Example]], parrot: type) -> None:
+    def say(words: str) -> Evaluation:
+        answers = parrot(lambda text: words + text)
+        return evaluate(make_examples(12), answers, [Length()], Subject("s", words, "d"))
+
+    table = compare([say("a long answer "), say("short ")])
+    change = table.row("length").cells[1].change
+    assert change is not None
+    assert (change.value, change.ci_low, change.ci_high, change.p_value) == (-8, -8, -8, None)
+    assert change.is_better is True
+    assert "| length | 16.17 chars [" in render_markdown(table)

@@ -73,7 +73,9 @@ def test_equal_values_never_claim_certainty() -> None:
 def test_clusters_of_equal_binary_values_count_once() -> None:
     values, clusters = [1.0] * 40, [str(i // 4) for i in range(40)]
     assert interval_of(values, clusters, ratio=True) == wilson(10, 10)
-    assert difference_of([0.0] * 40, values, clusters, ratio=True).p_value is None
+    change = difference_of([0.0] * 40, values, clusters, ratio=True)
+    assert change.interval == newcombe([0.0] * 10, [1.0] * 10)
+    assert change.p_value is None
 
 
 def test_a_value_that_is_no_ratio_is_bootstrapped_even_when_it_is_0_or_1() -> None:

@@ -140,6 +140,9 @@ def test_a_report_that_its_cases_do_not_bear_out_is_refused(make_examples: Make,
     cases.write_text(honest.replace('"exact_match":0.0', '"exact_match":1.0', 1), "utf-8")
     with pytest.raises(DigestMismatch, match="does not follow"):
         read_evaluation(tmp_path)
+    cases.write_text(honest.split("\n")[0] + "\n", "utf-8")  # the mean holds, the number of cases does not
+    with pytest.raises(DigestMismatch, match="does not follow"):
+        read_evaluation(tmp_path)
     cases.write_text(honest.replace("{", "", 1), "utf-8")
     with pytest.raises(InvalidInput) as caught:
         read_evaluation(tmp_path)

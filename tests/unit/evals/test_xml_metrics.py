@@ -74,6 +74,11 @@ def test_an_answer_reads_no_file_and_expands_no_entity(tmp_path: Path) -> None:
             assert "hunter2" not in found.why and len(found.why) < 200
 
 
+def test_a_file_named_by_an_entity_is_not_even_looked_for() -> None:
+    attack = '<!DOCTYPE job [<!ENTITY x SYSTEM "file:///nowhere/at/all">]><job id="1"><cause>&x;</cause></job>'
+    assert xml_valid(SCHEMA).measure(case(attack)).why == "has a document type declaration"
+
+
 def test_a_schema_that_is_missing_broken_or_not_alone_is_refused() -> None:
     with pytest.raises(NotFound, match=r"nowhere\.xsd"):
         xml_valid("nowhere.xsd")
@@ -109,6 +114,8 @@ def test_the_breakdown_names_every_field_of_the_reference_once() -> None:
     found = xml_fields().measure(case(GOOD.replace("mend", "weld")))
     assert found.parts == {"job/@id": 1.0, "job/cause": 1.0, "job/step": 0.0}
     assert set(xml_fields().measure(case("<")).parts.values()) == {0.0}
+    first_wrong = xml_fields().measure(case(GOOD.replace("look", "lock")))
+    assert first_wrong.parts["job/step"] == 0.0
 
 
 def test_a_reference_that_is_no_xml_is_the_datasets_fault() -> None:

@@ -94,3 +94,15 @@ def test_of_promotions_at_once_each_builds_on_the_one_before_or_conflicts(store:
     history = list_moves(store, "support", "production")
     assert [move.revision for move in history] == list(range(len(moves), 0, -1))
     assert all(move.below == move.revision - 1 for move in history)
+
+
+def test_an_alias_that_left_and_came_back_has_moved(store: Store, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make.approved("w1"), make.approved("w2")
+    stale = promote(store, first.ref, "production", actor="bob")
+    promote(store, second.ref, "production", actor="cat")
+    back = rollback(store, "support", "production", actor="cat")
+    with monkeypatch.context() as patch:  # what someone saw before the two moves
+        patch.setattr("espalier.registry.aliases.find_alias", lambda *_: stale)
+        with pytest.raises(Conflict, match="moved meanwhile"):
+            promote(store, second.ref, "production", actor="bob")
+    assert find_alias(store, "support", "production") == back
