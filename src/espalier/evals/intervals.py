@@ -2,8 +2,8 @@
 
 `interval_of` and `difference_of` choose by the values themselves:
 
-    all 0 or 1, or all alike      Wilson: a bootstrap of equal values has no width, and would claim certainty
-    anything else                 percentile bootstrap of the mean, whole clusters drawn together
+    0 or 1 and independent, or all alike    Wilson: a bootstrap of equal values has no width, and would claim certainty
+    anything else                           percentile bootstrap of the mean, whole clusters drawn together
 
 Cases made from one document are one cluster: they are not independent, and drawing them apart would make the interval
 too narrow. Same values, same seed: same interval. Knows numbers only.

@@ -65,7 +65,8 @@ def evaluate(
 
     With `journal`, answers are appended to that file as they come, and found there again after a crash.
     Emits eval.started, eval.progress (done, total, eta_ms, running means) and eval.finished (scores, intervals).
-    Raises InvalidInput for no examples, two with one id, one without an answer, or shots that are among the examples.
+    Raises InvalidInput for no examples, two with one id, one without an answer, or shots that are among the examples;
+    EspalierError for a metric or model that does not keep its promises.
     """
     rows = list(examples)
     _check(rows, shots, metrics, subject)
@@ -130,6 +131,9 @@ def _check(rows: Sequence[Example], shots: Sequence[Example], metrics: Sequence[
         raise InvalidInput(f"there is no example to evaluate in split {subject.split}", hint="`espalier data show`")
     if not metrics:
         raise InvalidInput("there is no metric to evaluate with", hint="add `metrics:`, e.g. exact_match")
+    names = [metric.name for metric in metrics]
+    if len(set(names)) < len(names) or any("/" in name for name in names):
+        raise InvalidInput(f"metrics need names of their own, without a slash: {', '.join(names)}")
     ids = {row.id for row in rows}
     if len(ids) < len(rows):
         raise InvalidInput("two examples have the same id", hint="build the dataset again")
@@ -172,12 +176,20 @@ def _measure(row: Example, question: Sequence[Message], answer: Generation, metr
     )  # fmt: skip
     for metric in metrics:
         measured = metric.measure(Answered(row.id, answer.text, reference))
-        case.values[metric.name] = measured.value
+        case.values[metric.name] = _check_value(metric, measured.value, row.id)
         if measured.parts:
             case.parts[metric.name] = dict(measured.parts)
         if measured.why:
             case.why[metric.name] = measured.why
     return case
+
+
+def _check_value(metric: Metric, value: float, id: str) -> float:
+    if not math.isfinite(value) or (metric.unit == "ratio" and not 0 <= value <= 1):
+        raise EspalierError(
+            f"metric {metric.name} gave {value}", where=f"example {id}", hint="a ratio is from 0 to 1, and never NaN"
+        )
+    return value
 
 
 def _finished(label: str, total: int, scores: Sequence[Score]) -> Event:

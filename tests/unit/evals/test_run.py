@@ -12,7 +12,7 @@ from espalier.core.errors import DigestMismatch, EspalierError, InvalidInput, No
 from espalier.core.events import Event
 from espalier.core.types import Example, Generation, Message, SamplingSpec
 from espalier.evals.cases import read_evaluation, write_evaluation
-from espalier.evals.metrics.metric import MetricSpec, make_metric
+from espalier.evals.metrics.metric import Measurement, MetricSpec, Ratio, make_metric
 from espalier.evals.metrics.text import exact_match
 from espalier.evals.metrics.xml import xml_fields
 from espalier.evals.run import Subject, draw_examples, evaluate
@@ -182,6 +182,21 @@ def test_a_draw_depends_on_ids_and_seed_only(ids: set[int], count: int, seed: in
 
 def test_seeds_draw_differently(make_examples: Make) -> None:
     assert len({tuple(row.id for row in draw_examples(make_examples(50), 5, seed)) for seed in range(8)}) == 8
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), float("inf")])
+def test_a_ratio_that_is_none_is_the_metrics_fault(make_examples: Make, parrot: type, value: float) -> None:
+    broken = Ratio("broken", lambda case: Measurement(value))
+    with pytest.raises(EspalierError, match="metric broken gave") as caught:
+        evaluate(make_examples(2), parrot(lambda text: "x"), [broken], SUBJECT)
+    assert caught.value.where == "example e00"
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b",)])
+def test_metrics_need_names_of_their_own(make_examples: Make, parrot: type, names: tuple[str, ...]) -> None:
+    metrics = [Ratio(name, lambda case: Measurement(1.0)) for name in names]
+    with pytest.raises(InvalidInput, match="names of their own"):
+        evaluate(make_examples(2), parrot(lambda text: "x"), metrics, SUBJECT)
 
 
 def test_metrics_are_found_by_name_with_checked_options() -> None:
