@@ -63,7 +63,7 @@ class Client:
             url = os.environ.get("ESPALIER_API_URL", "")
         self._transport = transport or _transport(workspace, actor, url, key, overrides)
 
-    def call(self, name: str, **fields: Any) -> Any:
+    def call(self, name: str, /, **fields: Any) -> Any:
         """Call operation `name` with its request's fields. Raises InvalidInput for fields it has not."""
         operation = find_operation(name)
         answer = self._transport.perform(operation, parse_request(operation, fields))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from espalier.gateway.keys import KeyState
     from espalier.services.context import Context
 
+_MS_PER_MINUTE = 60_000
 _MS_PER_DAY = 86_400_000
 
 
@@ -74,6 +75,27 @@ def create(context: Context, request: CreateKey) -> KeyCreated:
         lifetime_ms=request.expires_days * _MS_PER_DAY,
         created_by=context.actor,
     )
+    return KeyCreated(id=made.key.id, secret=made.secret, actor=made.key.actor, role=made.key.role)
+
+
+class LendKey(Spec):
+    """For how long."""
+
+    minutes: int = Field(60, ge=1, le=1440, description="when it ends by itself; it ends with your own key too")
+
+
+@operation("keys.lend", "POST /v1/keys/lend")
+def lend(context: Context, request: LendKey) -> KeyCreated:
+    """Borrow a short-lived key that may ask what you may, on your own key's budget and limits.
+
+    Example:
+        espalier keys lend --minutes 10
+    """
+    from espalier.gateway.keys import KeyRing
+
+    made = KeyRing(context.store).lend(
+        context.actor, request.minutes * _MS_PER_MINUTE, lender=context.principal.key
+    )  # fmt: skip
     return KeyCreated(id=made.key.id, secret=made.secret, actor=made.key.actor, role=made.key.role)
 
 

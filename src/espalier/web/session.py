@@ -27,12 +27,12 @@ class Gate:
             return None
         return Principal.model_validate(kept)
 
-    async def call(self, operation: str, **fields: Any) -> Any:
+    async def call(self, operation: str, /, **fields: Any) -> Any:
         """The operation's response; raises what it raises."""
         who = Principal.model_validate(app.storage.user["principal"])
         return await run.io_bound(self._call, who, operation, fields)
 
-    async def attempt(self, operation: str, **fields: Any) -> Any:
+    async def attempt(self, operation: str, /, **fields: Any) -> Any:
         """Like `call`, but an error becomes a notice on the page and None."""
         try:
             return await self.call(operation, **fields)
