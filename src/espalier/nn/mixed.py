@@ -1,7 +1,7 @@
 """Many adapters beside one frozen base: a batch may hold rows of several, each computed as if alone.
 
-The A and B of the adapters that a step uses are laid side by side; two dense products serve all rows, and between them what
-a row got from foreign adapters is set to zero. Knows no request; an adapter is a digest here.
+The A and B of the adapters that a step uses are laid side by side; two dense products serve all rows, and between them
+what a row got from foreign adapters is set to zero. Knows no request; an adapter is a digest here.
 
 Shapes: t rows, i in, o out, R ranks of all active adapters together.
 """
@@ -26,7 +26,7 @@ _KEPT_COMBINATIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """Active adapters side by side: per layer A (R, i) and B^T (R, o); `owner` (R) is the index of each column's adapter."""
+    """Active adapters side by side: per layer A (R, i) and B^T (R, o); `owner` (R) says whose a column is."""
 
     layers: dict[str, tuple[Tensor, Tensor]]
     owner: Tensor

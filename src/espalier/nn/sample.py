@@ -1,7 +1,7 @@
 """Choose the next token from logits: greedy, or temperature and nucleus sampling with a seed of each request's own.
 
-Nucleus (top-p) sampling: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751. A request's draws depend on its own seed and
-how many tokens it has drawn, never on who shares its batch.
+Nucleus (top-p) sampling: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751. A request's draws depend on its own
+seed and how many tokens it has drawn, never on who shares its batch.
 
 Shapes: n requests, v vocabulary.
 """
@@ -20,7 +20,7 @@ from espalier.core.types import SamplingSpec
 
 @dataclass(slots=True)
 class Sampler:
-    """One request's way of choosing, with the random stream it draws from. A seed of None draws differently every time."""
+    """One request's way of choosing, and the random stream it draws from. Without a seed each draws differently."""
 
     spec: SamplingSpec
     stream: random.Random = field(init=False)
@@ -30,7 +30,7 @@ class Sampler:
 
 
 def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None]) -> list[int]:
-    """The next token of each request from `logits` (n, v). Temperature 0, or no sampler, takes the first of the largest."""
+    """The next token of each request from `logits` (n, v). Temperature 0, or no sampler: the first of the largest."""
     chosen: list[int] = logits.argmax(-1).tolist()
     for i, sampler in enumerate(samplers):
         if sampler is not None and sampler.spec.temperature > 0:

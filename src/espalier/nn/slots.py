@@ -1,15 +1,17 @@
 """Attention over a cache of fixed slots, for steps that mix fresh prompts with answers under way.
 
-One sequence of t rows goes through the model: first the rows that each continue an answer (one per slot), then chunks of
-prompts. Registered with transformers' AttentionInterface, so its modelling code stays as it is. Knows no request.
+One sequence of t rows goes through the model: first the rows that each continue an answer (one per slot), then chunks
+of prompts. Registered with transformers' AttentionInterface, so its modelling code stays as it is. Knows no request.
 
 Shapes: t rows of the step, n answers under way, h heads, k key heads, g = h / k, d head width, l cached positions.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -47,7 +49,7 @@ class Step:
 
 
 class SlotCache:
-    """Keys and values of every layer, (slots, k, l, d) each. Memory is touched, and so taken, only where it is written."""
+    """Keys and values of every layer, (slots, k, l, d) each. Memory is taken only where it is written."""
 
     def __init__(self, model: PreTrainedModel, slots: int, context_tokens: int) -> None:
         config = model.config
@@ -55,8 +57,8 @@ class SlotCache:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (slots, heads, context_tokens, width)
         layers = range(config.num_hidden_layers)
-        self.keys = [torch.empty(shape, dtype=model.dtype, device=model.device) for _ in layers]
-        self.values = [torch.empty(shape, dtype=model.dtype, device=model.device) for _ in layers]
+        self.keys = [_zeros(shape, model.dtype, model.device) for _ in layers]
+        self.values = [_zeros(shape, model.dtype, model.device) for _ in layers]
         self._rows: list[_Run] = []
         self._spans: list[tuple[Span, Tensor | None]] = []
 
@@ -65,10 +67,15 @@ class SlotCache:
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :count] = tensor[source, :, :count]
 
+    def scrub(self, slot: int) -> None:
+        """Zero a slot in which a computation overflowed: 0 times infinity would be NaN for whoever has it next."""
+        for tensor in (*self.keys, *self.values):
+            tensor[slot].zero_()
+
     def begin(self, step: Step) -> None:
         """Prepare what all layers of the coming step share: runs of neighbouring slots, and masks."""
         device, dtype = self.keys[0].device, self.keys[0].dtype
-        self._rows = _runs_of(step, dtype, device)
+        self._rows = _runs_of(step, device)
         self._spans = [(span, _chunk_mask(span, dtype, device)) for span in step.spans]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -107,23 +114,22 @@ class _Run:
     positions: Tensor  # (n)
     shared: int
     longest: int
-    mask: Tensor | None  # (n, 1, 1, longest - shared), additive
+    unseen: Tensor | None  # (n, 1, 1, longest - shared), true where a row's own positions have ended
 
 
-def _runs_of(step: Step, dtype: torch.dtype, device: torch.device) -> list[_Run]:
+def _runs_of(step: Step, device: torch.device) -> list[_Run]:
     runs, begin = [], 0
     for i in range(1, len(step.slots) + 1):
         if i < len(step.slots) and step.slots[i] == step.slots[i - 1] + 1:
             continue
         positions = torch.tensor(step.positions[begin:i], device=device)
         longest = max(step.positions[begin:i]) + 1
-        mask = None
+        unseen = None
         if min(step.positions[begin:i]) + 1 < longest:
-            seen = torch.arange(step.shared, longest, device=device) <= positions[:, None]
-            mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))[:, None, None]
+            unseen = (torch.arange(step.shared, longest, device=device) > positions[:, None])[:, None, None]
         block = slice(step.slots[begin], step.slots[begin] + i - begin)
         slots = torch.arange(block.start, block.stop, device=device)
-        runs.append(_Run(begin, i, block, slots, positions, step.shared, longest, mask))
+        runs.append(_Run(begin, i, block, slots, positions, step.shared, longest, unseen))
         begin = i
     return runs
 
@@ -134,8 +140,8 @@ def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, run: _Run, scale: floa
     heads, shared = keys.shape[1], run.shared
     q = (q * scale).view(n, heads, h // heads, d)
     scores = torch.matmul(q, keys[:, :, shared : run.longest].transpose(2, 3))  # (n, k, g, l - shared)
-    if run.mask is not None:
-        scores += run.mask
+    if run.unseen is not None:
+        scores.masked_fill_(run.unseen, float("-inf"))
     if shared == 0:
         weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
         return torch.matmul(weights, values[:, :, : run.longest]).view(n, h, d)
@@ -149,6 +155,14 @@ def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, run: _Run, scale: floa
     return (own + common_out.transpose(0, 1)).reshape(n, h, d)
 
 
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros whose memory the system hands out page by page as it is written; torch's own would take it all."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    count = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(numpy.zeros(count, dtype=numpy.uint8)).view(dtype).view(shape)
+
+
 def _chunk_mask(span: Span, dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """None when the chunk starts its prompt (plain causal); else what each row may see of all positions so far."""
     if span.first == 0:
@@ -159,7 +173,7 @@ def _chunk_mask(span: Span, dtype: torch.dtype, device: torch.device) -> Tensor 
 
 
 def install_slots(model: PreTrainedModel, cache: SlotCache) -> None:
-    """From now on `model` attends through `cache`, and only so. Raises UnsupportedModel when its code cannot be told to."""
+    """From now on `model` attends through `cache` only. Raises UnsupportedModel when its code cannot be told to."""
     attentions = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "scaling")]
     if len(attentions) != len(cache.keys):
         raise UnsupportedModel(
@@ -167,7 +181,7 @@ def install_slots(model: PreTrainedModel, cache: SlotCache) -> None:
             hint="serve it with another engine behind the gateway",
         )
     for module in attentions:
-        module.slot_cache = cache  # type: ignore[assignment]
+        module.slot_cache = cache
     model.set_attn_implementation(NAME)
 
 

@@ -1,8 +1,8 @@
 """An answer as it grows: token ids in, text out in pieces that are never wrong. Knows no model and no thread.
 
-Text is decoded in windows, because a token may be a part of a character or lose its leading space at the start of a text
-(the method of text-generation-inference and vLLM). A piece is held back while it may still change: an unfinished UTF-8
-character, or the beginning of a stop string.
+Text is decoded in windows, because a token may be a part of a character or lose its leading space at the start of a
+text (the method of text-generation-inference and vLLM). A piece is held back while it may still change: an unfinished
+UTF-8 character, or the beginning of a stop string.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine: one base, any number of adapters, many requests at once; streams for serving, batches for evaluation.
 
-A request is pinned to its adapter's digest when it is taken in, and answered under that digest to its end. One thread runs
-steps (`start`); without it, `generate` runs them in the caller's. Knows no model name, key, budget or HTTP.
+A request is pinned to its adapter's digest when it is taken in, and answered under that digest to its end. One thread
+runs steps (`start`); without it, `generate` runs them in the caller's. Knows no model name, key, budget or HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Self
 import torch
 
 from espalier.core.config import ServeConfig
-from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound
+from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Generation, Message, SamplingSpec
 from espalier.nn.adapters import read_adapter
@@ -69,12 +69,12 @@ class Engine:
             thread.join()
 
     def load_adapter(self, digest: str, folder: Path, *, require_origin: bool = True) -> None:
-        """Make the adapter in `folder` available as `digest`. Raises what `read_adapter` raises; nothing is half loaded."""
+        """Make the adapter in `folder` available as `digest`, or raise what `read_adapter` raises."""
         if digest not in self._runner.bank:
             self._runner.bank.add(digest, read_adapter(folder, self.base, require_origin=require_origin))
 
     def unload_adapter(self, digest: str) -> None:
-        """Take no new request for it, wait for those under way, and let it go. Raises NotFound when it is not loaded."""
+        """Take no new request for it, wait for those under way, let it go. Raises NotFound when it is not loaded."""
         with self._change:
             self._check_adapter(digest)
             self._closing.add(digest)
@@ -94,10 +94,11 @@ class Engine:
     async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
         """Answer one request in pieces; the last carries finish reason and usage. Closing the iterator cancels it.
 
-        Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going, engine not running).
+        Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going), Unavailable (not
+        started).
         """
         if self._thread is None:
-            raise Conflict("the engine is not running", hint="start it first")
+            raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
         loop = asyncio.get_running_loop()
@@ -227,12 +228,26 @@ class Engine:
                 return True
             with self._change:
                 self._scheduler.commit(plan)
-                for ticket, token in zip(tickets, tokens, strict=True):
-                    if ticket is not None and not ticket.work.cancelled and ticket.add(token):
+                sound = logits.isfinite().all(-1).tolist()
+                for chunk, ticket, token, whole in zip(deciding, tickets, tokens, sound, strict=True):
+                    if not whole:
+                        self._drop(chunk.work)
+                    elif ticket is not None and not ticket.work.cancelled and ticket.add(token):
                         self._scheduler.release(ticket.work)
                         del self._tickets[ticket.work]
                 self._change.notify_all()
             return True
+
+    def _drop(self, work: Work) -> None:
+        """End a request whose numbers overflowed, and clear its slot; its neighbours in the batch are not touched."""
+        self._runner.scrub(work.slot)
+        self._scheduler.forget(work.adapter)
+        self._scheduler.release(work)
+        ticket = self._tickets.pop(work, None)
+        if ticket is not None:
+            ticket.fail(
+                EspalierError("the model's numbers overflowed", hint="its adapter may have diverged in training")
+            )
 
     def _fail(self, plan: Plan, error: RuntimeError) -> None:
         """End the step's requests with an error. Which slots were written is unknown, so all are forgotten."""

@@ -21,7 +21,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 @torch.inference_mode()
 def expected_logits(base: LoadedBase) -> Tensor:
-    """Logits of every position of the probe, (t, v), by transformers alone. Call before a `Runner` takes the model over."""
+    """Logits of every position of the probe, (t, v), by transformers alone: before a `Runner` takes the model over."""
     ids = torch.tensor([_probe_ids(base)], device=base.device)
     logits: Tensor = base.model(input_ids=ids, use_cache=False).logits
     return logits[0].float()
@@ -40,8 +40,9 @@ def check_runner(runner: Runner, expected: Tensor) -> None:
     spread = float(expected.std())
     worst = max(float((row - expected[end]).abs().max()) for row, end in zip(found, ends, strict=True))
     if not worst <= _TOLERANCE[base.dtype] * spread:  # also true of NaN
+        name = type(base.model).__name__
         raise UnsupportedModel(
-            f"{base.spec} ({type(base.model).__name__}): the engine's logits differ from the model's own by {worst:.2g}",
+            f"{base.spec} ({name}): the engine's logits differ from the model's own by {worst:.2g}",
             hint="its attention is of a kind this engine does not know; serve it elsewhere, behind the gateway",
         )
 

@@ -1,4 +1,4 @@
-"""One engine step on the model: a scheduler's plan -> the logits that decide next tokens. Knows no thread and no text."""
+"""One engine step on the model: a scheduler's plan -> the logits that decide next tokens. Knows no thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> tuple[list[Chunk], Tensor]:
-        """Compute a step. Returns the chunks that decide a next token and their logits, (n, v) float32, in that order."""
+        """Compute a step: the chunks that decide a next token, and their logits in that order, (n, v) float32."""
         for copy in plan.copies:
             self._cache.copy(copy.source, copy.target, copy.count)
         answers = sorted((c for c in plan.chunks if c.end - c.start == 1), key=lambda c: c.work.slot)
@@ -51,6 +51,10 @@ class Runner:
             logits_to_keep=torch.tensor(last or [0], device=device),
         ).logits[0]
         return deciding, logits[: len(last)].float()
+
+    def scrub(self, slot: int) -> None:
+        """Clear a slot whose numbers overflowed."""
+        self._cache.scrub(slot)
 
     def _layout(self, answers: list[Chunk], chunks: list[Chunk]) -> Step:
         step = Step([c.work.slot for c in answers], [c.start for c in answers], shared=self._count_shared(answers))

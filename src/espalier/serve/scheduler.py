@@ -1,12 +1,13 @@
 """Who computes which tokens next: continuous batching without a prefill or a decode phase. Imports no torch.
 
-A `Work` has *computed* tokens and *wanted* tokens. Each step shares a token budget among the works in order of admission:
-a fresh prompt is many wanted tokens, an answer under way is one, and nothing else tells them apart (the idea of vLLM's
-scheduler). When all of a work's tokens are computed, its next token can be chosen; appending it makes it want one more.
+A `Work` has *computed* tokens and *wanted* tokens. Each step shares a token budget among the works in order of
+admission: a fresh prompt is many wanted tokens, an answer under way is one, and nothing else tells them apart (the idea
+of vLLM's scheduler). When all of a work's tokens are computed, its next token can be chosen; appending it makes it want
+one more.
 
-A running work sits in a cache slot. Running works fill slots 0..n-1 without a hole, so that attention reads views and never
-gathers. What a slot held stays readable until it is overwritten, and a prompt that begins like it, under the same adapter,
-starts from a copy.
+A running work sits in a cache slot. Running works fill slots 0..n-1 without a hole, so that attention reads views and
+never gathers. What a slot held stays readable until it is overwritten, and a prompt that begins like it, under the same
+adapter, starts from a copy.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Held:
 
 
 class Scheduler:
-    """Not thread-safe: the engine calls it under its lock. `add` / `plan` / `commit` / `release` are the whole life of a work."""
+    """`add`, `plan`, `commit` and `release` are a work's whole life. Not thread-safe: the engine locks."""
 
     def __init__(self, slots: int, budget_tokens: int) -> None:
         self.slots = slots
@@ -167,7 +168,7 @@ class Scheduler:
         work.computed = count
 
     def _find_prefix(self, work: Work) -> tuple[int, int]:
-        """(slot, tokens) of the longest cached beginning of the work's prompt; its last token is always computed anew."""
+        """(slot, tokens) of the longest cached beginning of the prompt; its last token is always computed anew."""
         best = (-1, 0)
         head = work.tokens[:SHORTEST_PREFIX_TOKENS]
         for slot, held in enumerate(self._held):

@@ -1,4 +1,4 @@
-"""The permanent oracle: what the engine answers in any mixed batch is what PEFT answers for each adapter alone (float32, greedy)."""
+"""The permanent oracle: any mixed batch is answered as PEFT answers for each adapter alone (float32, greedy)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def answer_together(engine: Engine, cases: list[tuple[str, str]]) -> list[Genera
     return [answers[i] for i in range(len(cases))]
 
 
-@pytest.mark.parametrize("config", [{"max_batch": 16}, {"max_batch": 3, "step_budget_tokens": 16}], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "config", [{"max_batch": 16}, {"max_batch": 3, "step_budget_tokens": 16}], ids=["wide", "narrow"]
+)
 def test_a_mixed_batch_equals_peft_alone_in_every_order(
     load_tiny: Callable[[], LoadedBase],
     adapter_folders: dict[str, Path],

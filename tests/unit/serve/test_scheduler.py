@@ -1,4 +1,4 @@
-"""The scheduler against a model of its cache: every slot is a list, a step writes tokens into it, and must find there what it needs."""
+"""The scheduler against a model of its cache: a slot is a list that steps write and must find their past in."""
 
 from __future__ import annotations
 

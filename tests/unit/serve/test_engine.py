@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from espalier.core.config import ServeConfig
+from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, NotFound, Unavailable
+from espalier.core.ports import ChatRequest, Delta
+from espalier.core.types import Message, SamplingSpec
+from espalier.nn.base import LoadedBase, load_base
+from espalier.serve.engine import Engine
+from espalier.testing.contracts.provider import ProviderContract
+from espalier.testing.tiny import make_tiny_base
+
+SMALL = ServeConfig(max_batch=4, max_context_tokens=300, step_budget_tokens=64)
+
+
+@pytest.fixture
+def engine(load_tiny: Callable[[], LoadedBase], adapter_folders: dict[str, Path]) -> Iterator[Engine]:
+    engine = Engine(load_tiny(), SMALL)
+    for name in ("a", "b"):
+        engine.load_adapter(name, adapter_folders[name])
+    engine.start()
+    yield engine
+    engine.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "espalier-engine"]
+
+
+class TestAsProvider(ProviderContract):
+    @pytest.fixture
+    def provider(self, engine: Engine) -> Engine:
+        return engine
+
+    @pytest.fixture
+    def base(self, tiny_folder: Path) -> str:
+        return f"path:{tiny_folder}"
+
+
+def make_request(text: str = "hello", adapter: str = "", **sampling: Any) -> ChatRequest:
+    return ChatRequest("req", "", adapter, [Message("user", text)], SamplingSpec(**{"max_tokens": 20, **sampling}))
+
+
+async def collect(engine: Engine, request: ChatRequest) -> list[Delta]:
+    async with aclosing(engine.stream(request)) as deltas:  # type: ignore[type-var]
+        return [delta async for delta in deltas]
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 30))
+
+
+def idle(engine: Engine) -> bool:
+    with engine._change:
+        return engine._change.wait_for(lambda: not engine._scheduler.busy, timeout=10)
+
+
+@pytest.mark.parametrize("adapter", ["", "a", "b"])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "seed": 3}, {"stop": ("e", "o")}], ids=str)
+def test_a_streamed_answer_equals_the_same_answer_not_streamed(
+    engine: Engine, adapter: str, sampling: dict[str, Any]
+) -> None:
+    request = make_request("Größe?", adapter, **sampling)
+    whole = engine.generate([request.messages], request.sampling, adapter)[0]
+    if sampling.get("seed") is not None:  # a batch gives each conversation a stream of its own
+        request.sampling = request.sampling.model_copy(update={"seed": 3 * 1_000_003})
+    deltas = run(collect(engine, request))
+    assert "".join(delta.text for delta in deltas) == whole.text
+    assert (deltas[-1].finish_reason, deltas[-1].usage) == (whole.finish_reason, whole.usage)
+
+
+def test_text_without_stop_strings_is_the_tokenizers_own_decoding(engine: Engine) -> None:
+    answers = engine.generate([[Message("user", str(i))] for i in range(8)], SamplingSpec(max_tokens=30))
+    for answer in answers:
+        ids = [id for id in answer.token_ids if id not in engine.base.eos_ids]
+        assert answer.text == engine.base.tokenizer.decode(ids)
+        assert answer.usage.completion_tokens == len(answer.token_ids)
+
+
+def test_the_end_token_ends_an_answer_and_is_no_text(
+    load_tiny: Callable[[], LoadedBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_tiny()
+    plain = Engine(base, SMALL).generate([[Message("user", "hello")]], SamplingSpec(max_tokens=20))[0]
+    assert plain.finish_reason == "length"
+    fifth = plain.token_ids[4]
+    object.__setattr__(base := load_tiny(), "eos_ids", frozenset({fifth}))
+    ended = Engine(base, SMALL).generate([[Message("user", "hello")]], SamplingSpec(max_tokens=20))[0]
+    first = plain.token_ids.index(fifth)
+    assert ended.finish_reason == "stop"
+    assert ended.token_ids == plain.token_ids[: first + 1]
+    assert ended.text == base.tokenizer.decode(list(plain.token_ids[:first]))
+
+
+def test_a_seed_repeats_an_answer_whoever_else_is_asking(engine: Engine) -> None:
+    warm = {"temperature": 1.0, "top_p": 0.9, "seed": 11}
+
+    async def ask() -> tuple[str, str]:
+        alone = await collect(engine, make_request("hello", **warm))
+        others = [collect(engine, make_request(f"other {i}", "a", temperature=1.0)) for i in range(6)]
+        together = await asyncio.gather(collect(engine, make_request("hello", **warm)), *others)
+        return text_of(alone), text_of(together[0])
+
+    alone, together = run(ask())
+    assert alone == together
+    assert alone != text_of(run(collect(engine, make_request("hello", **{**warm, "seed": 12}))))
+
+
+def text_of(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def test_leaving_a_stream_frees_its_slot(engine: Engine) -> None:
+    async def leave() -> None:
+        async with aclosing(engine.stream(make_request(max_tokens=200))) as deltas:  # type: ignore[type-var]
+            await anext(deltas)
+
+    run(leave())
+    assert idle(engine)
+    assert not engine._tickets
+
+
+def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(engine: Engine) -> None:
+    async def ask_then_stop() -> list[Delta]:
+        seen: list[Delta] = []
+        async for delta in engine.stream(make_request(max_tokens=250)):
+            seen.append(delta)
+            if len(seen) == 3:
+                await asyncio.to_thread(engine.stop)
+        return seen
+
+    last = run(ask_then_stop())[-1]
+    assert last.finish_reason == "cancelled"
+    assert last.usage.completion_tokens < 250
+    with pytest.raises(Unavailable):
+        run(collect(engine, make_request()))
+    engine.start()
+    assert run(collect(engine, make_request()))[-1].finish_reason == "length"
+
+
+def test_unloading_waits_for_answers_under_way_and_refuses_new_ones(engine: Engine) -> None:
+    async def drain() -> tuple[list[Delta], str]:
+        stream = engine.stream(make_request(adapter="a", max_tokens=120))
+        seen = [await anext(stream)]
+        with engine._turn:  # nobody computes: what is under way stays under way
+            unloading = asyncio.create_task(asyncio.to_thread(engine.unload_adapter, "a"))
+            while "a" in engine.list_adapters():
+                await asyncio.sleep(0.001)
+            with pytest.raises(Conflict, match="being unloaded"):
+                engine.generate([[Message("user", "x")]], SamplingSpec(max_tokens=1), "a")
+            assert not unloading.done()
+        seen += [delta async for delta in stream]
+        await unloading
+        return seen, text_of(seen)
+
+    expected = run(collect(engine, make_request(adapter="a", max_tokens=120)))
+    seen, text = run(drain())
+    assert seen[-1] == expected[-1]
+    assert text == text_of(expected)
+    with pytest.raises(NotFound, match="not loaded"):
+        run(collect(engine, make_request(adapter="a")))
+
+
+def test_an_adapter_of_another_base_is_refused_and_nothing_is_loaded(
+    load_tiny: Callable[[], LoadedBase], adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    other = Engine(load_base(f"path:{make_tiny_base(tmp_path, seed=7)}"), SMALL)
+    with pytest.raises(DigestMismatch):
+        other.load_adapter("a", adapter_folders["a"])
+    assert other.list_adapters() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "max_tokens", "says"),
+    [("hello", 290, "ask for at most"), ("x" * 400, 10, "shorten the prompt by at least")],
+)
+def test_a_prompt_too_long_says_how_long_what_fits_and_what_to_do(
+    engine: Engine, text: str, max_tokens: int, says: str
+) -> None:
+    request = make_request(text, max_tokens=max_tokens)
+    with pytest.raises(InvalidInput) as caught:
+        run(collect(engine, request))
+    assert str(engine.count_prompt_tokens(request)) in caught.value.message
+    assert "holds 300" in caught.value.message
+    assert says in caught.value.hint
+
+
+@pytest.mark.parametrize("sampling", [{"max_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_sampling_that_means_nothing_is_refused(engine: Engine, sampling: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        run(collect(engine, make_request(**sampling)))
+
+
+def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = text_of(run(collect(engine, make_request())))
+    attend = engine._runner._cache.attend
+
+    def fail(*args: Any) -> torch.Tensor:
+        monkeypatch.setattr(engine._runner._cache, "attend", attend)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._runner._cache, "attend", fail)
+    with pytest.raises(EspalierError, match="out of memory"):
+        run(collect(engine, make_request()))
+    assert text_of(run(collect(engine, make_request()))) == expected
+
+
+def test_a_bug_in_a_step_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> torch.Tensor:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(engine._runner._cache, "attend", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    assert run(collect(engine, make_request()))[-1].finish_reason == "cancelled"
+
+
+def test_a_batch_too_long_in_one_place_is_refused_before_anything_is_computed(engine: Engine) -> None:
+    batch = [[Message("user", "short")], [Message("user", "x" * 400)]]
+    with pytest.raises(InvalidInput):
+        engine.generate(batch, SamplingSpec(max_tokens=5))
+    assert not engine._tickets
+
+
+def test_an_adapter_whose_numbers_overflow_fails_alone_and_leaves_no_trace(
+    engine: Engine, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    wild = shutil.copytree(adapter_folders["b"], tmp_path / "wild")
+    state = {name: tensor * 1e25 for name, tensor in load_file(wild / "adapter_model.safetensors").items()}
+    save_file(state, wild / "adapter_model.safetensors")
+    engine.load_adapter("wild", wild)
+    expected = [text_of(run(collect(engine, make_request(adapter=name)))) for name in ("", "a")]
+
+    async def together() -> list[Any]:
+        requests = [make_request(adapter=name) for name in ("wild", "", "wild", "a")]
+        return await asyncio.gather(*(collect(engine, each) for each in requests), return_exceptions=True)
+
+    for _ in range(3):  # each time in slots that the wild ones have used
+        first, plain, second, tuned = run(together())
+        assert isinstance(first, EspalierError)
+        assert isinstance(second, EspalierError)
+        assert [text_of(plain), text_of(tuned)] == expected
