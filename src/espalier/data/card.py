@@ -1,66 +1,94 @@
-"""The dataset card: a manifest told to a person, in Markdown. Says nothing that the manifest does not hold."""
+"""A manifest told to a person: as the Markdown card in a dataset's folder, or as plain text for a terminal.
+
+Says nothing that the manifest does not hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import get_args
 
+from espalier.core.types.examples import Split
 from espalier.data.manifest import DatasetManifest
 
 _SHOWN_FILES = 20
+_SPLITS = get_args(Split)
+_PIPE = "\\|"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table with a title; one without rows is not told."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 def write_card(manifest: DatasetManifest) -> str:
-    """The card's text."""
-    sections = [
-        f"# {manifest.name}",
-        manifest.description,
-        f"Licence: {manifest.licence or 'not stated'}",
-        f"{manifest.examples} examples from {manifest.documents_kept} of {manifest.documents_read} documents in "
-        f"{len(manifest.sources)} files ({_counts(manifest.formats)}).",
-        _table("Splits", ("split", "examples"), manifest.splits.items()),
-        _steps(manifest),
-        _table("Left out", ("reason", "documents"), manifest.drops.items()),
-        _table("Redacted", ("kind", "times"), manifest.redactions.items()),
-        *(
-            _table(f"Answers by `{name}`", ("value", "examples"), values.items())
-            for name, values in manifest.labels.items()
-        ),
-        _lengths(manifest),
-        _skipped(manifest),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    """The card, in Markdown."""
+    parts = [f"# {manifest.name}", *_sentences(manifest), *map(_to_markdown, tell_sections(manifest))]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _steps(manifest: DatasetManifest) -> str:
-    rows = [(r.step, r.documents_in, r.documents_out, _counts(r.drops), _counts(r.counts)) for r in manifest.steps]
-    return _table("Steps", ("step", "in", "out", "dropped", "figures"), rows)
+def write_summary(manifest: DatasetManifest) -> str:
+    """The same as plain text with aligned columns."""
+    parts = [" ".join(filter(None, _sentences(manifest))), *map(_to_text, tell_sections(manifest))]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _lengths(manifest: DatasetManifest) -> str:
-    rows = [
+def tell_sections(manifest: DatasetManifest) -> list[Section]:
+    """Splits, steps, what was left out, what was redacted, answers by field, lengths, files that gave nothing."""
+    splits = sorted(manifest.splits.items(), key=lambda item: _SPLITS.index(item[0]))
+    steps = [(r.step, r.documents_in, r.documents_out, _counts(r.drops), _counts(r.counts)) for r in manifest.steps]
+    lengths = [
         (name, d.minimum, d.p5, d.median, d.p95, d.maximum)
         for name, d in (("characters", manifest.chars), ("words", manifest.words))
     ]
-    return _table("Length of an example", ("in", "least", "5 %", "median", "95 %", "most"), rows)
+    skipped = [(item.uri, item.reason) for item in manifest.skipped[:_SHOWN_FILES]]
+    more = len(manifest.skipped) - len(skipped)
+    skipped += [("...", f"{more} more, in exclusions.jsonl")] if more > 0 else []
+    sections = [
+        _section("Splits", ("split", "examples"), splits),
+        _section("Steps", ("step", "in", "out", "dropped", "figures"), steps),
+        _section("Left out", ("reason", "documents"), manifest.drops.items()),
+        _section("Redacted", ("kind", "times"), manifest.redactions.items()),
+        *(
+            _section(f"Answers by {name}", ("value", "examples"), found.items())
+            for name, found in manifest.labels.items()
+        ),
+        _section("Length of an example", ("in", "least", "5 %", "median", "95 %", "most"), lengths),
+        _section("Files that gave nothing", ("file", "reason"), skipped),
+    ]
+    return [section for section in sections if section.rows]
 
 
-def _skipped(manifest: DatasetManifest) -> str:
-    rows = [(item.uri, item.reason) for item in manifest.skipped[:_SHOWN_FILES]]
-    more = len(manifest.skipped) - len(rows)
-    return _table(
-        "Files that gave nothing", ("file", "reason"), [*rows, *([("...", f"{more} more")] if more > 0 else [])]
+def _sentences(manifest: DatasetManifest) -> list[str]:
+    return [
+        manifest.description,
+        f"Licence: {manifest.licence or 'not stated'}.",
+        f"{manifest.examples} examples from {manifest.documents_kept} of {manifest.documents_read} documents in "
+        f"{len(manifest.sources)} files ({_counts(manifest.formats)}).",
+    ]
+
+
+def _section(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Section:
+    return Section(title, header, tuple(tuple(str(value).replace("\n", " ") for value in row) for row in rows))
+
+
+def _to_markdown(section: Section) -> str:
+    lines = [f"| {' | '.join(cell.replace('|', _PIPE) for cell in row)} |" for row in section.rows]
+    return "\n".join(
+        [f"## {section.title}", "", f"| {' | '.join(section.header)} |", f"|{'---|' * len(section.header)}", *lines]
     )
 
 
-def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    body = [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
-    if not body:
-        return ""
-    return "\n".join([f"## {title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *body])
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+def _to_text(section: Section) -> str:
+    rows = section.rows if len(section.header) == 2 else (section.header, *section.rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([section.title, *(f"  {line.rstrip()}" for line in lines)])
 
 
 def _counts(values: Mapping[str, int]) -> str:

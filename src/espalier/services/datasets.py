@@ -78,6 +78,16 @@ class DatasetView(Spec):
     manifest: dict[str, Any]
     examples: tuple[dict[str, Any], ...]
 
+    def to_text(self) -> str:
+        """The manifest as aligned tables, then the examples as conversations."""
+        from espalier.data.card import write_summary
+        from espalier.data.manifest import DatasetManifest
+
+        version = self.version
+        head = f"dataset:{version.name}@v{version.version}  {version.digest[:12]}"
+        shown = [f"Example {example['id']} ({example['split']})\n{_converse(example)}" for example in self.examples]
+        return "\n\n".join([head, write_summary(DatasetManifest.model_validate(self.manifest)), *shown])
+
 
 @operation("datasets.show", "GET /v1/datasets/show", positional=("ref",))
 def show(context: Context, request: ShowDataset) -> DatasetView:
@@ -93,9 +103,14 @@ def show(context: Context, request: ShowDataset) -> DatasetView:
 
     version = find_dataset(context.store, request.ref)
     folder = context.store.artifacts.materialise(version.digest)
-    manifest = read_manifest(folder).model_dump(mode="json", exclude={"sources", "skipped"})
+    manifest = read_manifest(folder).model_dump(mode="json")
     shown = islice(read_examples(folder, request.split), request.examples)
     return DatasetView(version=version, manifest=manifest, examples=tuple(asdict(example) for example in shown))
+
+
+def _converse(example: dict[str, Any]) -> str:
+    turns = [f"[{turn['role']}]\n{turn['content']}" for turn in example["messages"]]
+    return "\n".join(turns) or str(example["text"])
 
 
 class SampleFolder(Spec):
