@@ -24,7 +24,7 @@ def collect_evidence(store: Store, version: ModelVersion) -> Evidence:
     return Evidence(
         version=version,
         reports=read_reports(store, version.reports),
-        has_dataset=bool(version.dataset) and store.artifacts.find(version.dataset) is not None,
+        has_dataset=bool(version.dataset) and not store.artifacts.check(version.dataset),
         adapter_base_digest=adapter_base,
     )
 

@@ -29,7 +29,7 @@ class Evidence:
 
     version: ModelVersion
     reports: Sequence[EvalReport]
-    has_dataset: bool  # the dataset is named, and the store holds it whole
+    has_dataset: bool  # the dataset is named, and the store holds it with every byte it was recorded with
     adapter_base_digest: str = ""  # what the adapter says it was trained on; empty without an adapter
 
 
@@ -88,7 +88,10 @@ def _dataset(evidence: Evidence) -> tuple[bool, str]:
     digest = evidence.version.dataset
     if not digest:
         return False, "the dataset it was trained on is not named"
-    return evidence.has_dataset, f"dataset {digest[:12]} {'is' if evidence.has_dataset else 'is not'} in the store"
+    return (
+        evidence.has_dataset,
+        f"dataset {digest[:12]} {'is' if evidence.has_dataset else 'is not'} whole in the store",
+    )
 
 
 def _adapter_base(evidence: Evidence) -> tuple[bool, str]:

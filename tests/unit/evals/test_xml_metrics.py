@@ -118,6 +118,14 @@ def test_the_breakdown_names_every_field_of_the_reference_once() -> None:
     assert first_wrong.parts["job/step"] == 0.0
 
 
+def test_a_namespace_counts_but_does_not_clutter_the_breakdown() -> None:
+    good = '<x:job xmlns:x="urn:a/b" id="1"><x:cause>leak</x:cause></x:job>'
+    same = xml_fields().measure(case(good.replace("x:", "y:").replace(":x", ":y"), good))
+    assert (same.value, same.parts) == (1.0, {"job/@id": 1.0, "job/cause": 1.0})
+    other = xml_fields().measure(case(good.replace("urn:a/b", "urn:c"), good))
+    assert (other.value, other.parts) == (0.0, {"job/@id": 0.0, "job/cause": 0.0})
+
+
 def test_a_reference_that_is_no_xml_is_the_datasets_fault() -> None:
     with pytest.raises(InvalidInput, match="reference is not XML") as caught:
         xml_fields().measure(case(GOOD, "plain words"))

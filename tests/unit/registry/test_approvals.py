@@ -46,6 +46,18 @@ def test_what_the_policy_misses_is_listed_and_nothing_is_decided(store: Store, m
     assert get_version(store, pending.ref).status == "PendingManualApproval"
 
 
+def test_a_dataset_whose_bytes_changed_is_no_evidence(store: Store, make: Any) -> None:
+    pending = make.version()
+    dataset = store.artifacts.get(pending.dataset)
+    for path in store.workspace.blobs.rglob("*"):
+        if path.is_file() and path.read_bytes() == store.blobs.read(dataset.files[0].sha256):
+            path.chmod(0o644)
+            path.write_bytes(b"other")
+            break
+    with pytest.raises(GateFailed, match="is not whole in the store"):
+        approve(store, POLICY, pending.ref, actor="bob")
+
+
 def test_the_submitter_may_reject_but_never_without_a_reason(store: Store, make: Any) -> None:
     pending = make.version()
     with pytest.raises(InvalidInput, match="reason"):

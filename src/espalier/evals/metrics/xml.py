@@ -7,6 +7,7 @@ document type declaration is itself a fault.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.evals.metrics.metric import Answered, Measurement, Metric, Ratio
 
 _XSD = "{http://www.w3.org/2001/XMLSchema}"
+_NAMESPACE_OR_POSITION = re.compile(r"\{[^}]*\}|\[\d+\]")
 
 
 def xml_valid(schema: str) -> Metric:
@@ -44,7 +46,8 @@ def xml_fields() -> Metric:
     """The share of leaf fields, by path, that equal the reference's.
 
     A field missing from the answer and one that only the answer has both count as wrong, so the share is over the union
-    of the two. `parts` holds 1 or 0 for each path; repeated siblings are compared in order and share one part.
+    of the two. `parts` holds 1 or 0 for each path of the reference, named without namespaces; repeated siblings are
+    compared in order and share one part.
     """
 
     def measure(case: Answered) -> Measurement:
@@ -119,8 +122,8 @@ def _compare_fields(wanted: dict[str, str], found: dict[str, str]) -> Measuremen
 
 
 def _part(path: str) -> str:
-    """The path without the positions of repeated siblings: what a breakdown over cases is keyed by."""
-    return "/".join(step.partition("[")[0] for step in path.split("/"))
+    """The path without namespaces and positions of repeated siblings: what a breakdown over cases is keyed by."""
+    return _NAMESPACE_OR_POSITION.sub("", path)
 
 
 def _load_schema(schema: str) -> Any:
