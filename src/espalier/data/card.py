@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from espalier.core.types.examples import Split
-from espalier.data.manifest import DatasetManifest
+from espalier.data.manifest import DatasetManifest, Distribution
+
+if TYPE_CHECKING:
+    from espalier.data.stats import DatasetStats
 
 _SHOWN_FILES = 20
 _SPLITS = get_args(Split)
@@ -38,14 +41,31 @@ def write_summary(manifest: DatasetManifest) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def write_stats(stats: DatasetStats) -> str:
+    """Statistics of the rows as aligned tables."""
+    parts = []
+    for split, found in stats.splits.items():
+        for part, lengths in (("question", found.question), ("answer", found.answer)):
+            measured = {"characters": lengths.chars, "words": lengths.words, "tokens": lengths.tokens}
+            parts += [_length_row(f"{split}, {part}, {unit}", d) for unit, d in measured.items() if d]
+    alike = [(f"{tenth} and more", count) for tenth, count in stats.alike.items()]
+    sections = [
+        _section("Length by split and part", ("of", "least", "5 %", "median", "95 %", "most"), parts),
+        _section("Pairs of questions by likeness (Jaccard)", ("likeness", "pairs"), alike),
+    ]
+    text = f"Different word pairs: {stats.distinct_2:.0%} of all"
+    return "\n\n".join([*map(_to_text, sections), text])
+
+
+def _length_row(name: str, lengths: Distribution) -> tuple[object, ...]:
+    return (name, lengths.minimum, lengths.p5, lengths.median, lengths.p95, lengths.maximum)
+
+
 def tell_sections(manifest: DatasetManifest) -> list[Section]:
     """Splits, steps, what was left out, what was redacted, answers by field, lengths, files that gave nothing."""
     splits = sorted(manifest.splits.items(), key=lambda item: _SPLITS.index(item[0]))
     steps = [(r.step, r.documents_in, r.documents_out, _counts(r.drops), _counts(r.counts)) for r in manifest.steps]
-    lengths = [
-        (name, d.minimum, d.p5, d.median, d.p95, d.maximum)
-        for name, d in (("characters", manifest.chars), ("words", manifest.words))
-    ]
+    lengths = [_length_row("characters", manifest.chars), _length_row("words", manifest.words)]
     skipped = [(item.uri, item.reason) for item in manifest.skipped[:_SHOWN_FILES]]
     more = len(manifest.skipped) - len(skipped)
     skipped += [("...", f"{more} more, in exclusions.jsonl")] if more > 0 else []

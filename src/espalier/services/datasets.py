@@ -69,6 +69,8 @@ class ShowDataset(Spec):
     ref: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     examples: int = Field(1, ge=0, le=100, description="show so many examples")
     split: Split = Field("train", description="from this split")
+    stats: bool = Field(False, description="also read every row: lengths by split and part, likeness, repetition")
+    base: str = Field("builtin:seedling", description="with --stats: count tokens as this base does")
 
 
 class DatasetView(Spec):
@@ -77,16 +79,21 @@ class DatasetView(Spec):
     version: DatasetVersion
     manifest: dict[str, Any]
     examples: tuple[dict[str, Any], ...]
+    stats: dict[str, Any] | None = None
 
     def to_text(self) -> str:
         """The manifest as aligned tables, then the examples as conversations."""
-        from espalier.data.card import write_summary
+        from espalier.data.card import write_stats, write_summary
         from espalier.data.manifest import DatasetManifest
+        from espalier.data.stats import DatasetStats
 
         version = self.version
         head = f"dataset:{version.name}@v{version.version}  {version.digest[:12]}"
         shown = [f"Example {example['id']} ({example['split']})\n{_converse(example)}" for example in self.examples]
-        return "\n\n".join([head, write_summary(DatasetManifest.model_validate(self.manifest)), *shown])
+        told = [head, write_summary(DatasetManifest.model_validate(self.manifest))]
+        if self.stats:
+            told.append(write_stats(DatasetStats.model_validate(self.stats)))
+        return "\n\n".join([*told, *shown])
 
 
 @operation("datasets.show", "GET /v1/datasets/show", positional=("ref",))
@@ -105,7 +112,18 @@ def show(context: Context, request: ShowDataset) -> DatasetView:
     folder = context.store.artifacts.materialise(version.digest)
     manifest = read_manifest(folder).model_dump(mode="json")
     shown = islice(read_examples(folder, request.split), request.examples)
-    return DatasetView(version=version, manifest=manifest, examples=tuple(asdict(example) for example in shown))
+    stats = _measure(folder, request.base) if request.stats else None
+    return DatasetView(version=version, manifest=manifest, examples=tuple(map(asdict, shown)), stats=stats)
+
+
+def _measure(folder: Path, base: str) -> dict[str, Any]:
+    from espalier.data.stats import describe_dataset
+    from espalier.nn.locate import locate_base
+    from espalier.tokens.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(locate_base(base))
+    stats = describe_dataset(folder, lambda text: len(tokenizer.encode(text)))
+    return stats.model_dump(mode="json")
 
 
 def _converse(example: dict[str, Any]) -> str:
