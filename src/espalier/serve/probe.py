@@ -15,6 +15,7 @@ from espalier.serve.runner import Runner
 from espalier.serve.scheduler import Chunk, Copy, Plan, Work
 
 _TOKENS = 24
+_ELSEWHERE = "its attention is of a kind this engine does not know; serve it elsewhere, behind the gateway"
 # Of the logits' own spread: rounding stays orders of magnitude below, a wrong mask or position far above.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
@@ -31,11 +32,16 @@ def check_runner(runner: Runner, expected: Tensor) -> None:
     """Raise UnsupportedModel unless `runner` gives `expected` for a prompt in two chunks, single tokens, and a copy."""
     base = runner.base
     work = Work("probe", "", _probe_ids(base), _TOKENS, _TOKENS, slot=0)
-    found = [_run(runner, work, 0, 10), _run(runner, work, 10, 20)]
-    found += [_run(runner, work, position, position + 1) for position in range(20, _TOKENS - 1)]
-    if runner.slots > 1:
-        work.slot = 1
-        found.append(_run(runner, work, _TOKENS - 1, _TOKENS, Copy(0, 1, _TOKENS - 1)))
+    try:
+        found = [_run(runner, work, 0, 10), _run(runner, work, 10, 20)]
+        found += [_run(runner, work, position, position + 1) for position in range(20, _TOKENS - 1)]
+        if runner.slots > 1:
+            work.slot = 1
+            found.append(_run(runner, work, _TOKENS - 1, _TOKENS, Copy(0, 1, _TOKENS - 1)))
+    except RuntimeError as error:
+        raise UnsupportedModel(
+            f"{base.spec} ({type(base.model).__name__}) does not fit the engine's cache: {error}", hint=_ELSEWHERE
+        ) from error
     ends = [9, 19, *range(20, _TOKENS)][: len(found)]
     spread = float(expected.std())
     worst = max(float((row - expected[end]).abs().max()) for row, end in zip(found, ends, strict=True))
@@ -43,7 +49,7 @@ def check_runner(runner: Runner, expected: Tensor) -> None:
         name = type(base.model).__name__
         raise UnsupportedModel(
             f"{base.spec} ({name}): the engine's logits differ from the model's own by {worst:.2g}",
-            hint="its attention is of a kind this engine does not know; serve it elsewhere, behind the gateway",
+            hint=_ELSEWHERE,
         )
 
 
