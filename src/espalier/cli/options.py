@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-COMMON = ("as_json", "quiet", "workspace", "actor", "settings", "server")
+# Parameter names no request can have: what the user sees is the flag.
+COMMON = ("_json", "_quiet", "_workspace", "_actor", "_settings", "_server")
 
 
 @dataclass(slots=True)
@@ -27,25 +28,27 @@ class Options:
         """Take the common options out of `given`; a later word wins, settings add up."""
         for name in COMMON:
             value = given.pop(name, None)
-            if name == "settings":
+            if name == "_settings":
                 self.settings.extend(value or ())
             elif value not in (None, False):
-                setattr(self, name, value)
+                setattr(self, "as_json" if name == "_json" else name.removeprefix("_"), value)
 
 
 def common_options() -> list[click.Parameter]:
     """Fresh parameters for one command."""
     return [
-        click.Option(["--json", "as_json"], is_flag=True, help="print JSON"),
-        click.Option(["--quiet", "-q"], is_flag=True, help="print results only, no progress"),
+        click.Option(["--json", "_json"], is_flag=True, help="print JSON"),
+        click.Option(["--quiet", "-q", "_quiet"], is_flag=True, help="print results only, no progress"),
         click.Option(
-            ["--workspace", "-w"],
+            ["--workspace", "-w", "_workspace"],
             type=click.Path(path_type=Path),
             help="the project's folder  [default: the nearest .espalier/ upwards]",
         ),
-        click.Option(["--as", "actor"], metavar="NAME", help="act as this person  [default: you]"),
-        click.Option(["--set", "settings"], metavar="KEY=VALUE", multiple=True, help="one setting for this command"),
-        click.Option(["--server"], metavar="URL", help="speak to a running `espalier serve` instead of the files"),
+        click.Option(["--as", "_actor"], metavar="NAME", help="act as this person  [default: you]"),
+        click.Option(["--set", "_settings"], metavar="KEY=VALUE", multiple=True, help="one setting for this command"),
+        click.Option(
+            ["--server", "_server"], metavar="URL", help="speak to a running `espalier serve` instead of the files"
+        ),
     ]
 
 

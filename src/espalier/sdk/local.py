@@ -12,6 +12,7 @@ from espalier.core.operations import Operation
 from espalier.core.types import Run
 from espalier.services.context import Context
 from espalier.services.dispatch import perform
+from espalier.services.worker import Worker
 
 
 class LocalTransport:
@@ -26,9 +27,7 @@ class LocalTransport:
 
     def work(self, run: Run, on_event: Callable[[Event], None]) -> Run | None:
         """Lease the run's job and do it in this process; None when a worker has it already."""
-        from espalier.services.jobs import work_on
-
-        return work_on(self.context, run.id, on_event)
+        return Worker(self.context).work_on(run.id, on_event)
 
     def close(self) -> None:
         self.context.close()

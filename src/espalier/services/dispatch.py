@@ -15,6 +15,7 @@ from espalier.core.operations import Operation, find_operation
 from espalier.core.recipefile import describe, hint_for
 from espalier.core.types import Principal
 from espalier.services.context import Context
+from espalier.services.queue import submit_job
 
 
 def parse_request(operation: Operation, fields: Mapping[str, Any]) -> BaseModel:
@@ -38,8 +39,6 @@ def perform(context: Context, operation: Operation, request: BaseModel) -> Any:
     """
     context.require(operation.role)
     if operation.shape == "job":
-        from espalier.services.jobs import submit_job
-
         return submit_job(context, operation, request)
     return operation.call(context, request)
 

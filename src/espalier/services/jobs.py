@@ -1,21 +1,21 @@
-"""Long work: a job-shaped operation is queued as a job with a run that stands for it, and done by a worker.
+"""Long work, seen from outside: which jobs there are, how they go, and stopping one.
 
-A job and its run share their id's tail (`job_1hq...`, `run_1hq...`), so either names both. Knows the queue and the
-operations table; what the work is, the operations know. The workers themselves are in services/worker.py.
+How a job is queued is in services/queue.py, how it is done in services/worker.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from espalier.core.events import Event
-from espalier.core.ids import make_id, now_ms
-from espalier.core.operations import Operation, operation
-from espalier.core.types import Run, Spec
+from espalier.core.operations import operation
+from espalier.core.types import Spec
 from espalier.services.context import Context
+from espalier.services.queue import job_id, run_id
+from espalier.services.worker import settle_run
 
 if TYPE_CHECKING:
     from espalier.store.jobs import Job
@@ -69,8 +69,6 @@ def show_job(context: Context, request: NameJob) -> JobView:
 @operation("jobs.cancel", "POST /v1/jobs/{id}/cancel", positional=("id",))
 def cancel_job(context: Context, request: NameJob) -> JobView:
     """Ask a job to stop: a queued one at once, a running one at its next progress event. Finished steps are kept."""
-    from espalier.services.worker import settle_run
-
     job = context.store.jobs.cancel(job_id(request.id))
     context.store.audit.append(context.actor, "jobs.cancel", job.id)
     settle_run(context.store, job)
@@ -92,49 +90,6 @@ def follow_job(context: Context, request: FollowJob) -> Iterator[Event]:
         espalier jobs logs run_1hq5z8k3m7wq2c9d4e6f
     """
     return context.store.runs.events(run_id(request.id), follow=request.follow, idle_s=_IDLE_S)
-
-
-def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run:
-    """Queue a job-shaped operation; the returned run is what it will fill. Raises what opening the store raises."""
-    name = make_id("run")
-    run = Run(
-        id=name,
-        step=declared.name,
-        name=declared.summary,
-        spec=request.model_dump(mode="json"),
-        actor=context.actor,
-        created_ms=now_ms(),
-    )
-    payload = {
-        "run": name,
-        "role": context.principal.role,
-        "request": request.model_dump(mode="json", exclude_unset=True),
-    }
-    store = context.store
-    with store.transaction():
-        store.runs.create(run)
-        store.jobs.enqueue(declared.name, payload, context.actor, job_id=job_id(name))
-    return run
-
-
-def work_on(context: Context, run: str, watch: Callable[[Event], None]) -> Run | None:
-    """Do the queued job of `run` in this process, its events going to `watch` too; None when another worker has it.
-
-    A failure is on the returned run. Ctrl-C ends the run as cancelled and raises Interrupted, which says how to go on.
-    """
-    from espalier.services.worker import Worker
-
-    return Worker(context).work_on(job_id(run), watch)
-
-
-def job_id(name: str) -> str:
-    """The job's id for a job's or run's id."""
-    return "job_" + name.removeprefix("run_").removeprefix("job_")
-
-
-def run_id(name: str) -> str:
-    """The run's id for a job's or run's id."""
-    return "run_" + name.removeprefix("run_").removeprefix("job_")
 
 
 def _view(job: Job) -> JobView:

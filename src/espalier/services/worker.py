@@ -25,6 +25,7 @@ from espalier.core.operations import find_operation
 from espalier.core.types import Principal, Run
 from espalier.services.context import Context
 from espalier.services.dispatch import parse_request
+from espalier.services.queue import job_id
 
 if TYPE_CHECKING:
     from espalier.store.jobs import Job, Lease
@@ -69,11 +70,14 @@ class Worker:
             else:
                 self._work(lease, ignore)
 
-    def work_on(self, job_id: str, watch: Emit) -> Run | None:
-        """Do this one job in the calling thread; None when it is taken or over. Raises Interrupted on Ctrl-C."""
+    def work_on(self, run: str, watch: Emit) -> Run | None:
+        """Do the job of `run` in the calling thread, its events going to `watch` too; None when another has it.
+
+        A failure is on the returned run. Ctrl-C ends it as cancelled and raises Interrupted, which says how to go on.
+        """
         store = self._context.store
         settle_orphans(store)
-        lease = store.jobs.lease(self._name, self._ttl_s, job_id=job_id)
+        lease = store.jobs.lease(self._name, self._ttl_s, job_id=job_id(run))
         return None if lease is None else self._work(lease, watch)
 
     def _work(self, lease: Lease, watch: Emit) -> Run:
@@ -181,7 +185,7 @@ def settle_orphans(store: Store) -> None:
     for status in ("running", "queued"):
         for run in store.runs.list(status=status, limit=1000):
             try:
-                settle_run(store, store.jobs.get("job_" + run.id.removeprefix("run_")))
+                settle_run(store, store.jobs.get(job_id(run.id)))
             except NotFound:
                 continue  # a run without a job: a step's, or one made by hand
 

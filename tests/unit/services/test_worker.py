@@ -21,7 +21,7 @@ from espalier.core.events import Event
 from espalier.core.operations import find_operation, operation
 from espalier.core.types import Run, Spec
 from espalier.services.context import Context, open_context
-from espalier.services.jobs import job_id, run_id, submit_job, work_on
+from espalier.services.queue import job_id, run_id, submit_job
 from espalier.services.worker import Worker, settle_orphans
 from espalier.store.workspace import init_workspace
 
@@ -91,7 +91,7 @@ def test_work_runs_as_who_asked_and_ends_succeeded(context: Context, declare: De
     declare(work)
     run = submit(context)
     seen: list[Event] = []
-    done = work_on(context, run.id, seen.append)
+    done = Worker(context).work_on(run.id, seen.append)
     assert done is not None
     assert (done.status, done.metrics, done.name) == ("succeeded", {"steps": 3.0}, "ada")
     assert [event.kind for event in seen] == ["run.started", "tick", "tick", "tick", "run.finished"]
@@ -104,7 +104,7 @@ def test_a_failure_is_on_the_run_with_its_class(context: Context, declare: Decla
         raise GateFailed("not good enough", hint="more data")
 
     declare(work)
-    done = work_on(context, submit(context).id, lambda event: None)
+    done = Worker(context).work_on(submit(context).id, lambda event: None)
     assert done is not None and done.error is not None
     assert (done.status, done.error["code"], done.error["hint"]) == ("failed", "gate_failed", "more data")
 
@@ -115,7 +115,7 @@ def test_a_bug_in_the_work_fails_the_job_and_keeps_its_traceback(context: Contex
 
     declare(work)
     run = submit(context)
-    done = work_on(context, run.id, lambda event: None)
+    done = Worker(context).work_on(run.id, lambda event: None)
     assert done is not None and done.error is not None
     assert "ZeroDivisionError: oh" in done.error["message"]
     assert "ZeroDivisionError" in (context.store.runs.folder(run.id) / "log.txt").read_text()
@@ -124,8 +124,8 @@ def test_a_bug_in_the_work_fails_the_job_and_keeps_its_traceback(context: Contex
 def test_a_job_is_done_by_one_worker_only(context: Context, declare: Declare) -> None:
     declare(lambda inside, request: end(inside))
     run = submit(context)
-    assert work_on(context, run.id, lambda event: None) is not None
-    assert work_on(context, run.id, lambda event: None) is None
+    assert Worker(context).work_on(run.id, lambda event: None) is not None
+    assert Worker(context).work_on(run.id, lambda event: None) is None
 
 
 def test_ctrl_c_ends_the_run_as_cancelled_and_says_how_to_go_on(context: Context, declare: Declare) -> None:
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_the_run_as_cancelled_and_says_how_to_go_on(context: Context
     declare(work)
     run = submit(context)
     with pytest.raises(Interrupted) as caught:
-        work_on(context, run.id, lambda event: None)
+        Worker(context).work_on(run.id, lambda event: None)
     assert "same command again" in caught.value.hint
     assert context.store.runs.get(run.id).status == "cancelled"
 
@@ -214,7 +214,7 @@ _KILLED = """
     from pydantic import Field
     from espalier.core.operations import operation
     from espalier.core.types import Run, Spec
-    from espalier.services import jobs, worker
+    from espalier.services import worker
     from espalier.services.context import open_context
 
     class Work(Spec):
@@ -228,7 +228,7 @@ _KILLED = """
 
     context = open_context(Path(sys.argv[1]))
     if sys.argv[2] == "foreground":
-        jobs.work_on(context, sys.argv[3], lambda event: None)
+        worker.Worker(context).work_on(sys.argv[3], lambda event: None)
     else:
         worker.Worker(context, ttl_s=0.2).run()
 """

@@ -20,6 +20,8 @@ class SamplingSpec(Spec):
 
 
 class Usage(Spec):
+    """Tokens of one answer, counted by the model's own tokenizer."""
+
     prompt_tokens: int
     completion_tokens: int
 

@@ -25,6 +25,7 @@ def coined_name(draw: Draw) -> str:
 
 
 def person(draw: Draw) -> str:
+    """A name as letters write it: some common, some coined, now and then with an initial."""
     first = draw.pick(words.FIRST_NAMES) if draw.chance(0.6) else coined_name(draw)
     last = draw.pick(words.LAST_NAMES) if draw.chance(0.5) else coined_name(draw)
     if draw.chance(0.08):
@@ -100,6 +101,7 @@ def phrase(draw: Draw) -> str:
 
 
 def noun_phrase(draw: Draw) -> str:
+    """A thing or a matter, mostly with an adjective."""
     head = draw.pick(draw.pick((words.PARTS, words.MATTERS, words.THINGS)))
     roll = draw.random()
     if roll < 0.55:

@@ -16,6 +16,7 @@ class Listing:
 
 
 def encode_model(listing: Listing) -> dict[str, Any]:
+    """One model in OpenAI's shape; `created` is in seconds there."""
     return {
         "id": listing.id, "object": "model", "created": listing.created_ms // 1000, "owned_by": listing.owned_by,
     }  # fmt: skip

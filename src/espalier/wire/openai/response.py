@@ -53,6 +53,7 @@ def encode_completion(completion: Completion, created_s: int) -> dict[str, Any]:
 
 
 def encode_usage(usage: Usage) -> dict[str, int]:
+    """Token counts in OpenAI's shape."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

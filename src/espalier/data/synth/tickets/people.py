@@ -39,6 +39,7 @@ def make_customers(draw: Draw, count: int) -> list[Person]:
 
 
 def make_staff(draw: Draw, count: int) -> list[Person]:
+    """`count` people of the company, each name once."""
     people: dict[str, Person] = {}
     while len(people) < count:
         person = _make_person(draw, "larkspur.example", "")

@@ -16,6 +16,7 @@ APPEND_ONLY = ("records", "pointers", "audit", "entries")
 
 
 def upgrade() -> None:
+    """From an empty database to the first schema."""
     _create_artifacts()
     _create_records()
     _create_work()

@@ -1,0 +1,59 @@
+"""`espalier --help` is quick because it imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+HEAVY = {
+    *("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "pyarrow", "lxml", "jinja2"),
+    *(
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "nicegui",
+        "aiohttp",
+        "sqlalchemy",
+        "alembic",
+        "openai",
+        "boto3",
+        "cryptography",
+    ),
+}
+MAX_CPU_S = 0.5
+
+_PROBE = """
+import json, resource, sys
+from espalier.cli.main import main
+code = main({arguments!r})
+used = resource.getrusage(resource.RUSAGE_SELF)
+loaded = sorted({{name.split(".")[0] for name in sys.modules}})
+print("\\n" + json.dumps({{"code": code, "cpu_s": used.ru_utime + used.ru_stime, "loaded": loaded}}))
+"""
+
+
+def probe(*arguments: str) -> dict[str, object]:
+    script = _PROBE.format(arguments=list(arguments))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_help_imports_nothing_heavy() -> None:
+    found = probe("--help")
+    assert found["code"] == 0
+    assert HEAVY & set(found["loaded"]) == set()  # type: ignore[call-overload]
+
+
+def test_a_commands_help_imports_nothing_heavy() -> None:
+    found = probe("train", "--help")
+    assert found["code"] == 0
+    assert HEAVY & set(found["loaded"]) == set()  # type: ignore[call-overload]
+
+
+def test_help_takes_little_cpu_time() -> None:
+    # CPU time, not the clock, and the best of three: what the program itself costs, however busy the machine is.
+    best = min(float(probe("--help")["cpu_s"]) for _ in range(3))  # type: ignore[arg-type]
+    sys.stdout.write(f"espalier --help: {best:.2f} CPU-seconds\n")
+    assert best <= MAX_CPU_S
