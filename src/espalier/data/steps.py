@@ -16,7 +16,7 @@ from pydantic import Field
 from espalier.core.types import Document
 from espalier.data.clean.boilerplate import BoilerplateSpec, peel_boilerplate
 from espalier.data.clean.length import LengthSpec, check_length
-from espalier.data.clean.normalise import NormaliseSpec, normalise, normalise_text
+from espalier.data.clean.normalise import NormaliseSpec, normalise
 from espalier.data.clean.outcome import Outcome
 from espalier.data.clean.replies import RepliesSpec, cut_replies
 from espalier.data.clean.wrap import UnwrapSpec, unwrap
@@ -51,7 +51,7 @@ VERSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class CleanStep:
-    """A prepared step. `rewrite` is what it does to one text, where it also applies to answers and single messages."""
+    """A prepared step. `rewrite` is what it also does to answers and imported messages, else left as they are."""
 
     spec: StepSpec
     apply: Callable[[Sequence[Document]], Outcome]
@@ -66,9 +66,7 @@ def prepare_step(spec: StepSpec, root: Path) -> CleanStep:
     """Make a step ready; files it names are looked for under `root`. Raises NotFound or InvalidInput for those."""
     match spec:
         case NormaliseSpec():
-            return CleanStep(
-                spec, lambda documents: normalise(documents, spec), lambda text: normalise_text(text, spec)
-            )
+            return CleanStep(spec, lambda documents: normalise(documents, spec))
         case RepliesSpec():
             return CleanStep(spec, lambda documents: cut_replies(documents, spec))
         case BoilerplateSpec():

@@ -215,6 +215,16 @@ def test_chat_lines_are_imported_redacted_and_deduplicated(tmp_path: Path) -> No
     assert '"reason": "unreadable: chat.jsonl:5: not JSON' in (tmp_path / "out" / "exclusions.jsonl").read_text()
 
 
+def test_imported_answers_keep_their_white_space_and_quotes(tmp_path: Path) -> None:
+    answer = "def f():\n    return “x”  # two spaces"
+    row = {"prompt": "Write a function that returns x, please.", "completion": answer}
+    (tmp_path / "code.jsonl").write_text(json.dumps(row) + "\n")
+    spec = DataSpec.model_validate({"task": {"kind": "completion"}, "split": {"test": 0, "validation": 0}})
+    build_dataset(spec, tmp_path / "out", source=tmp_path / "code.jsonl")
+    (example,) = read_examples(tmp_path / "out")
+    assert example.messages[-1].content == answer
+
+
 def test_documents_become_raw_text(tmp_path: Path) -> None:
     write_notes(tmp_path / "in", *NOTES)
     build_dataset(DataSpec.model_validate({"task": {"kind": "text"}}), tmp_path / "out", source=tmp_path / "in")

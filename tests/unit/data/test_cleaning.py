@@ -32,6 +32,10 @@ def test_spaces_line_ends_and_invisible_characters_get_one_form() -> None:
     assert normalise_text(text, NormaliseSpec()) == "a b c\n\nd\ne"
 
 
+def test_indentation_is_kept() -> None:
+    assert normalise_text("a:\n    b  c \n\td", NormaliseSpec()) == "a:\n    b c\n\td"
+
+
 def test_composed_and_decomposed_letters_become_the_same() -> None:
     assert normalise_text("u\u0308ber", NormaliseSpec()) == normalise_text("über", NormaliseSpec()) == "über"
 

@@ -45,8 +45,10 @@ _PLAIN = str.maketrans(
 # Control characters but tab, newline and form feed; zero-width characters and the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2060-\u2064\u202a-\u202e\u2066-\u2069\ufeff]")
 _LINE_END = re.compile("\r\n?|[\u0085\u2028\u2029]")
-_SPACES = re.compile("[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
-_AROUND_NEWLINE = re.compile(" ?\n ?")
+_ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+# Indentation stays: it means something in lists, code and records.
+_INNER_SPACES = re.compile(r"(?<=\S)[ \t]+(?=\S)")
+_TRAILING_SPACES = re.compile("[ \t]+(?=[\n\f]|\\Z)")
 _BLANK_LINES = re.compile("\n{3,}")
 
 
@@ -61,6 +63,6 @@ def normalise_text(text: str, spec: NormaliseSpec) -> str:
     text = _INVISIBLE.sub("", _LINE_END.sub("\n", text))
     if spec.plain_quotes:
         text = text.translate(_PLAIN)
-    text = _AROUND_NEWLINE.sub("\n", _SPACES.sub(" ", text))
+    text = _INNER_SPACES.sub(" ", _TRAILING_SPACES.sub("", _ODD_SPACE.sub(" ", text)))
     # Taking characters out can bring together what composes.
-    return unicodedata.normalize(spec.form, _BLANK_LINES.sub("\n\n", text).strip(" \n"))
+    return unicodedata.normalize(spec.form, _BLANK_LINES.sub("\n\n", text).strip(" \t\n"))
