@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import openai
 import pytest
 import uvicorn
 
-from espalier.core.config import GatewayConfig, PriceConfig
-from espalier.core.types import SamplingSpec
+from espalier.core.config import GatewayConfig, PriceConfig, ServeConfig
+from espalier.core.ports import ChatProvider
+from espalier.core.types import Message, SamplingSpec
 from espalier.gateway.app import Gateway
 from espalier.gateway.assembly import open_gateway
 from espalier.gateway.route import Target
+from espalier.nn.base import load_base
+from espalier.serve.engine import Engine
 from espalier.store.store import Store, open_store
 from espalier.store.workspace import init_workspace
 from espalier.testing.provider import StrictProvider
 from espalier.testing.resolver import FixedResolver
+from espalier.testing.tiny import make_tiny_base
 
 BASE = "builtin:seedling"
 TOKEN_NUSD = 1000
@@ -29,15 +34,12 @@ QUESTION: Any = [{"role": "user", "content": "one two three"}]
 
 
 class Server:
-    """A gateway over a strict provider, and the key its clients use."""
+    """A gateway over a provider, and keys for its clients."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, provider: ChatProvider, resolver: FixedResolver) -> None:
         self.store = store
-        self.provider = StrictProvider()
-        target = Target("model:support@v1", BASE, "a" * 64, 64, SamplingSpec(max_tokens=20))
-        resolver = FixedResolver({"support@production": target}, {BASE: Target(BASE, BASE, "", 64)})
         config = GatewayConfig(prices={"*": PriceConfig(prompt="1", completion="1")}, requests_per_minute=1000)
-        self.gateway: Gateway = open_gateway(store, self.provider, resolver, config)
+        self.gateway: Gateway = open_gateway(store, provider, resolver, config)
         self.url = ""
 
     def new_secret(self, budget_tokens: int = 1000) -> str:
@@ -54,20 +56,35 @@ class Server:
         return [(row.detail["finish"], row.prompt_tokens, row.completion_tokens) for row in rows]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    store = open_store(init_workspace(tmp_path))
-    server = Server(store)
-    options = uvicorn.Config(server.gateway, port=0, log_level="warning", ws="none", lifespan="on")
-    running = uvicorn.Server(options)
+@contextmanager
+def serving(folder: Path, provider: ChatProvider, resolver: FixedResolver) -> Iterator[Server]:
+    """A server on a free port of loopback, in a thread."""
+    store = open_store(init_workspace(folder))
+    server = Server(store, provider, resolver)
+    running = uvicorn.Server(uvicorn.Config(server.gateway, port=0, log_level="warning", ws="none", lifespan="on"))
     thread = threading.Thread(target=running.run)
     thread.start()
     wait_until(lambda: running.started)
     server.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1"
-    yield server
-    running.should_exit = True
-    thread.join()
-    store.close()
+    try:
+        yield server
+    finally:
+        running.should_exit = True
+        thread.join()
+        store.close()
+
+
+@pytest.fixture
+def provider() -> StrictProvider:
+    return StrictProvider()
+
+
+@pytest.fixture
+def server(tmp_path: Path, provider: StrictProvider) -> Iterator[Server]:
+    target = Target("model:support@v1", BASE, "a" * 64, 64, SamplingSpec(max_tokens=20))
+    resolver = FixedResolver({"support@production": target}, {BASE: Target(BASE, BASE, "", 64)})
+    with serving(tmp_path, provider, resolver) as server:
+        yield server
 
 
 def wait_until(holds: Callable[[], object]) -> None:
@@ -109,13 +126,13 @@ def test_the_client_s_own_stream_accumulator_understands_the_chunks(server: Serv
     assert final.choices[0].message.content == "three two one"
 
 
-def test_a_conversation_may_send_our_answer_back_as_it_came(server: Server) -> None:
+def test_a_conversation_may_send_our_answer_back_as_it_came(server: Server, provider: StrictProvider) -> None:
     with server.client() as client:
         first = client.chat.completions.create(model="support", messages=QUESTION)
         turns = [*QUESTION, first.choices[0].message.model_dump(), {"role": "user", "content": "four five"}]
         second = client.chat.completions.create(model="support", messages=turns)
     assert second.choices[0].message.content == "five four"
-    (request,) = [r for r in server.provider.requests.values() if len(r.messages) == 3]
+    (request,) = [r for r in provider.requests.values() if len(r.messages) == 3]
     assert [message.role for message in request.messages] == ["user", "assistant", "user"]
 
 
@@ -171,8 +188,10 @@ def test_a_spent_budget_is_insufficient_quota_and_the_client_does_not_retry_it(s
     assert 'espalier_requests_total{route="chat",status="429"} 1' in counted
 
 
-def test_leaving_a_stream_cancels_the_answer_and_pays_for_what_was_said(server: Server) -> None:
-    server.provider.gate = asyncio.Event()  # never opened
+def test_leaving_a_stream_cancels_the_answer_and_pays_for_what_was_said(
+    server: Server, provider: StrictProvider
+) -> None:
+    provider.gate = asyncio.Event()  # never opened
     with server.client() as client:
         stream = client.chat.completions.create(model="support", messages=QUESTION, stream=True)
         pieces = (chunk.choices[0].delta.content for chunk in stream)
@@ -180,19 +199,19 @@ def test_leaving_a_stream_cancels_the_answer_and_pays_for_what_was_said(server: 
         stream.close()
     wait_until(server.usage)
     assert server.usage() == [("cancelled", 6, 1)]
-    assert server.provider.open == set()
+    assert provider.open == set()
 
 
-def test_a_client_s_timeout_cancels_a_whole_answer(server: Server) -> None:
-    server.provider.gate = asyncio.Event()
+def test_a_client_s_timeout_cancels_a_whole_answer(server: Server, provider: StrictProvider) -> None:
+    provider.gate = asyncio.Event()
     with server.client(timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="support", messages=QUESTION)
     wait_until(server.usage)
     assert server.usage() == [("cancelled", 6, 1)]
 
 
-def test_a_breakdown_in_mid_stream_reaches_the_client_as_an_error(server: Server) -> None:
-    server.provider.fail_after = 1
+def test_a_breakdown_in_mid_stream_reaches_the_client_as_an_error(server: Server, provider: StrictProvider) -> None:
+    provider.fail_after = 1
     with server.client() as client:
         stream = client.chat.completions.create(model="support", messages=QUESTION, stream=True)
         with pytest.raises(openai.APIError, match="went wrong inside"):
@@ -219,3 +238,60 @@ def test_a_hundred_clients_at_once_cannot_overdraw_a_budget(server: Server) -> N
     balance = server.store.ledger.balance(account)
     assert 3 <= answered <= 11
     assert (balance.spent_nusd, balance.reserved_nusd) == (answered * 9 * TOKEN_NUSD, 0)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = make_tiny_base(tmp_path_factory.mktemp("tiny"))
+    engine = Engine(load_base(f"path:{folder}"), ServeConfig(max_batch=4, max_context_tokens=256)).start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def engine_server(tmp_path: Path, engine: Engine) -> Iterator[Server]:
+    target = Target("model:tiny@v1", engine.base.spec, "", engine.context_tokens)
+    with serving(tmp_path, engine, FixedResolver({"tiny@production": target}, {})) as server:
+        yield server
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_real_engine_answers_the_client_as_it_answers_itself(
+    stream: bool, engine: Engine, engine_server: Server
+) -> None:
+    questions = ["The quick brown fox", "0123", "Größe?"]
+    sampling = SamplingSpec(max_tokens=24)
+    expected = engine.generate([[Message("user", question)] for question in questions], sampling)
+    assert len({answer.text for answer in expected}) == len(questions), "the tiny base must tell prompts apart"
+    with engine_server.client() as client:
+        for question, answer in zip(questions, expected, strict=True):
+            asked: Any = {"model": "tiny", "messages": [{"role": "user", "content": question}], "max_tokens": 24}
+            if stream:
+                text = "".join(
+                    chunk.choices[0].delta.content or ""
+                    for chunk in client.chat.completions.create(**asked, stream=True)
+                )
+            else:
+                completion = client.chat.completions.create(**asked)
+                text = completion.choices[0].message.content or ""
+                assert completion.usage is not None
+                assert completion.usage.completion_tokens == answer.usage.completion_tokens
+                assert completion.choices[0].finish_reason == answer.finish_reason
+            assert text == answer.text
+    rows = engine_server.store.ledger.list(kind="usage")
+    assert [(row.prompt_tokens, row.completion_tokens) for row in reversed(rows)] == [
+        (answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in expected
+    ]
+
+
+def test_leaving_the_real_engine_frees_its_slots_for_others(engine: Engine, engine_server: Server) -> None:
+    question: Any = {"model": "tiny", "messages": [{"role": "user", "content": "fox"}]}
+    with engine_server.client() as client:
+        for _ in range(6):  # two more than it answers at once
+            stream = client.chat.completions.create(**question, max_tokens=200, stream=True)
+            next(iter(stream))
+            stream.close()
+        answer = client.chat.completions.create(**question, max_tokens=3)
+    assert answer.usage is not None and answer.usage.completion_tokens <= 3
+    wait_until(lambda: len(engine_server.usage()) == 7)
+    assert engine_server.store.ledger.reservations() == []

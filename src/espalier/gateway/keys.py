@@ -17,6 +17,7 @@ import re
 import secrets
 import string
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from espalier.core.errors import InvalidInput, NotFound, Unauthenticated
@@ -158,7 +159,7 @@ class KeyRing:
         matches = hmac.compare_digest(_hash(secret), stored.sha256 if stored else _hash(""))
         if stored is None or not matches:
             raise Unauthenticated("no valid API key", hint="make one with `espalier keys create NAME`")
-        if self._is_revoked(stored.key.id) or self._is_revoked(stored.key.payer):
+        if any(map(self._is_revoked, {stored.key.id, stored.key.payer})):
             raise Unauthenticated(f"key {stored.key.id} was revoked", hint="ask for a new one")
         if stored.key.expires_ms and stored.key.expires_ms <= self._clock_ms():
             raise Unauthenticated(f"key {stored.key.id} has expired", hint="ask for a new one")
@@ -204,7 +205,7 @@ class KeyRing:
 
     def _read(self, id: str) -> _Stored | None:
         for kind in (_KIND, _LOAN):
-            if self._store.records.has(kind, id):
+            with suppress(NotFound):
                 return self._store.records.get(kind, id, _Stored)
         return None
 
