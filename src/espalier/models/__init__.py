@@ -1,0 +1,1 @@
+"""Models that ship in the wheel, each a folder that transformers loads."""
