@@ -16,13 +16,15 @@ from contextlib import suppress
 
 from espalier.core.config import GatewayConfig
 from espalier.core.errors import EspalierError, NotFound, Unauthenticated, Unavailable, did_you_mean
-from espalier.gateway.desk import Desk, Ticket
+from espalier.gateway.desk import Desk
 from espalier.gateway.exchange import App, Exchange, Message, Receive, Scope, Send
 from espalier.gateway.keys import ApiKey, KeyRing
 from espalier.gateway.metrics import Metrics
+from espalier.gateway.ticket import Ticket
 from espalier.wire.openai import failure, listing, request, response
 
 _CHAT, _MODELS, _HEALTH, _METRICS = "/v1/chat/completions", "/v1/models", "/healthz", "/metrics"
+_CLIENT_LEFT = 499  # no response was begun; nginx's code for it
 _DRAIN_S = 10.0
 _log = logging.getLogger("espalier.gateway")
 
@@ -86,9 +88,9 @@ class Gateway:
             await exchange.send_error(
                 EspalierError("something went wrong inside", hint=f"see {exchange.request_id} in the log")
             )
-        self.metrics.count_request(name, exchange.status)
-        took_ms = round((time.monotonic() - began_s) * 1000)
-        _log.info("%s %s %d in %d ms", exchange.request_id, name, exchange.status, took_ms)
+        status = exchange.status or _CLIENT_LEFT
+        self.metrics.count_request(name, status)
+        _log.info("%s %s %d in %.0f ms", exchange.request_id, name, status, (time.monotonic() - began_s) * 1000)
 
     async def _authenticate(self, exchange: Exchange) -> ApiKey | None:
         secret = exchange.bearer()

@@ -3,8 +3,7 @@
     admit   limit -> route -> may this key ask it -> count the prompt -> price -> reserve     (blocks: off the loop)
     answer  the provider's deltas as they come; however it ends, what was used is settled and written to the ledger
 
-A usage row names the key, the version and adapter that answered, tokens, amount and latency, and the digest of the
-messages: never a word of them. Knows no HTTP and no model.
+Knows no HTTP and no model.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from espalier.core.errors import EspalierError, InvalidInput, PermissionDenied, Unavailable
-from espalier.core.ids import digest_of, make_id, now_ms
+from espalier.core.ids import make_id, now_ms
 from espalier.core.ports import ChatProvider, ChatRequest, Delta
-from espalier.core.types import Completion, Generation, LedgerEntry, Usage
-from espalier.core.types.inference import FinishReason
+from espalier.core.types import Completion, Generation
 from espalier.gateway.budget import Budgets
 from espalier.gateway.keys import ApiKey
 from espalier.gateway.limits import RateLimiter
-from espalier.gateway.price import Price, PriceList
-from espalier.gateway.route import Resolver, Target, resolve
+from espalier.gateway.price import PriceList
+from espalier.gateway.route import Resolver, resolve
+from espalier.gateway.ticket import Ticket, write_usage
 from espalier.wire.openai.request import ChatCall
 
 Result = TypeVar("Result")
@@ -36,51 +34,6 @@ Result = TypeVar("Result")
 _ADMITTING_THREADS = 4
 _BOOKING_THREADS = 2
 _log = logging.getLogger("espalier.gateway")
-
-
-@dataclass(slots=True)
-class Ticket:
-    """One admitted request, and, as it is answered, what it used. Cost and latency are final once it is settled."""
-
-    request: ChatRequest
-    call: ChatCall
-    target: Target
-    key: ApiKey | None
-    price: Price | None
-    prompt_tokens: int
-    started_s: float
-    started_ms: int
-    reserved_nusd: int = 0
-    pieces: int = 0
-    usage: Usage | None = None
-    finish_reason: FinishReason | None = None
-    cost_nusd: int = 0
-    first_ms: int = 0  # until the first piece of the answer
-    latency_ms: int = 0
-    settled: bool = False
-
-    @property
-    def id(self) -> str:
-        return self.request.id
-
-    def note(self, delta: Delta) -> None:
-        """Take in a delta's figures."""
-        if not self.first_ms:
-            self.first_ms = max(1, self.elapsed_ms())
-        self.pieces += bool(delta.text)
-        self.usage = delta.usage or self.usage
-        self.finish_reason = delta.finish_reason or self.finish_reason
-
-    def elapsed_ms(self) -> int:
-        return round((time.monotonic() - self.started_s) * 1000)
-
-    def used(self) -> Usage:
-        """What the provider said; where it was cut off before it said anything, what is known for certain."""
-        if self.usage is not None:
-            return self.usage
-        if self.finish_reason == "error" and not self.pieces:
-            return Usage(prompt_tokens=0, completion_tokens=0)
-        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.pieces)
 
 
 class Desk:
@@ -97,7 +50,6 @@ class Desk:
         on_settled: Callable[[Ticket], None] = lambda ticket: None,
     ) -> None:
         self._provider = provider
-        self._resolver = resolver
         self._budgets = budgets
         self._prices = prices
         self._limiter = limiter
@@ -115,7 +67,7 @@ class Desk:
         started_s, started_ms = time.monotonic(), now_ms()
         if key is not None:
             self._limiter.take(key.payer, key.requests_per_minute)
-        target = resolve(self._resolver, call.model)
+        target = resolve(self.resolver, call.model)
         names = (target.model, target.name, target.base)
         if key is not None and not key.allows((call.model, *names)):
             raise PermissionDenied(f"key {key.id} may not ask {call.model}", hint=f"it may ask {', '.join(key.models)}")
@@ -161,8 +113,6 @@ class Desk:
                     yield delta
             if ticket.finish_reason not in ("stop", "length"):  # an engine that stops, cancels what it has not finished
                 raise Unavailable("the engine stopped in the middle of the answer", hint="try again")
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
         except Exception:
             ticket.finish_reason = "error"
             raise
@@ -191,14 +141,15 @@ class Desk:
         if ticket.settled:
             return
         ticket.settled = True
-        entry = _account(ticket)
+        entry = write_usage(ticket)
         try:
             # Shielded: a cancelled request is still charged for what it used.
             await asyncio.shield(self.off_loop(self._budgets.settle, entry))
         except EspalierError as error:
             # The answer is out; its reservation stays held until a restart settles it, so that no budget is overdrawn.
             _log.error("request %s could not be settled: %s", ticket.id, error)
-        self.on_settled(ticket)
+        finally:
+            self.on_settled(ticket)
 
     async def off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
         """Run a short blocking call, such as one transaction, in the desk's threads."""
@@ -220,39 +171,4 @@ class Desk:
         if not admitting.cancelled() and admitting.exception() is None:
             ticket = admitting.result()
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
-            self._booking.submit(self._budgets.settle, _account(ticket))
-
-
-def _account(ticket: Ticket) -> LedgerEntry:
-    """The ticket's usage row; the figures are written on the ticket too."""
-    ticket.finish_reason = ticket.finish_reason or "cancelled"
-    used = ticket.used()
-    ticket.latency_ms = ticket.elapsed_ms()
-    ticket.cost_nusd = ticket.price.cost_nusd(used.prompt_tokens, used.completion_tokens) if ticket.price else 0
-    sampling = ticket.request.sampling
-    detail: dict[str, Any] = {
-        "asked": ticket.call.model,
-        "base": ticket.target.base,
-        "finish": ticket.finish_reason,
-        "stream": ticket.call.stream,
-        "first_ms": ticket.first_ms,
-        "prompt_digest": digest_of([[message.role, message.content] for message in ticket.request.messages]),
-        "sampling": sampling.model_dump(mode="json", exclude={"stop"}),
-        "priced": ticket.price is not None,
-    }
-    if ticket.call.metadata:
-        detail["tags"] = dict(ticket.call.metadata)
-    return LedgerEntry(
-        id=make_id("entry"),
-        request=ticket.id,
-        kind="usage",
-        key=ticket.key.payer if ticket.key else "",
-        model=ticket.target.model,
-        adapter=ticket.target.adapter,
-        prompt_tokens=used.prompt_tokens,
-        completion_tokens=used.completion_tokens,
-        amount_nusd=ticket.cost_nusd,
-        latency_ms=ticket.latency_ms,
-        at_ms=ticket.started_ms,
-        detail=detail,
-    )
+            self._booking.submit(self._budgets.settle, write_usage(ticket))

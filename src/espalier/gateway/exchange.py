@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from espalier.core.errors import EspalierError, InvalidInput, Unavailable
+from espalier.core.errors import BudgetExceeded, EspalierError, InvalidInput, Unavailable
 from espalier.core.ids import make_id
 from espalier.wire.openai.failure import encode_error
 
@@ -80,9 +80,9 @@ class Exchange:
         if self.status:
             await self.send_event(b"data: " + body + b"\n\n", last=True)
             return
-        # A client that retries what cannot succeed wastes both sides' time; OpenAI's clients heed this header.
-        if error.code in ("budget_exceeded", "unavailable"):
-            self.extra.append((b"x-should-retry", b"false" if error.code == "budget_exceeded" else b"true"))
+        # OpenAI's clients retry a 429 unless told otherwise, and a spent budget does not fill up again by itself.
+        if isinstance(error, BudgetExceeded):
+            self.extra.append((b"x-should-retry", b"false"))
         await self.send_bytes(status, body)
 
     async def start_events(self) -> None:

@@ -12,8 +12,9 @@ from espalier.core.errors import BudgetExceeded, InvalidInput, NotFound, Permiss
 from espalier.core.ports import Delta
 from espalier.core.types import LedgerEntry, Message, Usage
 from espalier.gateway.assembly import open_desk
-from espalier.gateway.desk import Desk, Ticket
+from espalier.gateway.desk import Desk
 from espalier.gateway.keys import ApiKey, KeyRing
+from espalier.gateway.ticket import Ticket
 from espalier.store.store import Store
 from espalier.testing.provider import TEMPLATE_TOKENS, StrictProvider
 from espalier.testing.resolver import FixedResolver

@@ -1,0 +1,99 @@
+"""A `Ticket`: one admitted request, what it may use and what it has used; and the ledger row that comes of it.
+
+The row names key, version, adapter, tokens, amount and latency, and the digest of the messages: never a word of them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from espalier.core.ids import digest_of, make_id
+from espalier.core.ports import ChatRequest, Delta
+from espalier.core.types import LedgerEntry, Usage
+from espalier.core.types.inference import FinishReason
+from espalier.gateway.keys import ApiKey
+from espalier.gateway.price import Price
+from espalier.gateway.route import Target
+from espalier.wire.openai.request import ChatCall
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One admitted request, and, as it is answered, what it used. Cost and latency are final once it is settled."""
+
+    request: ChatRequest
+    call: ChatCall
+    target: Target
+    key: ApiKey | None
+    price: Price | None
+    prompt_tokens: int
+    started_s: float
+    started_ms: int
+    reserved_nusd: int = 0
+    pieces: int = 0
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    cost_nusd: int = 0
+    first_ms: int = 0  # until the first piece of the answer
+    latency_ms: int = 0
+    settled: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    def note(self, delta: Delta) -> None:
+        """Take in a delta's figures."""
+        if not self.first_ms:
+            self.first_ms = max(1, self.elapsed_ms())
+        self.pieces += bool(delta.text)
+        self.usage = delta.usage or self.usage
+        self.finish_reason = delta.finish_reason or self.finish_reason
+
+    def elapsed_ms(self) -> int:
+        return round((time.monotonic() - self.started_s) * 1000)
+
+    def used(self) -> Usage:
+        """What the provider said; where it was cut off before it said anything, what is known for certain."""
+        if self.usage is not None:
+            return self.usage
+        if self.finish_reason == "error" and not self.pieces:
+            return Usage(prompt_tokens=0, completion_tokens=0)
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.pieces)
+
+
+def write_usage(ticket: Ticket) -> LedgerEntry:
+    """The ticket's usage row; cost, latency and finish reason become final on the ticket too."""
+    ticket.finish_reason = ticket.finish_reason or "cancelled"
+    used = ticket.used()
+    ticket.latency_ms = ticket.elapsed_ms()
+    ticket.cost_nusd = ticket.price.cost_nusd(used.prompt_tokens, used.completion_tokens) if ticket.price else 0
+    sampling = ticket.request.sampling
+    detail: dict[str, Any] = {
+        "asked": ticket.call.model,
+        "base": ticket.target.base,
+        "finish": ticket.finish_reason,
+        "stream": ticket.call.stream,
+        "first_ms": ticket.first_ms,
+        "prompt_digest": digest_of([[message.role, message.content] for message in ticket.request.messages]),
+        "sampling": sampling.model_dump(mode="json", exclude={"stop"}),
+        "priced": ticket.price is not None,
+    }
+    if ticket.call.metadata:
+        detail["tags"] = dict(ticket.call.metadata)
+    return LedgerEntry(
+        id=make_id("entry"),
+        request=ticket.id,
+        kind="usage",
+        key=ticket.key.payer if ticket.key else "",
+        model=ticket.target.model,
+        adapter=ticket.target.adapter,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        amount_nusd=ticket.cost_nusd,
+        latency_ms=ticket.latency_ms,
+        at_ms=ticket.started_ms,
+        detail=detail,
+    )
