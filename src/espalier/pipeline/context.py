@@ -1,39 +1,29 @@
-"""`StepContext` inside the child process: folders in and out, and a channel that says everything else to the parent."""
+"""`StepContext` over a request: folders in and out, and one function through which everything else is said."""
 
 from __future__ import annotations
 
-import json
-import threading
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.events import Event
 from espalier.core.types import Artifact
 
 
-class Channel:
-    """JSON lines to the parent; whole lines whatever thread writes."""
+class Send(Protocol):
+    """Says one thing to whoever runs the step: `what` is event, metric or describe."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def send(self, what: str, **said: Any) -> None:
-        """Say something now."""
-        line = json.dumps({"what": what, **said}, ensure_ascii=False).encode() + b"\n"
-        with self._lock:
-            self._stream.write(line)
-            self._stream.flush()
+    def __call__(self, what: str, **said: Any) -> None: ...
 
 
-class ChildContext:
-    """Implements `core.ports.StepContext` over the task the child was given."""
+class RequestContext:
+    """Implements `core.ports.StepContext` over what `executors/staging.py` prepared."""
 
-    def __init__(self, task: Mapping[str, Any], channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, task: Mapping[str, Any], send: Send) -> None:
+        self._send = send
         self._step: str = task["step"]
         self._paths = {port: Path(given["path"]) for port, given in task["inputs"].items()}
         self._outputs: Mapping[str, str] = task["outputs"]
@@ -64,14 +54,16 @@ class ChildContext:
     def describe(self, name: str, /, **meta: str) -> None:
         """Put metadata on output `name`'s manifest."""
         self._check_output(name)
-        self._channel.send("describe", output=name, meta=meta)
+        self._send("describe", output=name, meta=meta)
 
     def emit(self, event: Event) -> None:
-        self._channel.send("event", **asdict(event))
+        self._send("event", **asdict(event))
 
     def metric(self, name: str, value: float) -> None:
-        """A figure kept on the run; conditions may read it."""
-        self._channel.send("metric", name=name, value=float(value))
+        """A figure kept on the run; conditions may read it. Raises InvalidInput for what is no finite number."""
+        if not math.isfinite(value):
+            raise InvalidInput(f"{self._step} measured {name} = {value}", hint="it diverged, or divided by nothing")
+        self._send("metric", name=name, value=float(value))
 
     def check_outputs(self) -> None:
         """Raise InvalidInput for a declared output that the step left empty."""

@@ -14,15 +14,15 @@ from espalier.core.types.runs import Environment
 _GIT_TIMEOUT_S = 10
 
 
-def describe_environment(packages: Mapping[str, str], folder: Path) -> Environment:
-    """This machine and interpreter; `packages` are those the step uses, `folder` the user's project."""
+def describe_environment(packages: Mapping[str, str], commit: str) -> Environment:
+    """This machine and interpreter; `packages` are those the step uses, `commit` the state of the user's project."""
     return Environment(
         espalier=__version__,
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         packages=dict(packages),
-        git=find_commit(folder),
+        git=commit,
     )
 
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from espalier.core.errors import EspalierError, Interrupted
@@ -48,6 +49,7 @@ class Setting:
     emit: Emit
     stop: Stop
     retry_s: float  # pause before the first retry; doubles with each
+    find_commit: Callable[[Path], str]  # asked once per run: it starts a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _reuse(setting: Setting, plan: Plan, row: CacheRow) -> NodeResult:
 def _execute(setting: Setting, plan: Plan, reason: str, locks: tuple[int, ...] = ()) -> NodeResult:
     store, began = setting.store, time.monotonic()
     run = _new_run(setting, plan, make_id("run"))
-    environment = describe_environment(plan.ingredients.packages, setting.graph.folder)
+    environment = describe_environment(plan.ingredients.packages, setting.find_commit(setting.graph.folder))
     store.runs.create(run.model_copy(update={"environment": environment}))
     result = NodeResult(plan.name, plan.step.id, "ran", reason, run.id)
     setting.emit(_event("step.started", result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 from espalier.core.errors import EspalierError, Interrupted, InvalidInput
@@ -12,6 +13,7 @@ from espalier.core.ids import make_id, now_ms
 from espalier.core.types import Run
 from espalier.pipeline.catalog import find_step
 from espalier.pipeline.closure import CodeScanner
+from espalier.pipeline.environment import find_commit
 from espalier.pipeline.executors.local import LocalExecutor
 from espalier.pipeline.executors.port import Executor, Stop, never_stop
 from espalier.pipeline.expressions import holds, names_in
@@ -65,7 +67,9 @@ def run_pipeline(
             emit = _begin(store, run_id, graph.name, spec, actor, emit)
         executor = executor or LocalExecutor(store)
         scanner = CodeScanner(store.facts)
-        setting = Setting(graph, bound, store, executor, scanner, run_id, actor, emit, stop, retry_s)
+        setting = Setting(
+            graph, bound, store, executor, scanner, run_id, actor, emit, stop, retry_s, cache(find_commit)
+        )
         with nullcontext() if within else _account(setting):
             return _run_all(setting, resolve)
     finally:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.core.errors import EspalierError, Interrupted, from_json
-from espalier.core.events import Emit, Event
+from espalier.core.errors import EspalierError, Interrupted
+from espalier.core.events import Emit
 from espalier.pipeline.executors.port import Outcome, Stop, Task
+from espalier.pipeline.executors.staging import Report, stage, take_in
 from espalier.store.disk import storage_errors
 from espalier.store.store import Store
 
@@ -38,48 +38,14 @@ class LocalExecutor:
 
     def execute(self, task: Task, emit: Emit, stop: Stop) -> Outcome:
         """Run the task and wait. Raises Interrupted when stopped (Ctrl-C or `stop`); then the child is dead."""
-        staging = self._store.workspace.staging_folder(task.run)
-        scratch = self._store.workspace.scratch_folder(task.key)
-        for folder in (staging, scratch):
-            with storage_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-        child = _Child(task, self._request(task, staging, scratch), self._log(task.run))
-        try:
-            outcome = child.watch(emit, stop)
-            if outcome.error is None:
-                outcome.outputs = {
-                    port: self._store.artifacts.stage(
-                        kind.removesuffix("?"), staging / port, child.meta[port], task.run
-                    )
-                    for port, kind in task.outputs.items()
-                    if (staging / port).is_dir()
-                }
-            return outcome
-        finally:
-            child.kill()
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _request(self, task: Task, staging: Path, scratch: Path) -> dict[str, Any]:
-        return {
-            "run": task.run,
-            "key": task.key,
-            "step": task.step,
-            "spec": task.spec,
-            "seed": task.seed,
-            "inputs": {
-                port: {
-                    "artifact": artifact.model_dump(),
-                    "path": str(self._store.artifacts.materialise(artifact.digest)),
-                }
-                for port, artifact in task.inputs.items()
-            },
-            "outputs": dict(task.outputs),
-            "folder": str(task.folder),
-            "workspace": str(task.workspace),
-            "actor": task.actor,
-            "staging": str(staging),
-            "scratch": str(scratch),
-        }
+        report = Report(task, emit)
+        with stage(self._store, task) as request:
+            child = _Child(task, request, self._log(task.run), report)
+            try:
+                child.watch(stop)
+                return take_in(self._store, task, request, report)
+            finally:
+                child.kill()
 
     def _log(self, run: str) -> Path:
         folder = self._store.runs.folder(run)
@@ -91,12 +57,10 @@ class LocalExecutor:
 class _Child:
     """One child process, and what it has said so far."""
 
-    def __init__(self, task: Task, request: Mapping[str, Any], log: Path) -> None:
-        self.meta: dict[str, dict[str, str]] = {port: {} for port in task.outputs}
+    def __init__(self, task: Task, request: Mapping[str, Any], log: Path, report: Report) -> None:
         self._task = task
         self._log = log
-        self._outcome = Outcome()
-        self._done = False
+        self._report = report
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         answers, to_parent = os.pipe()
         try:
@@ -118,10 +82,10 @@ class _Child:
             self._stdin.write(json.dumps(request).encode() + b"\n")
             self._stdin.flush()
 
-    def watch(self, emit: Emit, stop: Stop) -> Outcome:
-        """Pass events on until the child has ended. Raises Interrupted."""
+    def watch(self, stop: Stop) -> None:
+        """Pass on what the child says until it has ended. Raises Interrupted."""
         try:
-            while not self._done:
+            while not self._report.ended:
                 if stop():
                     raise KeyboardInterrupt
                 dead = self._process.poll() is not None
@@ -131,16 +95,15 @@ class _Child:
                     if dead:  # and nothing of it is left in the pipe
                         break
                     continue
-                self._take(line, emit)
+                self._report.take(**json.loads(line))
         except KeyboardInterrupt:
             self.kill()
             raise Interrupted("stopped", hint="the same command goes on from here: finished steps are kept") from None
         with contextlib.suppress(OSError):
             self._stdin.close()
         self._wait()
-        if not self._done:
-            self._outcome.error = self._explain_death()
-        return self._outcome
+        if not self._report.ended:
+            self._report.outcome.error = self._explain_death()
 
     def kill(self) -> None:
         """End the child and whatever it started: asked first, made to after a grace."""
@@ -167,21 +130,6 @@ class _Child:
         with open(answers, "rb") as lines:
             for line in lines:
                 self._lines.put(line)
-
-    def _take(self, line: bytes, emit: Emit) -> None:
-        said = json.loads(line)
-        match said.pop("what"):
-            case "event":
-                emit(Event(**said))
-            case "metric":
-                self._outcome.metrics[said["name"]] = said["value"]
-            case "describe":
-                self.meta[said["output"]].update(said["meta"])
-            case "error":
-                self._outcome.error = from_json(said["error"])
-            case "end":
-                self._outcome.cpu_s = said["cpu_s"]
-                self._done = True
 
     def _explain_death(self) -> EspalierError:
         code = self._process.returncode
