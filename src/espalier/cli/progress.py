@@ -26,7 +26,7 @@ class Progress:
             "log": lambda data: [str(data.get("message", ""))],
             "step.started": self._step_started,
             "step.finished": self._step_finished,
-            "step.failed": self._step_finished,
+            "step.failed": lambda data: self._step_finished({**data, "status": "failed", "reason": ""}),
             "data.read": self._data_read,
             "train.audit": self._train_audit,
             "train.resumed": self._train_resumed,

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 
 from espalier.core.errors import (
     Conflict,
+    DigestMismatch,
     EspalierError,
     InvalidInput,
     MissingExtra,
@@ -133,6 +134,10 @@ def _database_errors() -> Iterator[None]:
     except DBAPIError as error:
         if "append-only" in str(error.orig):
             raise Conflict(f"{error.orig}".split("\n")[0], hint="records are never changed; write a new one") from error
+        if "not a database" in str(error.orig) or "malformed" in str(error.orig):
+            raise DigestMismatch(
+                f"the database file is damaged: {error.orig}", hint="put a backup of .espalier/espalier.db in its place"
+            ) from error
         raise
 
 

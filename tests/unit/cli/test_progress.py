@@ -1,0 +1,63 @@
+"""What a person sees of the event stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from espalier.cli.progress import Progress, bar, curve, format_s
+from espalier.core.events import Event
+
+
+def test_a_hit_says_why_it_is_one() -> None:
+    progress = Progress()
+    (line,) = progress.take(
+        Event("step.finished", {"name": "dataset", "hit": True, "reason": "hit: same inputs as run_1"})
+    )
+    assert line.split() == ["=", "dataset", "cached", "hit:", "same", "inputs", "as", "run_1"]
+
+
+def test_a_step_that_ran_says_how_long() -> None:
+    (line,) = Progress().take(
+        Event("step.finished", {"name": "train", "hit": False, "wall_ms": 3210, "reason": "never run"})
+    )
+    assert line.split() == ["+", "train", "done", "3.2", "s", "never", "run"]
+
+
+def test_a_step_that_failed_is_not_called_done() -> None:
+    (line,) = Progress().take(Event("step.failed", {"name": "train", "reason": "never run", "error": {}}))
+    assert line.split() == ["x", "train", "failed"]
+
+
+def test_training_shows_step_loss_curve_speed_and_time_left() -> None:
+    progress = Progress()
+    for step, loss in enumerate((4.0, 2.0, 1.0), 1):
+        data = {"step": step, "steps": 4, "loss": loss, "tokens_per_s": 1234.5, "eta_s": 61.0}
+        assert progress.take(Event("train.step", data)) == []
+    assert "step 3/4" in progress.status and "loss 1.000" in progress.status and "█▃▁" in progress.status
+    assert "1,234 tokens/s" in progress.status and "61 s left" in progress.status
+    assert progress.share == 0.75
+    (line,) = progress.take(Event("train.done", {}))
+    assert line.split() == ["loss", "4.000", "█▃▁", "1.000"]
+
+
+def test_an_unknown_kind_is_silent() -> None:
+    progress = Progress()
+    assert progress.take(Event("some.thing", {"x": 1})) == []
+    assert progress.status == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (12.4, "12 s"), (185, "3:05 min"), (7800, "2:10 h")])
+def test_a_duration_reads_naturally(seconds: float, text: str) -> None:
+    assert format_s(seconds) == text
+
+
+def test_a_curve_is_averaged_down_to_its_width() -> None:
+    assert curve([1.0]) == ""
+    assert curve([5.0, 5.0]) == "▁▁"
+    falling = curve([float(100 - i) for i in range(1000)], points=8)
+    assert falling == "█▇▆▅▄▃▂▁"
+
+
+def test_a_bar_stays_within_its_width() -> None:
+    assert [len(bar(share, 10)) for share in (-1, 0, 0.5, 1, 2)] == [10] * 5
+    assert bar(0.5, 4) == "━━╌╌"
