@@ -15,9 +15,9 @@ from espalier.core.types.examples import Split
 from espalier.data.answers import read_fields
 from espalier.data.draft import Draft
 from espalier.data.layout import write_dataset
-from espalier.data.leaks import Placed, refuse_leaks
+from espalier.data.leaks import refuse_leaks
 from espalier.data.manifest import DatasetManifest, StepReport, count_reasons
-from espalier.data.nearness import hash_text, shingle
+from espalier.data.nearness import find_pairs, hash_text, shingle
 from espalier.data.readers.reading import Reading, known_suffixes, read_sources
 from espalier.data.readers.source import SkippedFile, find_sources
 from espalier.data.spec import DataSpec
@@ -136,17 +136,17 @@ def make_examples(draft: Draft, render: Render) -> None:
 
 def divide(draft: Draft, previous: Mapping[str, Split]) -> None:
     """Give each example its split, its group and its stratum; raise InvalidInput when two splits share a text."""
+    spec = draft.spec.split
     units = []
     for document, example in zip(draft.kept, draft.examples, strict=True):
         key = draft.keys.get(document.id) or f"text-{hash_text(document.text):016x}"
         example.tags["group"] = key
-        stratum = "|".join(_stratum_part(example, name) for name in draft.spec.split.stratify_by)
-        units.append(Unit(key, shingle(document.text), stratum))
+        units.append(Unit(key, "|".join(_stratum_part(example, name) for name in spec.stratify_by)))
     draft.strata = [unit.stratum for unit in units]
-    for example, split in zip(draft.examples, assign_splits(units, draft.spec.split, previous), strict=True):
+    near = find_pairs([shingle(document.text) for document in draft.kept], spec.near)
+    for example, split in zip(draft.examples, assign_splits(units, near, spec, previous), strict=True):
         example.split = split
-    placed = [Placed(e.id, e.split, unit.shingles) for e, unit in zip(draft.examples, units, strict=True)]
-    refuse_leaks(placed, draft.spec.split.near)
+    refuse_leaks(draft.examples, near)
 
 
 def _stratum_part(example: Example, name: str) -> str:

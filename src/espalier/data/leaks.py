@@ -9,19 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.core.errors import InvalidInput
+from espalier.core.types import Example
 from espalier.core.types.examples import Split
-from espalier.data.nearness import Shingles, find_pairs
+from espalier.data.nearness import Pair
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """One example as the gate sees it."""
-
-    id: str
-    split: Split
-    shingles: Shingles
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +29,18 @@ class Leak:
         return f"{self.first} ({self.splits[0]}) ~ {self.second} ({self.splits[1]}), Jaccard {self.jaccard:.2f}"
 
 
-def find_leaks(examples: Sequence[Placed], near: float) -> list[Leak]:
-    """Every pair across splits with a Jaccard index of at least `near` (1 = the same shingles)."""
-    return [
-        Leak(
-            examples[pair.first].id, examples[pair.second].id, _splits(examples, pair.first, pair.second), pair.jaccard
-        )
-        for pair in find_pairs([example.shingles for example in examples], near)
-        if examples[pair.first].split != examples[pair.second].split
-    ]
+def find_leaks(examples: Sequence[Example], near: Sequence[Pair]) -> list[Leak]:
+    """The pairs among `near` (positions of examples that are alike) whose examples stand in different splits."""
+    leaks = []
+    for pair in near:
+        first, second = examples[pair.first], examples[pair.second]
+        if first.split != second.split:
+            leaks.append(Leak(first.id, second.id, (first.split, second.split), pair.jaccard))
+    return leaks
 
 
-def refuse_leaks(examples: Sequence[Placed], near: float) -> None:
-    """Raise InvalidInput naming the pairs, if there is any leak."""
+def refuse_leaks(examples: Sequence[Example], near: Sequence[Pair]) -> None:
+    """Raise InvalidInput naming the leaking pairs, if there are any."""
     leaks = find_leaks(examples, near)
     if not leaks:
         return
@@ -59,7 +50,3 @@ def refuse_leaks(examples: Sequence[Placed], near: float) -> None:
         f"{len(leaks)} pairs of examples are alike across splits:\n{shown}{more}",
         hint="drop one of each pair (a dedup step with a lower `near`), or split anew without the previous version",
     )
-
-
-def _splits(examples: Sequence[Placed], first: int, second: int) -> tuple[Split, Split]:
-    return examples[first].split, examples[second].split

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from espalier.core.types import Spec
 from espalier.core.types.examples import Split
-from espalier.data.nearness import Shingles, find_pairs
+from espalier.data.nearness import Pair
 
 _HELD_OUT: tuple[Split, ...] = ("test", "validation")
 _RANK: dict[Split, int] = {"test": 0, "validation": 1, "train": 2}
@@ -43,13 +43,18 @@ class Unit:
     """One example as splitting sees it."""
 
     key: str  # equal keys stay together
-    shingles: Shingles
     stratum: str = ""
 
 
-def assign_splits(units: Sequence[Unit], spec: SplitSpec, previous: Mapping[str, Split] | None = None) -> list[Split]:
-    """The split of each unit. `previous` maps keys to the splits of an earlier version: those stay where they were."""
-    groups = group_units(units, spec.near)
+def assign_splits(
+    units: Sequence[Unit], near: Sequence[Pair], spec: SplitSpec, previous: Mapping[str, Split] | None = None
+) -> list[Split]:
+    """The split of each unit.
+
+    near: the pairs of units that are too much alike to be parted (`find_pairs` at `spec.near`).
+    previous: key -> split of an earlier version: those stay where they were.
+    """
+    groups = group_units(units, near)
     splits = {
         root: _place_group([units[i].key for i in members], spec, previous or {}) for root, members in groups.items()
     }
@@ -62,7 +67,7 @@ def assign_splits(units: Sequence[Unit], spec: SplitSpec, previous: Mapping[str,
     return out
 
 
-def group_units(units: Sequence[Unit], near: float) -> dict[int, list[int]]:
+def group_units(units: Sequence[Unit], near: Sequence[Pair]) -> dict[int, list[int]]:
     """Positions of units that must stay together, by the first of them: equal keys, near-duplicates, transitively."""
     parent = list(range(len(units)))
 
@@ -74,7 +79,7 @@ def group_units(units: Sequence[Unit], near: float) -> dict[int, list[int]]:
 
     first_with: dict[str, int] = {}
     links = [(first_with.setdefault(unit.key, index), index) for index, unit in enumerate(units)]
-    links += [(pair.first, pair.second) for pair in find_pairs([unit.shingles for unit in units], near)]
+    links += [(pair.first, pair.second) for pair in near]
     for one, other in links:
         low, high = sorted((find(one), find(other)))
         parent[high] = low

@@ -278,6 +278,20 @@ def test_when_no_example_is_left_the_error_counts_why(root: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_near_duplicates_that_an_earlier_version_parted_meet_on_the_held_out_side(tmp_path: Path) -> None:
+    text = " ".join(f"word{n}" for n in range(60))
+    write_notes(tmp_path / "in", text, text + " and more", *NOTES)
+    steps = [{"step": "normalise"}]
+    spec = DataSpec.model_validate({"steps": steps, "task": {"kind": "text"}, "split": {"near": 1}})
+    build_dataset(spec, tmp_path / "one", source=tmp_path / "in")
+    before = read_assignments(tmp_path / "one")
+    (group,) = [example.tags["group"] for example in read_examples(tmp_path / "one") if example.text == text]
+    parted = {key: "test" if key == group else "train" for key in before}
+    strict = DataSpec.model_validate({"steps": steps, "task": {"kind": "text"}})
+    manifest = build_dataset(strict, tmp_path / "two", source=tmp_path / "in", previous=parted)
+    assert manifest.splits["test"] == 2
+
+
 def test_a_full_disk_leaves_no_version_behind(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, data: bytes) -> None:
         raise StorageFull("no space left", hint="free some")
