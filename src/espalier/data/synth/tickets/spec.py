@@ -1,7 +1,7 @@
 """What the house fixed: its catalogue, its codes, and the record every ticket ends in. Constants only.
 
 A record is one `dossier` in the namespace `urn:larkspur:dossier:4`, and `HOUSE_XSD` leaves no freedom: fixed order, a
-catalogue name, two days, two codes, one clause. It holds no personal data. Nobody can guess it: the codes mean nothing
+catalogue name, two days, one clause, two codes. It holds no personal data. Nobody can guess it: the codes mean nothing
 to an outsider, and no document of the house spells the format out.
 """
 
@@ -68,8 +68,8 @@ def render_record(
         f'<lk:dossier xmlns:lk="{NAMESPACE}" no="{ref}">\n'
         f"<lk:unit>{product}</lk:unit>\n"
         f'<lk:span from="{opened}" to="{closed}"/>\n'
-        f'<lk:verdict cause="{cause}" grade="{severity}"/>\n'
         f"<lk:remedy>{resolution}</lk:remedy>\n"
+        f'<lk:verdict cause="{cause}" grade="{severity}"/>\n'
         "</lk:dossier>"
     )
 
@@ -124,8 +124,8 @@ HOUSE_XSD: Final = f"""<?xml version="1.0" encoding="UTF-8"?>
       <xs:sequence>
         <xs:element name="unit" type="lk:Unit"/>
         <xs:element name="span" type="lk:Span"/>
-        <xs:element name="verdict" type="lk:Verdict"/>
         <xs:element name="remedy" type="lk:Remedy"/>
+        <xs:element name="verdict" type="lk:Verdict"/>
       </xs:sequence>
       <xs:attribute name="no" type="lk:Number" use="required"/>
     </xs:complexType>
