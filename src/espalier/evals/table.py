@@ -16,7 +16,7 @@ def render_markdown(comparison: Comparison, *, parts: bool = False) -> str:
 
     `parts`: with the breakdowns.
     """
-    head, rows = _lines(comparison, parts)
+    head, rows = lay_out(comparison, parts=parts)
     cells = [head, ["---"] * len(head), *rows]
     lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in cells]
     return "\n".join([*lines, "", caption(comparison)])
@@ -27,7 +27,7 @@ def render_table(comparison: Comparison, *, parts: bool = False) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    head, rows = _lines(comparison, parts)
+    head, rows = lay_out(comparison, parts=parts)
     table = Table(caption=caption(comparison), caption_justify="left")
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
@@ -57,7 +57,8 @@ def format_change(cell: Cell) -> str:
     return f"{_bare(change.value, unit, '+')} [{low}, {high}]"
 
 
-def _lines(comparison: Comparison, parts: bool) -> tuple[list[str], list[list[str]]]:
+def lay_out(comparison: Comparison, *, parts: bool = False) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows of cells), as text."""
     with_change = len(comparison.labels) > 1
     head = ["metric", *comparison.labels, *(["difference"] if with_change else [])]
     rows = []

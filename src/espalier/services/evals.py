@@ -104,6 +104,35 @@ def compare(context: Context, request: CompareEvaluations) -> ComparisonView:
     return ComparisonView(markdown=render_markdown(comparison), comparison=comparison.model_dump(mode="json"))
 
 
+class NameComparison(Spec):
+    """Whose table."""
+
+    run: str = Field(description="id of a pipeline's run that has an eval.compare step")
+
+
+class TableView(Spec):
+    """A comparison as text: `columns` are headings, each row as many cells. Empty when the run made none (yet)."""
+
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    caption: str = ""
+
+
+@operation("evals.table", "GET /v1/runs/{run}/comparison", positional=("run",))
+def table(context: Context, request: NameComparison) -> TableView:
+    """Show the before/after table of a pipeline's run."""
+    from espalier.evals.compare import COMPARISON_FILE, Comparison
+    from espalier.evals.table import caption, lay_out
+
+    store = context.store
+    for step in store.runs.list(parent=request.run, step="eval.compare@1", status="succeeded", limit=1):
+        folder = store.artifacts.materialise(step.outputs["comparison"])
+        comparison = Comparison.model_validate_json((folder / COMPARISON_FILE).read_bytes())
+        columns, rows = lay_out(comparison)
+        return TableView(columns=tuple(columns), rows=tuple(map(tuple, rows)), caption=caption(comparison))
+    return TableView()
+
+
 def find_report(context: Context, text: str) -> str:
     """The digest of a report named by a digest, the start of one, or a run. Raises NotFound."""
     from espalier.core.errors import NotFound

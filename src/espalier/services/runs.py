@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Any
+
 from pydantic import Field
 
 from espalier.core.operations import operation
@@ -47,3 +50,27 @@ class ShowRun(Spec):
 def show_run(context: Context, request: ShowRun) -> Run:
     """Show one run: what went in, what came out, on which machine, and the error if it failed."""
     return context.store.runs.get(request.id)
+
+
+class FollowProgress(Spec):
+    """Whose events, from where on."""
+
+    id: str = Field(description="run id")
+    after: int = Field(0, ge=0, description="how many events were seen already")
+
+
+class ProgressView(Spec):
+    """Events not seen before; ask again with `next`."""
+
+    events: tuple[dict[str, Any], ...]
+    next: int
+
+
+@operation("runs.progress", "GET /v1/runs/{id}/progress", positional=("id",))
+def show_progress(context: Context, request: FollowProgress) -> ProgressView:
+    """List a run's events from a point on, for those who poll; `jobs logs` streams them."""
+    events = list(islice(context.store.runs.events(request.id), request.after, None))
+    return ProgressView(
+        events=tuple({"kind": event.kind, "at_ms": event.at_ms, **event.data} for event in events),
+        next=request.after + len(events),
+    )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from espalier.core.errors import NotFound
 from espalier.core.operations import operation
 from espalier.core.types import Spec
 
@@ -44,3 +45,29 @@ def show(context: Context, request: ShowUsage) -> list[UsageRow]:
     since_ms = now_ms() - request.hours * _MS_PER_HOUR if request.hours else 0
     totals = context.store.ledger.totals(request.by, since_ms)
     return [UsageRow.model_validate(total.model_dump()) for total in totals]
+
+
+class NameRequest(Spec):
+    """Which request."""
+
+    request: str = Field(description="request id: the x-request-id header of its answer")
+
+
+class RequestUsage(Spec):
+    """What one answer used and cost, and which version gave it."""
+
+    request: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    amount_nusd: int
+    latency_ms: int
+
+
+@operation("usage.request", "GET /v1/requests/{request}/usage", positional=("request",))
+def show_request(context: Context, request: NameRequest) -> RequestUsage:
+    """Show what one answer used and cost."""
+    for row in context.store.ledger.find(request.request):
+        if row.kind in ("usage", "settle"):
+            return RequestUsage.model_validate(row.model_dump(include=set(RequestUsage.model_fields)))
+    raise NotFound(f"no usage of request {request.request}", hint="it is booked when the answer has ended")

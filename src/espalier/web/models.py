@@ -24,11 +24,12 @@ def add_pages(gate: Gate) -> None:
 
             @ui.refreshable
             async def versions() -> None:
-                shown = await gate.attempt("models.list")
-                if not shown or not shown.versions:
+                newest = await gate.attempt("models.list") or []
+                listed = [each for model in newest for each in await gate.attempt("models.list", name=model.name) or []]
+                if not listed:
                     theme.empty("No model version is registered yet.", "espalier run recipes/support.yaml")
                     return
-                for version in shown.versions:
+                for version in listed:
                     detail = await gate.attempt("models.show", ref=version.ref)
                     if detail is not None:
                         _version_card(gate, who, detail, versions.refresh)
@@ -73,7 +74,7 @@ def _clauses(clauses: Any) -> None:
                 ui.icon(
                     "check_circle" if clause.ok else "cancel", color=theme.LEAF if clause.ok else theme.CLAY, size="sm"
                 )
-                ui.label(clause.clause)
+                ui.label(clause.name.replace("_", " "))
                 ui.label(clause.why).classes("quiet")
 
 

@@ -6,16 +6,14 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espalier.core.errors import MissingExtra
-from espalier.core.types import Principal
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-Call = Callable[[Principal, str, dict[str, Any]], Any]  # (who, operation name, its fields) -> response
-Authenticate = Callable[[str], Principal]  # API key -> identity; raises Unauthenticated
+    from espalier.web.session import Authenticate, Call
 
 
 def mount_pages(

@@ -16,11 +16,13 @@ from typing import Any
 import aiohttp
 from nicegui import app, ui
 
+from espalier.core.errors import NotFound
 from espalier.core.money import format_usd
 from espalier.web import theme
 from espalier.web.session import Gate
 
 _TIMEOUT = aiohttp.ClientTimeout(total=300)
+_COST_TRIES, _COST_PAUSE_S = 20, 0.1
 
 
 @dataclass(slots=True)
@@ -42,11 +44,10 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
             return
         with theme.frame("Playground", who):
             ui.label("Playground").classes("text-2xl font-semibold")
-            shown = await gate.attempt("deployments.list")
-            names = [deployment.model for deployment in shown.deployments] if shown else []
-            prompts = await gate.attempt("prompts.list")
+            names = [deployment.model for deployment in await gate.attempt("deployments.list") or []]
+            prompts = await gate.attempt("prompts.list") or []
             with ui.card().classes("sheet items-stretch gap-3"):
-                templates = {"": "as written"} | {p.ref: p.ref for p in (prompts.prompts if prompts else ())}
+                templates = {"": "as written"} | {p.ref: p.ref for p in prompts}
                 prompt = ui.select(templates, value="", label="Prompt").props("outlined dense").classes("w-64")
                 question = ui.textarea("Question").props("outlined autogrow").classes("w-full").mark("question")
                 with ui.row().classes("items-center gap-4"):
@@ -67,9 +68,8 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
                     else:
                         messages = [{"role": "user", "content": text}]
                     key = await _session_key(gate)
-                    await asyncio.gather(
-                        *(_ask(base_url(), key, pane, messages, int(limit.value or 160)) for pane in panes)
-                    )
+                    most = int(limit.value or 160)
+                    await asyncio.gather(*(_ask(gate, base_url(), key, pane, messages, most) for pane in panes))
                 finally:
                     ask.enable()
 
@@ -95,13 +95,14 @@ async def _session_key(gate: Gate) -> str:
     return key
 
 
-async def _ask(base_url: str, key: str, pane: _Pane, messages: list[dict[str, Any]], limit: int) -> None:
+async def _ask(gate: Gate, base_url: str, key: str, pane: _Pane, messages: list[dict[str, Any]], limit: int) -> None:
     pane.answer.text, pane.figures.text = "", "…"
     body = {
         "model": pane.model.value, "messages": messages, "max_tokens": limit, "stream": True,
         "stream_options": {"include_usage": True},
     }  # fmt: skip
-    started, first_s, usage = time.perf_counter(), 0.0, {}
+    usage: dict[str, Any] = {}
+    started, first_s = time.perf_counter(), 0.0
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
@@ -121,12 +122,23 @@ async def _ask(base_url: str, key: str, pane: _Pane, messages: list[dict[str, An
                 first_s = first_s or time.perf_counter() - started
                 pane.answer.text += choice["delta"].get("content") or ""
     pane.figures.text = _describe(time.perf_counter() - started, first_s, usage, request)
+    pane.figures.text += await _cost_of(gate, request)
+
+
+async def _cost_of(gate: Gate, request: str) -> str:
+    """The cost as the ledger has it; it is booked just after the last piece was sent."""
+    for _ in range(_COST_TRIES):
+        try:
+            booked = await gate.call("usage.request", request=request)
+        except NotFound:
+            await asyncio.sleep(_COST_PAUSE_S)
+        else:
+            return f"  ·  {format_usd(booked.amount_nusd)}  ·  {booked.model}"
+    return ""
 
 
 def _describe(total_s: float, first_s: float, usage: dict[str, Any], request: str) -> str:
     parts = [f"first token {first_s * 1000:.0f} ms", f"total {total_s:.2f} s"]
     if usage:
         parts.append(f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens")
-        if "cost_nusd" in usage:
-            parts.append(format_usd(usage["cost_nusd"]))
     return "  ·  ".join([*parts, request])

@@ -24,8 +24,7 @@ def add_pages(gate: Gate) -> None:
             return
         with theme.frame("Runs", who):
             ui.label("Runs").classes("text-2xl font-semibold")
-            shown = await gate.attempt("runs.list", limit=100)
-            runs = [run for run in shown.runs if not run.parent] if shown else []
+            runs = await gate.attempt("runs.list", limit=100) or []
             if not runs:
                 theme.empty("Nothing has run in this workspace yet.", "espalier run recipes/support.yaml")
             for run in runs:
@@ -39,7 +38,7 @@ def add_pages(gate: Gate) -> None:
         with theme.frame("Runs", who):
             run = await gate.attempt("runs.show", id=run_id)
             if run is not None:
-                await _RunView(gate, run.run).build()
+                await _RunView(gate, run).build()
 
 
 def _run_row(run: Run) -> None:
@@ -88,28 +87,23 @@ class _RunView:
         self._timer = ui.timer(_POLL_S, self._refresh, active=self._run.status in _LIVE)
 
     async def _refresh(self) -> None:
-        shown = await self._gate.attempt("runs.show", id=self._run.id)
-        if shown is None:
-            self._timer.deactivate()
-            return
-        self._run = shown.run
+        self._run = await self._gate.call("runs.show", id=self._run.id)
         self._status.clear()
         with self._status:
             theme.badge(self._run.status)
-        self._show_steps(shown.children)
-        self._show_comparison(shown.comparison)
-        news = await self._gate.attempt("runs.progress", id=self._run.id, after=self._after)
-        if news is not None:
-            self._after = news.next
-            self._show_curve(news.events)
+        self._show_steps(await self._gate.call("runs.list", parent=self._run.id, limit=1000))
+        self._show_comparison(await self._gate.call("evals.table", run=self._run.id))
+        news = await self._gate.call("runs.progress", id=self._run.id, after=self._after)
+        self._after = news.next
+        self._show_curve(news.events)
         if self._run.status not in _LIVE and hasattr(self, "_timer"):
             self._timer.deactivate()
 
-    def _show_steps(self, children: tuple[Run, ...]) -> None:
+    def _show_steps(self, children: list[Run]) -> None:
         self._steps.clear()
         with self._steps:
             ui.label("Steps" if children else "No steps yet").classes("font-semibold pb-2")
-            for child in children:
+            for child in reversed(children):
                 with ui.row().classes("items-center w-full gap-3 py-1 border-t").style(f"border-color: {theme.MIST}"):
                     theme.badge(child.status)
                     ui.label(child.name or child.step).classes("w-40")
@@ -124,29 +118,26 @@ class _RunView:
             if event["kind"] == "train.step" and "loss" in event:
                 self._points["loss"].append((int(event["step"]), float(event["loss"])))
                 self._pace.text = _describe_pace(event)
-            elif event["kind"] == "train.eval" and "loss" in event:
-                self._points["validation"].append((int(event["step"]), float(event["loss"])))
+            elif event["kind"] == "train.eval" and "validation_loss" in event:
+                self._points["validation"].append((int(event["step"]), float(event["validation_loss"])))
         self._chart_card.visible = bool(self._points["loss"])
         for series, name in zip(self._chart.options["series"], ("loss", "validation"), strict=True):
             series["data"] = [list(point) for point in self._points[name]]
         self._chart.update()
 
-    def _show_comparison(self, comparison: dict[str, Any] | None) -> None:
+    def _show_comparison(self, table: Any) -> None:
         self._table.clear()
-        if not comparison:
+        if not table.rows:
             return
-        with self._table, ui.card().classes("sheet items-start"):
+        columns = [
+            {"name": f"c{index}", "label": label, "field": f"c{index}", "align": "left"}
+            for index, label in enumerate(table.columns)
+        ]
+        rows = [{f"c{index}": cell for index, cell in enumerate(row)} for row in table.rows]
+        with self._table, ui.card().classes("sheet items-start gap-2"):
             ui.label("Before and after, on the held-out split").classes("font-semibold")
-            columns = [{"name": "metric", "label": "Metric", "field": "metric", "align": "left"}]
-            columns += [
-                {"name": f"c{index}", "label": label, "field": f"c{index}", "align": "left"}
-                for index, label in enumerate(comparison["columns"])
-            ]
-            rows = [
-                {"metric": row["metric"], **{f"c{index}": cell for index, cell in enumerate(row["cells"])}}
-                for row in comparison["rows"]
-            ]
-            ui.table(columns=columns, rows=rows, row_key="metric").classes("w-full").props("flat").mark("comparison")
+            ui.table(columns=columns, rows=rows, row_key="c0").classes("w-full").props("flat").mark("comparison")
+            ui.label(table.caption).classes("quiet text-sm")
 
 
 def _describe_pace(event: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nicegui import app, run, ui
@@ -9,7 +10,9 @@ from nicegui import app, run, ui
 from espalier.core.errors import EspalierError, Unauthenticated
 from espalier.core.types import Principal
 from espalier.web import theme
-from espalier.web.pages import Authenticate, Call
+
+Call = Callable[[Principal, str, dict[str, Any]], Any]  # (who, operation name, its fields) -> response
+Authenticate = Callable[[str], Principal]  # API key -> identity; raises Unauthenticated
 
 
 class Gate:

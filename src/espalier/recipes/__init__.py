@@ -1,0 +1,1 @@
+"""Recipes that ship with the package: data files only, copied beside a user's own documents."""
