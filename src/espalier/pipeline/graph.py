@@ -44,6 +44,15 @@ class Node(Spec):
     retries: int = Field(0, ge=0, le=10, description="further attempts after a crash or a rate limit")
     seed: int | None = Field(None, description="instead of the pipeline's")
 
+    @field_validator("when")
+    @classmethod
+    def _check_condition(cls, when: str) -> str:
+        try:
+            names_in(when)
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+        return when
+
     def sources(self) -> set[str]:
         """Names of the steps this one depends on."""
         given = {source.split(".", 1)[0] for source in self.inputs.values() if ":" not in source}

@@ -60,14 +60,30 @@ def check(graph: Graph, parameters: Mapping[str, Any] | None = None) -> None:
 
 
 def _check_spec(graph: Graph, name: str, node: Node, step: Step, parameters: Mapping[str, Any]) -> Iterator[Problem]:
+    unresolved = list(_unresolved(graph, ("steps", name, "with"), node.with_, parameters))
+    if unresolved:
+        yield from unresolved
+        return
     try:
         step.spec.model_validate(substitute(node.with_, parameters))
-    except InvalidInput as error:
-        yield _problem(error, graph.where("steps", name, "with"))
     except ValidationError as error:
         for found in error.errors(include_url=False):
             where = graph.where("steps", name, "with", *found["loc"])
             yield Problem("error", f"{name}: {describe(found)}", where, hint_for(step.spec, found))
+
+
+def _unresolved(
+    graph: Graph, place: tuple[str | int, ...], value: Any, parameters: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """References inside `value` that lead nowhere, each at its own line."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unresolved(graph, (*place, key), item, parameters)
+        return
+    try:
+        substitute(value, parameters)
+    except InvalidInput as error:
+        yield _problem(error, graph.where(*place))
 
 
 def _check_ports(graph: Graph, name: str, node: Node, known: Mapping[str, Step]) -> Iterator[Problem]:
