@@ -50,9 +50,9 @@ STAGES: tuple[dict[str, float], ...] = (
         "answer": 1, "reading": 5,
     },
     {
-        "copy": 2, "copy_long": 4, "pick_item": 1, "look_up": 2, "quote": 2, "follow": 5, "convert": 5, "find": 5,
-        "classify": 8, "classify_many": 6, "extract": 9, "combine": 22, "fill": 22, "small_talk": 1, "name_intent": 3,
-        "answer": 1, "reading": 3,
+        "copy": 2, "copy_long": 3, "pick_item": 1, "look_up": 2, "quote": 1, "follow": 5, "convert": 4, "find": 5,
+        "classify": 14, "classify_many": 8, "extract": 8, "combine": 16, "fill": 26, "small_talk": 1, "name_intent": 2,
+        "answer": 1, "reading": 2,
     },
 )  # fmt: skip
 

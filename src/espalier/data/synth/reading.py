@@ -144,7 +144,8 @@ def _request(draw: Draw, scene: Scene, asked: list[tuple[str, str, str]]) -> Tas
 
 
 _NAMINGS: tuple[Callable[[Draw, str], labels.Naming], ...] = (
-    labels.name_by_meaning, labels.name_by_code, labels.name_by_code, labels.name_by_heart, labels.name_by_heart,
+    labels.name_by_meaning, labels.name_by_meaning, labels.name_by_code,
+    labels.name_by_heart, labels.name_by_heart, labels.name_by_heart,
 )  # fmt: skip
 _FILL = (
     "Write the {} sheet.", "Fill in the {} sheet.", "The {} sheet, please.", "{} sheet:", "Make a {} sheet of this.",
