@@ -81,11 +81,11 @@ def fields_of(request: type[BaseModel], given: Mapping[str, Any]) -> dict[str, A
 
 def _argument(name: str, field: FieldInfo) -> click.Argument:
     kind, many, _ = _read(field.annotation)
-    metavar = name.upper().replace("_", "-")
+    spelled = name.upper().replace("_", "-")
+    metavar = spelled if field.is_required() else f"[{spelled}]"
     nargs = -1 if many else 1
-    return click.Argument(
-        [name], type=kind, required=field.is_required(), nargs=nargs, metavar=metavar, help=_help(field)
-    )
+    text = f"{_help(field)}  [{'|'.join(map(str, kind.choices))}]" if isinstance(kind, click.Choice) else _help(field)
+    return click.Argument([name], type=kind, required=field.is_required(), nargs=nargs, metavar=metavar, help=text)
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:

@@ -45,7 +45,6 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
 SHORT: dict[str, str] = {
     "ask": "inference.ask",
     "create": "training.create",
-    "demo": "pipelines.demo",
     "doctor": "workspace.doctor",
     "eval": "evals.run",
     "init": "workspace.init",

@@ -25,6 +25,7 @@ from espalier.cli.options import Options, common_options, take_options
 from espalier.core.errors import EspalierError, Interrupted, InvalidInput, StorageFull, did_you_mean
 from espalier.core.operations import Operation, broken_operations, load_operations
 
+_WIDEST = 11  # so that the lines of all sections stand in one column
 _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
@@ -62,7 +63,7 @@ class Root(click.Group):
             no_args_is_help=True,
         )
         self._table: Mapping[str, Operation] | None = None
-        self._extra = extra_commands()
+        self.extra = extra_commands()
 
     @property
     def table(self) -> Mapping[str, Operation]:
@@ -73,12 +74,12 @@ class Root(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         ordered = [name for section in layout.SECTIONS.values() for name, _ in section]
         nouns = {operation.noun for operation in self.table.values()}
-        names = [*ordered, *sorted(nouns | set(self._extra) - set(ordered))]
+        names = [*ordered, *sorted(nouns | set(self.extra) - set(ordered))]
         return [name for name in dict.fromkeys(names) if self.get_command(ctx, name) is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in self._extra:
-            return self._extra[cmd_name]
+        if cmd_name in self.extra:
+            return self.extra[cmd_name]
         short = self.table.get(layout.SHORT.get(cmd_name, ""))
         if short is not None:
             return make_command(short, cmd_name)
@@ -98,7 +99,7 @@ class Root(click.Group):
         write_text(formatter, self.help or "")
         for title, names in self.sections(ctx).items():
             with formatter.section(title):
-                formatter.write_dl([(name, line) for name, line in names])
+                formatter.write_dl([(name.ljust(_WIDEST), line) for name, line in names])
         write_text(formatter, layout.EPILOG)
         for name, why in broken_operations().items():
             formatter.write(f"\nThe plug-in {name!r} could not be loaded: {why}\n")
