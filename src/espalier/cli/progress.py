@@ -13,6 +13,7 @@ from espalier.core.events import Event
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_POINTS = 32
+_SHOWN_FILES = 5
 
 
 class Progress:
@@ -28,6 +29,7 @@ class Progress:
             "step.finished": self._step_finished,
             "step.failed": lambda data: self._step_finished({**data, "status": "failed", "reason": ""}),
             "data.read": self._data_read,
+            "data.built": self._data_built,
             "train.audit": self._train_audit,
             "train.resumed": self._train_resumed,
             "train.step": self._train_step,
@@ -73,6 +75,19 @@ class Progress:
     def _data_read(self, data: dict[str, Any]) -> list[str]:
         self._show("read", data.get("files", 0), data.get("of_files", 0), f"{data.get('documents', 0)} documents")
         return []
+
+    def _data_built(self, data: dict[str, Any]) -> list[str]:
+        self.status = ""
+        documents = f"{data.get('documents_kept', 0)} of {data.get('documents_read', 0)} documents"
+        left_out = {**data.get("drops", {}), "files skipped": data.get("files_skipped", 0)}
+        lines = [f"{data.get('examples', 0)} examples from {documents}: {_list_counts(data.get('splits', {}))}"]
+        lines += [f"left out: {counts}" for counts in [_list_counts(left_out)] if counts]
+        lines += [f"redacted: {counts}" for counts in [_list_counts(data.get("redactions", {}))] if counts]
+        unreadable = data.get("unreadable", [])
+        lines += [f"unreadable: {item}" for item in unreadable[:_SHOWN_FILES]]
+        if len(unreadable) > _SHOWN_FILES:
+            lines.append(f"unreadable: {len(unreadable) - _SHOWN_FILES} more, in the version's exclusions.jsonl")
+        return [f"    {line}" for line in lines]
 
     def _train_audit(self, data: dict[str, Any]) -> list[str]:
         share = data.get("supervised_share")
@@ -150,3 +165,7 @@ def format_s(seconds: float) -> str:
 
 def _name(data: dict[str, Any]) -> str:
     return str(data.get("name") or data.get("node") or data.get("step") or "step")
+
+
+def _list_counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)

@@ -5,14 +5,17 @@ The conductor of this package. Knows no prompt version (a service passes `render
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event, ignore
-from espalier.core.types import Document, Example, Message
+from espalier.core.types import Example, Message
 from espalier.core.types.examples import Split
 from espalier.data.answers import read_fields
+from espalier.data.clean.outcome import Outcome
 from espalier.data.draft import Draft
 from espalier.data.layout import write_dataset
 from espalier.data.leaks import refuse_leaks
@@ -45,6 +48,8 @@ def build_dataset(
 
     Raises NotFound, InvalidInput (nothing to read, a bad label, a leak between splits ...), StorageFull.
     """
+    if source is None and not spec.source.path:
+        raise InvalidInput("no source is named", where="source.path", hint="write `source: {path: FOLDER}`")
     root = source or Path(spec.source.path)
     draft = read_documents(spec, root, emit)
     clean_documents(draft, root if root.is_dir() else root.parent, emit)
@@ -52,9 +57,8 @@ def build_dataset(
     if not draft.examples:
         raise InvalidInput(_nothing_left(draft), where=str(spec.source.path or root), hint=_first_reasons(draft))
     divide(draft, previous or {})
-    emit(Event("data.split", {"examples": len(draft.examples)}))
     manifest = write_dataset(draft, out_dir)
-    emit(Event("data.built", {"examples": manifest.examples, "splits": manifest.splits}))
+    emit(Event("data.built", _summary(manifest)))
     return manifest
 
 
@@ -94,40 +98,40 @@ def clean_documents(draft: Draft, root: Path, emit: Emit = ignore) -> None:
         run_step(draft, step, emit)
         if step.rewrite:
             rewriters.append(step.rewrite)
+
+    def rewrite(text: str) -> str:
+        return functools.reduce(lambda so_far, each: each(so_far), rewriters, text)
+
+    for turns in draft.messages.values():
+        for message in turns:
+            message.content = rewrite(message.content)
     task = draft.spec.task
     if isinstance(task, ExtractionTask) and draft.labels:
-        before = draft.documents
-        draft.documents = extraction.check_labelled(before, draft.keys, draft.labels, task)
-        _record(draft, before, "label@1", task.model_dump(mode="json"), {})
-    for rewrite in rewriters:
-        for turns in draft.messages.values():
-            for message in turns:
-                message.content = rewrite(message.content)
-        if draft.labels:
-            draft.labels.answers = {key: rewrite(answer) for key, answer in draft.labels.answers.items()}
+        labelled = extraction.check_labelled(draft.documents, draft.keys, draft.labels, task, rewrite)
+        draft.advance("label@1", task.model_dump(mode="json"), Outcome(labelled))
+        draft.answers = {document.id: rewrite(draft.labels.answers[draft.keys[document.id]]) for document in draft.kept}
+        draft.groups = {document.id: conceal(draft.keys[document.id], rewrite) for document in draft.kept}
+
+
+def conceal(key: str, rewrite: Callable[[str], str]) -> str:
+    """A key as it may be shown: itself, or a hash where redaction would change it (somebody's mail address)."""
+    return key if rewrite(key) == key else f"key-{hash_text(key):016x}"
 
 
 def run_step(draft: Draft, step: CleanStep, emit: Emit = ignore) -> None:
     """Apply one step to the draft's documents and note what it did."""
-    before = draft.documents
-    outcome = step.apply(before)
-    draft.documents = outcome.documents
-    _record(draft, before, step.id, step.spec.model_dump(mode="json", exclude={"step"}), outcome.counts)
-    report = draft.reports[-1]
-    emit(
-        Event(
-            "data.step", {"step": step.id, "kept": report.documents_out, "drops": report.drops, "counts": report.counts}
-        )
-    )
+    outcome = step.apply(draft.documents)
+    report = draft.advance(step.id, step.spec.model_dump(mode="json", exclude={"step"}), outcome)
+    told = {"step": step.id, "kept": report.documents_out, "drops": report.drops, "counts": report.counts}
+    emit(Event("data.step", told))
 
 
 def make_examples(draft: Draft, render: Render) -> None:
     """One example for each kept document."""
     task = draft.spec.task
     for document in draft.kept:
-        if isinstance(task, ExtractionTask) and draft.labels:
-            answer = draft.labels.answers[draft.keys[document.id]]
-            draft.examples.append(extraction.make_example(document, answer, render))
+        if isinstance(task, ExtractionTask):
+            draft.examples.append(extraction.make_example(document, draft.answers[document.id], render))
         elif isinstance(task, ChatTask | CompletionTask):
             draft.examples.append(conversations.make_example(document, draft.messages[document.id]))
         else:
@@ -139,7 +143,7 @@ def divide(draft: Draft, previous: Mapping[str, Split]) -> None:
     spec = draft.spec.split
     units = []
     for document, example in zip(draft.kept, draft.examples, strict=True):
-        key = draft.keys.get(document.id) or f"text-{hash_text(document.text):016x}"
+        key = draft.groups.get(document.id) or f"text-{hash_text(document.text):016x}"
         example.tags["group"] = key
         units.append(Unit(key, "|".join(_stratum_part(example, name) for name in spec.stratify_by)))
     draft.strata = [unit.stratum for unit in units]
@@ -156,26 +160,6 @@ def _stratum_part(example: Example, name: str) -> str:
     return example.tags.get(name, "")
 
 
-def _record(
-    draft: Draft, before: Sequence[Document], step: str, parameters: dict[str, object], counts: dict[str, int]
-) -> None:
-    fresh = [
-        new for old, new in zip(before, draft.documents, strict=True) if new.dropped_because and not old.dropped_because
-    ]
-    draft.dropped_at.update((document.id, step) for document in fresh)
-    kept_before = sum(not document.dropped_because for document in before)
-    draft.reports.append(
-        StepReport(
-            step=step,
-            parameters=parameters,
-            documents_in=kept_before,
-            documents_out=kept_before - len(fresh),
-            drops=count_reasons(fresh),
-            counts=counts,
-        )
-    )
-
-
 def _report_reading(draft: Draft, reading: Reading) -> StepReport:
     return StepReport(
         step="read@1",
@@ -185,6 +169,20 @@ def _report_reading(draft: Draft, reading: Reading) -> StepReport:
         drops=count_reasons(reading.documents),
         counts={"files": len(draft.sources), "files_skipped": len(draft.skipped)},
     )
+
+
+def _summary(manifest: DatasetManifest) -> dict[str, Any]:
+    unreadable = [item for item in manifest.skipped if item.reason.startswith("unreadable")]
+    return {
+        "examples": manifest.examples,
+        "splits": manifest.splits,
+        "documents_read": manifest.documents_read,
+        "documents_kept": manifest.documents_kept,
+        "drops": manifest.drops,
+        "redactions": manifest.redactions,
+        "files_skipped": len(manifest.skipped),
+        "unreadable": [f"{item.uri}: {item.reason.removeprefix('unreadable: ')}" for item in unreadable],
+    }
 
 
 def _refuse_unreadable(skipped: Sequence[SkippedFile]) -> None:

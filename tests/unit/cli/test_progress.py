@@ -61,3 +61,25 @@ def test_a_curve_is_averaged_down_to_its_width() -> None:
 def test_a_bar_stays_within_its_width() -> None:
     assert [len(bar(share, 10)) for share in (-1, 0, 0.5, 1, 2)] == [10] * 5
     assert bar(0.5, 4) == "━━╌╌"
+
+
+def test_a_built_dataset_is_summed_up_with_what_was_left_out() -> None:
+    told = {
+        "examples": 3,
+        "splits": {"train": 2, "validation": 0, "test": 1},
+        "documents_read": 9,
+        "documents_kept": 3,
+        "drops": {"near duplicate": 6},
+        "redactions": {"EMAIL": 4},
+        "files_skipped": 7,
+        "unreadable": [f"{n}.pdf: torn" for n in range(7)],
+    }
+    lines = Progress().take(Event("data.built", told))
+    assert lines[:4] == [
+        "    3 examples from 3 of 9 documents: 2 train, 1 test",
+        "    left out: 6 near duplicate, 7 files skipped",
+        "    redacted: 4 EMAIL",
+        "    unreadable: 0.pdf: torn",
+    ]
+    assert lines[-1] == "    unreadable: 2 more, in the version's exclusions.jsonl" and len(lines) == 9
+    assert Progress().take(Event("data.built", {"examples": 1})) == ["    1 examples from 0 of 0 documents: "]

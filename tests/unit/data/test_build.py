@@ -157,6 +157,18 @@ def test_no_personal_data_is_in_any_file_of_the_version(tickets: TicketFolder, b
     assert len(planted) > 50 and not [value for value in planted if value in everything]
 
 
+def test_a_key_that_is_personal_data_is_shown_nowhere(tmp_path: Path) -> None:
+    write_notes(tmp_path / "in", *(f"{note} From p{n}@b.example." for n, note in enumerate(NOTES)))
+    labels = [{"ref": f"p{n}@b.example", "record": f"<r>p{n}@b.example</r>"} for n in range(2)]
+    (tmp_path / "in" / "labels.jsonl").write_text("".join(f"{json.dumps(label)}\n" for label in labels))
+    task = {"kind": "extraction", "labels": "labels.jsonl", "key": r"p\d@b\.example"}
+    build_dataset(DataSpec.model_validate({"task": task}), tmp_path / "out", source=tmp_path / "in")
+    rows = list(read_examples(tmp_path / "out"))
+    assert len({e.tags["group"] for e in rows}) == 2 and {e.messages[1].content for e in rows} == {"<r>[EMAIL]</r>"}
+    told = "\n".join([*map(str, rows), (tmp_path / "out" / "exclusions.jsonl").read_text()])
+    assert "has none for [EMAIL]" in told and "p0@" not in told and "p2@" not in told
+
+
 # Determinism and growth
 
 
@@ -269,6 +281,11 @@ def test_an_empty_folder_is_refused_and_nothing_is_written(tmp_path: Path) -> No
     with pytest.raises(InvalidInput, match="nothing to read"):
         build_dataset(DataSpec.model_validate({"task": {"kind": "text"}}), tmp_path / "out", source=tmp_path / "in")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_without_a_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no source is named"):
+        build_dataset(DataSpec.model_validate({"task": {"kind": "text"}}), tmp_path / "out")
 
 
 def test_when_no_example_is_left_the_error_counts_why(root: Path, tmp_path: Path) -> None:

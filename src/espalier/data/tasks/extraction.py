@@ -6,7 +6,7 @@ Records come from a JSON-lines file; a key found in the document names its recor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -94,20 +94,26 @@ def compile_key(expression: str) -> re.Pattern[str]:
 
 
 def check_labelled(
-    documents: Sequence[Document], keys: dict[str, str], labels: Labels, task: ExtractionTask
+    documents: Sequence[Document],
+    keys: Mapping[str, str],
+    labels: Labels,
+    task: ExtractionTask,
+    redact: Callable[[str], str] = str,
 ) -> list[Document]:
-    """The documents, dropped where no key was found or where the key has no label."""
-    return [document if document.dropped_because else _check(document, keys, labels, task) for document in documents]
-
-
-def _check(document: Document, keys: dict[str, str], labels: Labels, task: ExtractionTask) -> Document:
-    key = keys.get(document.id)
-    if key is None:
-        return drop(document, f"no key: {task.key} found nothing in its {task.key_from}")
-    if key not in labels.answers:
-        return drop(document, f"no label: {task.labels} has none for {key}")
-    labels.used.add(key)
-    return document
+    """The documents, dropped where no key was found or the key has no label; `redact` is applied to keys in reasons."""
+    out = []
+    for document in documents:
+        key = keys.get(document.id)
+        if document.dropped_because:
+            pass
+        elif key is None:
+            document = drop(document, f"no key: {task.key} found nothing in its {task.key_from}")
+        elif key not in labels.answers:
+            document = drop(document, f"no label: {task.labels} has none for {redact(key)}")
+        else:
+            labels.used.add(key)
+        out.append(document)
+    return out
 
 
 def make_example(document: Document, answer: str, render: Render) -> Example:
