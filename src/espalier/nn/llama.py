@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from espalier.nn.attention import causal_attention
 
@@ -62,7 +62,7 @@ class _SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, both: Tensor) -> Tensor:
         ctx.save_for_backward(both)
         gate, up = both.chunk(2, -1)
-        return F.silu(gate).mul_(up)
+        return functional.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class _SwiGlu(torch.autograd.Function):
         gate, up = both.chunk(2, -1)
         dboth = torch.empty_like(both)
         dgate, dup = dboth.chunk(2, -1)
-        torch.mul(grads[0], F.silu(gate), out=dup)
+        torch.mul(grads[0], functional.silu(gate), out=dup)
         dgate.copy_(torch.ops.aten.silu_backward(grads[0] * up, gate))
         return dboth
 
@@ -111,7 +111,7 @@ def hidden_rows(
     """The final normed hidden states of `rows` (indices into ids.flatten()), (r, m) in `dtype`; ids (n, t) int64."""
     n, t = ids.shape
     cos, sin = rotary(t, shape.head_width, shape.rope_theta)
-    x = F.embedding(ids.flatten(), weights["model.embed_tokens.weight"]).float()
+    x = functional.embedding(ids.flatten(), weights["model.embed_tokens.weight"]).float()
     for layer in range(shape.layers):
         own = _Layer(weights, f"model.layers.{layer}.", dtype)
         attended = _attend(own, shape, x, (n, t), cos, sin, dtype)

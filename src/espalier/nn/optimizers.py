@@ -87,7 +87,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(batch: Tensor, rounds: int = 5) -> Tensor:
-    """Each matrix of (b, rows, columns) replaced by (nearly) its nearest orthogonal one; singular values end in about 0.7 to 1.2."""
+    """Each matrix of (b, rows, columns) made nearly orthogonal: its singular values end in about 0.7 to 1.2."""
     a, b, c = _QUINTIC
     x = batch.bfloat16()
     tall = x.shape[1] > x.shape[2]

@@ -1,4 +1,4 @@
-"""Messages -> text, by the model's own Jinja chat template: the one function that training, evaluation and serving share.
+"""Messages -> text by the model's own Jinja chat template: the one function training, evaluation and serving share.
 
 Knows no tokenizer and no torch. The environment is the one `transformers` renders in (sandboxed, trimmed blocks, the
 `generation` tag, `raise_exception`, `strftime_now`, a `tojson` that keeps non-ASCII text), so a template of any
@@ -26,7 +26,8 @@ from espalier.core.types import Message
 CHATML = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|im_start|>assistant\n' }}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{{ '<|im_start|>assistant\n' }}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endif %}"

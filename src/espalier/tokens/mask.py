@@ -45,7 +45,7 @@ def tokenize(tokenizer: ChatTokenizer, example: Example, *, context_tokens: int)
 
 
 def supervise(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
-    """Ids of a conversation and their weights: assistant turns with their end token 1 (or the message's own weight), all else 0."""
+    """Ids and weights of a conversation: assistant turns and their ends 1 (or the message's own weight), all else 0."""
     ids: list[int] = []
     weights: list[float] = []
     done = ""
@@ -76,7 +76,7 @@ def supervise(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> tuple[li
 
 
 def supervise_text(tokenizer: ChatTokenizer, text: str) -> tuple[list[int], list[float]]:
-    """Raw text for continued pretraining: every token but the first is learnt, and an end token when the model has one."""
+    """Raw text: every token but the first is learnt, and an end token when the model has one."""
     ids = tokenizer.encode(text)
     if ids and tokenizer.eos_id is not None:
         ids = [*ids, tokenizer.eos_id]

@@ -30,7 +30,21 @@ from espalier.tokens import chat
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, TURN_START, TURN_END)  # ids 0, 1, 2
-_PIECES = r"\p{N}{1,2}|\p{Lu}\p{Ll}*| ?\p{Ll}+| ?[\p{Lo}\p{Lm}\p{Lt}\p{M}]+|</|/>|=\"|[^\s\p{L}\p{N}] (?=[^ \p{Ll}])|\n| +(?=[^ \p{Ll}])| |[^\s\p{L}\p{N}]|\s"
+_PIECES = "|".join(
+    (
+        r"\p{N}{1,2}",
+        r"\p{Lu}\p{Ll}*",
+        r" ?\p{Ll}+",
+        r" ?[\p{Lo}\p{Lm}\p{Lt}\p{M}]+",
+        r"</|/>|=\"",
+        r"[^\s\p{L}\p{N}] (?=[^ \p{Ll}])",
+        r"\n",
+        r" +(?=[^ \p{Ll}])",
+        r" ",
+        r"[^\s\p{L}\p{N}]",
+        r"\s",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class ChatTokenizer:
         )
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the conversation with the assistant's turn opened: what serving feeds and training puts before an answer."""
+        """Ids of the conversation with the assistant's turn opened: what serving feeds, what training puts first."""
         return self.encode(self.render(messages, add_generation_prompt=True))
 
     @property
@@ -89,7 +103,7 @@ class ChatTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> ChatTokenizer:
-    """A byte-level BPE of `vocabulary` ids with ChatML turns. Every text round-trips: what is unknown falls back to bytes."""
+    """A byte-level BPE of `vocabulary` ids with ChatML turns. Every text round-trips, by bytes if need be."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,7 +1,7 @@
-"""Adapters on a frozen base as a Trainable: by the lean forward where the base is a dense Llama, by transformers' own code elsewhere.
+"""Adapters on a frozen base as a Trainable: the lean forward for a dense Llama, transformers' own code elsewhere.
 
-Both are the same function of the same weights (a test holds them together); the lean one is several times faster on a CPU. Knows no
-data and no optimizer.
+Both are the same function of the same weights (a test holds them together); the lean one is several times faster on a
+CPU. Knows no data and no optimizer.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class AdaptedLlama:
             merged[name] = torch.addmm(self._frozen[name], b, a, alpha=self._scale).to(self._dtype)
         ids, rows = torch.from_numpy(batch.ids), torch.from_numpy(batch.rows)
         hidden = hidden_rows(merged, self._shape, ids, rows, self._dtype)
-        return head_cross_entropy(hidden, head(merged, self._shape, self._dtype), torch.from_numpy(batch.targets), weights)
+        return head_cross_entropy(
+            hidden, head(merged, self._shape, self._dtype), torch.from_numpy(batch.targets), weights
+        )
 
 
 class AdaptedTransformer:

@@ -1,7 +1,7 @@
 """The mask audit: before the first step, what will carry loss, what was cut, what was dropped, and a sample to look at.
 
-Most failed fine-tunes fail here, silently: a template that hides the answer, a context too short for it. So a dataset that teaches
-nothing is refused. Knows no model.
+Most failed fine-tunes fail here, silently: a template that hides the answer, a context too short for it. So a dataset
+that teaches nothing is refused. Knows no model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MARK_OPEN, MARK_CLOSE = "⟦", "⟧"  # around what carries loss, in the sample
 
 @dataclass(frozen=True, slots=True)
 class MaskAudit:
-    """What training will see. `sample` is one example as the model reads it, its loss-bearing tokens between ⟦ and ⟧."""
+    """What training will see. `sample` is one example as the model reads it, what carries loss between ⟦ and ⟧."""
 
     examples: int
     dropped: int  # without a token to learn: all cut off, or nothing to say

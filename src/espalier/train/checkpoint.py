@@ -35,7 +35,10 @@ class Checkpoint:
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2) -> Path:
-    """Write one checkpoint under `folder` and drop all but the newest `keep`. Raises StorageFull and leaves the others as they are."""
+    """Write one checkpoint under `folder`, then drop all but the newest `keep`.
+
+    Raises StorageFull and leaves the others as they are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{_PREFIX}{step:08d}"
     draft = folder / f".draft-{os.getpid()}"
@@ -55,7 +58,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
         raise
     if target.exists():
         shutil.rmtree(target)
-    os.rename(draft, target)
+    draft.rename(target)
     _flush_folder(folder)
     for old in _found(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

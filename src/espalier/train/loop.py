@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from espalier.core.errors import Conflict, InvalidInput
+from espalier.core.errors import Conflict, Interrupted, InvalidInput
 from espalier.core.events import Emit, Event
 from espalier.nn.optimizers import Optimizer
 from espalier.tokens.pack import Rectangle
@@ -36,7 +36,7 @@ class Trainable(Protocol):
     def parameters(self) -> Mapping[str, Tensor]: ...
 
     def loss(self, batch: Rectangle, weights: Tensor) -> Tensor:
-        """sum of weights * negative log-likelihood over the batch's rows, a scalar; `weights` (r,) are given apart to be normalised."""
+        """sum over the batch's rows of weight * negative log-likelihood, a scalar; `weights` (r,) come normalised."""
         ...
 
 
@@ -94,46 +94,16 @@ def fit(
     Raises InvalidInput when the corpus is empty or the loss stops being a number, Conflict when the checkpoint is of
     another run.
     """
-    progress = _resume(trainable, optimizers, course, checkpoint_dir, emit)
+    run = _Run(trainable, optimizers, course, validation, checkpoint_dir, emit)
+    run.resume()
     with one_thread_each(course.workers or os.cpu_count() or 1) as pool:
-        _run(pool, trainable, optimizers, plan, corpus, course, progress, validation, checkpoint_dir, emit)
-    emit(Event("train.done", progress.to_json()))
-    return progress
-
-
-def _run(
-    pool: ThreadPoolExecutor,
-    trainable: Trainable,
-    optimizers: Sequence[Optimizer],
-    plan: Plan,
-    corpus: Corpus,
-    course: Course,
-    progress: Progress,
-    validation: Sequence[Rectangle],
-    checkpoint_dir: Path,
-    emit: Emit,
-) -> None:
-    clock = _Clock(progress)
-    saved_s = time.monotonic()
-    for cursor, batch in islice(plan.steps(corpus, progress.cursor), max(0, course.steps - progress.step)):
-        scale = course.lr_scale(progress.step)
-        loss, norm = _step(pool, trainable, optimizers, batch, scale, course, progress.step)
-        progress.cursor = cursor
-        progress.step += 1
-        _count(progress, batch, loss)
-        clock.read(progress)
-        emit(Event("train.step", _figures(progress, course, clock, scale, norm)))
-        if course.evaluate_every_steps and progress.step % course.evaluate_every_steps == 0:
-            _evaluate(trainable, validation, progress, emit)
-        due = bool(course.checkpoint_every_steps) and progress.step % course.checkpoint_every_steps == 0
-        if due or time.monotonic() - saved_s > course.checkpoint_every_s:
-            _save(trainable, optimizers, course, progress, checkpoint_dir, emit)
-            saved_s = time.monotonic()
-    if progress.step < course.steps:
-        raise InvalidInput("the dataset holds nothing to train on", hint="look at the mask audit of the run")
-    _evaluate(trainable, validation, progress, emit)
-    clock.read(progress)
-    _save(trainable, optimizers, course, progress, checkpoint_dir, emit)
+        try:
+            run.advance(pool, plan, corpus)
+        except Interrupted:
+            run.save()  # whoever watches raised it from `emit`, between two steps: nothing is lost
+            raise
+    emit(Event("train.done", run.progress.to_json()))
+    return run.progress
 
 
 def evaluate(trainable: Trainable, batches: Sequence[Rectangle]) -> float:
@@ -144,101 +114,132 @@ def evaluate(trainable: Trainable, batches: Sequence[Rectangle]) -> float:
     return loss / total if total else math.nan
 
 
-def _step(
-    pool: ThreadPoolExecutor,
-    trainable: Trainable,
-    optimizers: Sequence[Optimizer],
-    batch: Sequence[Rectangle],
-    scale: float,
-    course: Course,
-    step: int,
-) -> tuple[float, float]:
-    """One update; returns the mean loss before it and the gradient's norm before clipping."""
-    parameters = list(trainable.parameters.values())
-    total = float(sum(float(part.weights.sum()) for part in batch))
-    loss = 0.0
-    for index, (share, grads) in enumerate(gradients(pool, trainable, batch, total)):
-        loss += share
-        for parameter, grad in zip(parameters, grads, strict=True):
-            if index == 0 or parameter.grad is None:
-                parameter.grad = grad
-            elif grad is not None:
-                parameter.grad += grad
-    norm = float(torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], course.clip_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        names = ", ".join(name for part in batch for name in part.documents[:4])
-        raise InvalidInput(
-            f"training diverged at step {step + 1}: the loss is {loss}, the gradient's norm {norm} (examples {names} ...)",
-            hint="lower the learning rate, or look at these examples",
-        )
-    for optimizer in optimizers:
-        optimizer.step(scale)
-    return loss, norm
+class _Run:
+    """One training run under way: what it trains, where it stands, whom it tells."""
 
+    def __init__(
+        self,
+        trainable: Trainable,
+        optimizers: Sequence[Optimizer],
+        course: Course,
+        validation: Sequence[Rectangle],
+        folder: Path,
+        emit: Emit,
+    ) -> None:
+        self.trainable, self.optimizers, self.course = trainable, optimizers, course
+        self.validation, self.folder, self.emit = validation, folder, emit
+        self.progress = Progress()
+        self.clock = _Clock(self.progress)
 
-def _count(progress: Progress, batch: Sequence[Rectangle], loss: float) -> None:
-    progress.tokens += sum(part.tokens for part in batch)
-    progress.supervised_tokens += sum(len(part.rows) for part in batch)
-    progress.loss_last = loss
-    if math.isnan(progress.loss_first):
-        progress.loss_first = loss
+    def resume(self) -> None:
+        """Take up the newest checkpoint, if there is one. Raises Conflict when it is of another run."""
+        found = checkpoint.newest(self.folder)
+        if found is None:
+            return
+        if found.state["identity"] != self.course.identity:
+            raise Conflict(
+                f"the checkpoint in {self.folder} belongs to another run (other data, base or recipe)",
+                hint="use another folder, or delete it to start afresh",
+            )
+        with torch.no_grad():
+            for name, parameter in self.trainable.parameters.items():
+                parameter.copy_(found.tensors[f"parameter/{name}"])
+        for index, optimizer in enumerate(self.optimizers):
+            prefix = f"optimizer{index}/"
+            optimizer.load_state({k[len(prefix) :]: v for k, v in found.tensors.items() if k.startswith(prefix)})
+        torch.set_rng_state(found.tensors["rng"])
+        self.progress = Progress.from_json(found.state)
+        self.clock = _Clock(self.progress)
+        self.emit(Event("train.resumed", {"step": found.step}))
 
+    def advance(self, pool: ThreadPoolExecutor, plan: Plan, corpus: Corpus) -> None:
+        """Do the steps that are left, then evaluate and save."""
+        course, progress = self.course, self.progress
+        saved_s = time.monotonic()
+        left = max(0, course.steps - progress.step)
+        for cursor, batch in islice(plan.steps(corpus, progress.cursor), left):
+            scale = course.lr_scale(progress.step)
+            loss, norm = self._step(pool, batch, scale)
+            progress.cursor = cursor
+            progress.step += 1
+            self._count(batch, loss)
+            self.emit(Event("train.step", self._figures(scale, norm)))
+            if course.evaluate_every_steps and progress.step % course.evaluate_every_steps == 0:
+                self._evaluate()
+            due = bool(course.checkpoint_every_steps) and progress.step % course.checkpoint_every_steps == 0
+            if due or time.monotonic() - saved_s > course.checkpoint_every_s:
+                self.save()
+                saved_s = time.monotonic()
+        if progress.step < course.steps:
+            raise InvalidInput("the dataset holds nothing to train on", hint="look at the mask audit of the run")
+        if left:
+            self._evaluate()
+            self.save()
 
-def _evaluate(trainable: Trainable, validation: Sequence[Rectangle], progress: Progress, emit: Emit) -> None:
-    if validation:
-        progress.validation_loss = evaluate(trainable, validation)
-        emit(Event("train.eval", {"step": progress.step, "validation_loss": progress.validation_loss}))
+    def save(self) -> None:
+        """Write a checkpoint of everything the next step depends on."""
+        tensors = {f"parameter/{name}": value for name, value in self.trainable.parameters.items()}
+        for index, optimizer in enumerate(self.optimizers):
+            tensors |= {f"optimizer{index}/{name}": value for name, value in optimizer.state().items()}
+        tensors["rng"] = torch.get_rng_state()
+        self.clock.read(self.progress)
+        state = {**self.progress.to_json(), "identity": self.course.identity}
+        checkpoint.write(self.folder, self.progress.step, tensors, state)
+        self.emit(Event("train.checkpoint", {"step": self.progress.step}))
 
+    def _step(self, pool: ThreadPoolExecutor, batch: Sequence[Rectangle], scale: float) -> tuple[float, float]:
+        """One update; returns the mean loss before it and the gradient's norm before clipping."""
+        parameters = list(self.trainable.parameters.values())
+        total = float(sum(float(part.weights.sum()) for part in batch))
+        loss = 0.0
+        for index, (share, grads) in enumerate(gradients(pool, self.trainable, batch, total)):
+            loss += share
+            for parameter, grad in zip(parameters, grads, strict=True):
+                if index == 0 or parameter.grad is None:
+                    parameter.grad = grad
+                elif grad is not None:
+                    parameter.grad += grad
+        live = [parameter for parameter in parameters if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(live, self.course.clip_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            names = ", ".join(name for part in batch for name in part.documents[:4])
+            raise InvalidInput(
+                f"training diverged at step {self.progress.step + 1}: "
+                f"the loss is {loss}, the gradient's norm {norm} (examples {names} ...)",
+                hint="lower the learning rate, or look at these examples",
+            )
+        for optimizer in self.optimizers:
+            optimizer.step(scale)
+        return loss, norm
 
-def _figures(progress: Progress, course: Course, clock: _Clock, scale: float, norm: float) -> dict[str, Any]:
-    per_s = clock.tokens_per_s(progress)
-    left = course.steps - progress.step
-    return {
-        "step": progress.step,
-        "steps": course.steps,
-        "loss": progress.loss_last,
-        "lr_scale": scale,
-        "grad_norm": norm,
-        "tokens": progress.tokens,
-        "tokens_per_s": per_s,
-        "eta_s": left * progress.tokens / progress.step / per_s if per_s else 0.0,
-    }
+    def _count(self, batch: Sequence[Rectangle], loss: float) -> None:
+        progress = self.progress
+        progress.tokens += sum(part.tokens for part in batch)
+        progress.supervised_tokens += sum(len(part.rows) for part in batch)
+        progress.loss_last = loss
+        if math.isnan(progress.loss_first):
+            progress.loss_first = loss
+        self.clock.read(progress)
 
+    def _evaluate(self) -> None:
+        if self.validation:
+            self.progress.validation_loss = evaluate(self.trainable, self.validation)
+            figures = {"step": self.progress.step, "validation_loss": self.progress.validation_loss}
+            self.emit(Event("train.eval", figures))
 
-def _resume(
-    trainable: Trainable, optimizers: Sequence[Optimizer], course: Course, folder: Path, emit: Emit
-) -> Progress:
-    found = checkpoint.newest(folder)
-    if found is None:
-        return Progress()
-    if found.state["identity"] != course.identity:
-        raise Conflict(
-            f"the checkpoint in {folder} belongs to another run (other data, base or recipe)",
-            hint="use another folder, or delete it to start afresh",
-        )
-    with torch.no_grad():
-        for name, parameter in trainable.parameters.items():
-            parameter.copy_(found.tensors[f"parameter/{name}"])
-    for index, optimizer in enumerate(optimizers):
-        prefix = f"optimizer{index}/"
-        optimizer.load_state({k[len(prefix) :]: v for k, v in found.tensors.items() if k.startswith(prefix)})
-    emit(Event("train.resumed", {"step": found.step}))
-    return Progress.from_json(found.state)
-
-
-def _save(
-    trainable: Trainable,
-    optimizers: Sequence[Optimizer],
-    course: Course,
-    progress: Progress,
-    folder: Path,
-    emit: Emit,
-) -> None:
-    tensors = {f"parameter/{name}": value for name, value in trainable.parameters.items()}
-    for index, optimizer in enumerate(optimizers):
-        tensors |= {f"optimizer{index}/{name}": value for name, value in optimizer.state().items()}
-    checkpoint.write(folder, progress.step, tensors, {**progress.to_json(), "identity": course.identity})
-    emit(Event("train.checkpoint", {"step": progress.step}))
+    def _figures(self, scale: float, norm: float) -> dict[str, Any]:
+        progress, per_s = self.progress, self.clock.tokens_per_s(self.progress)
+        left = self.course.steps - progress.step
+        return {
+            "step": progress.step,
+            "steps": self.course.steps,
+            "loss": progress.loss_last,
+            "lr_scale": scale,
+            "grad_norm": norm,
+            "tokens": progress.tokens,
+            "tokens_per_s": per_s,
+            "eta_s": left * progress.tokens / progress.step / per_s if per_s else 0.0,
+        }
 
 
 class _Clock:

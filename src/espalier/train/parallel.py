@@ -1,8 +1,9 @@
 """The gradients of a step's rectangles, one core to a rectangle.
 
-Each rectangle is computed by one thread with no threads below it, and the sums are taken in the rectangles' order. So the same bytes come
-out on one core and on sixteen, and a busy machine slows a step by its share instead of stalling every product at a barrier (measured with
-a second program on two cores: 1,500 tokens/s with threads inside the products, 5,000 this way). Knows no model and no optimizer.
+Each rectangle is computed by one thread with no threads below it, and the sums are taken in the rectangles' order. So
+the same bytes come out on one core and on sixteen, and a busy machine slows a step by its share instead of stalling
+every product at a barrier (measured with a second program on two cores: 1,500 tokens/s with threads inside the
+products, 5,000 this way). Knows no model and no optimizer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
 def gradients(
     pool: ThreadPoolExecutor, trainable: Trainable, batch: Sequence[Rectangle], total_weight: float
 ) -> Iterator[Gradients]:
-    """Per rectangle, in order: its share of the step's mean loss, and that share's gradients in `trainable.parameters`' order."""
+    """Per rectangle, in order: its share of the step's mean loss, and that share's gradients by parameter."""
     return pool.map(lambda part: _gradient(trainable, part, total_weight), batch)
 
 

@@ -63,7 +63,7 @@ class Plan:
         return [groups[start : start + size] for start in range(0, len(groups), size)]
 
     def steps(self, corpus: Corpus, start: Cursor = Cursor()) -> Iterator[tuple[Cursor, list[Rectangle]]]:
-        """(position after the step, its rectangles) from `start` on, pass after pass, for ever; nothing when the corpus is empty."""
+        """(position after the step, its rectangles) from `start` on, without end; nothing when the corpus is empty."""
         epoch, window, first = start.epoch, start.window, start.step
         while True:
             documents = corpus.window(epoch, window)

@@ -11,6 +11,7 @@ from espalier.core.types import Spec
 from espalier.nn.lora import LoraSpec
 from espalier.train.schedule import ScheduleName
 
+
 class ShapeSpec(Spec):
     """A dense Llama. The defaults are seedling's: 6.2M parameters, 12.3 MB in bf16."""
 

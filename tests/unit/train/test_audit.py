@@ -11,7 +11,9 @@ from espalier.train.audit import audit
 
 def test_the_sample_marks_exactly_the_answer(tiny_base: Path) -> None:
     tokenizer = load_tokenizer(tiny_base)
-    _, report = audit(tokenizer, [Example("x", [Message("user", "Hi"), Message("assistant", "Yes")])], context_tokens=99)
+    _, report = audit(
+        tokenizer, [Example("x", [Message("user", "Hi"), Message("assistant", "Yes")])], context_tokens=99
+    )
     assert report.sample == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yes<|im_end|>⟧"
 
 

@@ -24,7 +24,9 @@ Tune = Callable[..., TrainResult]
 
 @pytest.fixture
 def tune(tiny_base: Path, tmp_path: Path) -> Tune:
-    def run(dataset: Path, name: str = "a", spec: SftSpec = SPEC, emit: Callable[[Event], None] = ignore) -> TrainResult:
+    def run(
+        dataset: Path, name: str = "a", spec: SftSpec = SPEC, emit: Callable[[Event], None] = ignore
+    ) -> TrainResult:
         base = load_base(f"path:{tiny_base}")
         return sft(spec, base, dataset, tmp_path / name, checkpoint_dir=tmp_path / f"{name}-state", emit=emit)
 
@@ -48,7 +50,9 @@ def test_another_seed_gives_another_adapter(tune: Tune, dataset: Path) -> None:
     assert tune(dataset, "a").adapter_sha256 != tune(dataset, "b", other).adapter_sha256
 
 
-def test_the_adapter_is_a_peft_folder_that_names_its_base(tune: Tune, dataset: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_the_adapter_is_a_peft_folder_that_names_its_base(
+    tune: Tune, dataset: Path, tiny_base: Path, tmp_path: Path
+) -> None:
     tune(dataset)
     base = load_base(f"path:{tiny_base}")
     weights = read_adapter(tmp_path / "a", base)

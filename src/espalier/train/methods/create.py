@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from espalier.core.errors import InvalidInput
@@ -23,6 +23,7 @@ from espalier.core.types import Example
 from espalier.nn.llama import LlamaShape
 from espalier.nn.mimetic import write_copying
 from espalier.nn.optimizers import AdamW, Muon
+from espalier.store.disk import write_file
 from espalier.store.examples import read_examples
 from espalier.tokens.mask import Tokenized, tokenize
 from espalier.tokens.pack import Rectangle, group, rectangle
@@ -108,7 +109,7 @@ def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, ch
 
 
 def initial_weights(shape: LlamaShape, *, seed: int, mimetic: bool) -> dict[str, Tensor]:
-    """Fresh float32 weights under transformers' names. Muon wants matrices of even gain; outputs into the residual start small."""
+    """Fresh float32 weights under transformers' names; outputs into the residual start small."""
     draw = torch.Generator().manual_seed(seed)
     attention, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
     inward, outward = 0.6 * shape.width**-0.5, 0.02 * (2 * shape.layers) ** -0.5
@@ -135,13 +136,11 @@ def initial_weights(shape: LlamaShape, *, seed: int, mimetic: bool) -> dict[str,
 
 
 def save_model(out_dir: Path, weights: dict[str, Tensor], shape: ShapeSpec, tokenizer: ChatTokenizer) -> str:
-    """Write model.safetensors (bf16), config.json, generation_config.json and the tokenizer's files; returns the weights' sha256."""
+    """Write weights (bf16), configs and the tokenizer's files to `out_dir`; returns the weights' sha256."""
     out_dir.mkdir(parents=True, exist_ok=True)
     rounded = {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in sorted(weights.items())}
-    path = out_dir / "model.safetensors"
-    draft = path.with_suffix(".draft")
-    save_file(rounded, draft, metadata={"format": "pt"})
-    draft.rename(path)
+    data = save(rounded, metadata={"format": "pt"})
+    write_file(out_dir / "model.safetensors", data)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -168,7 +167,7 @@ def save_model(out_dir: Path, weights: dict[str, Tensor], shape: ShapeSpec, toke
     (out_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out_dir / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     save_tokenizer(tokenizer, out_dir, context_tokens=shape.context_tokens)
-    return sha256(path.read_bytes()).hexdigest()
+    return sha256(data).hexdigest()
 
 
 class _OrderedCorpus:

@@ -61,9 +61,9 @@ def sft(
 ) -> TrainResult:
     """Tune an adapter on `dataset_dir`'s train split and write it to `out_dir`; `dataset` is the digest to record.
 
-    The adapters stay on `base.model`, which is therefore used up. `checkpoint_dir` outlives a crash: the same call goes on where it
-    stood and ends in the same adapter bytes. Raises InvalidInput (nothing to learn, divergence, unknown targets), Conflict (the
-    checkpoint is of another run), UnsupportedModel.
+    The adapters stay on `base.model`, which is therefore used up. `checkpoint_dir` outlives a crash: the same call
+    goes on where it stood and ends in the same adapter bytes. Raises InvalidInput (nothing to learn, divergence,
+    unknown targets), Conflict (the checkpoint is of another run), UnsupportedModel.
     """
     context_tokens = min(spec.context_tokens, base.context_tokens)
     documents, report = audit(base.tokenizer, read_examples(dataset_dir, "train"), context_tokens=context_tokens)
