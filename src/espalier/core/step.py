@@ -18,7 +18,10 @@ from espalier.core.types import Spec
 StepFunction = Callable[[StepContext, Any], None]
 
 
-def _no_files(spec: Any) -> Iterable[Path]:
+FilesOf = Callable[[Any, Path], Iterable[Path]]  # (spec, the folder its relative paths start at) -> files
+
+
+def _no_files(spec: Any, folder: Path) -> Iterable[Path]:
     return ()
 
 
@@ -32,7 +35,7 @@ class Step:
     function: StepFunction
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-    files: Callable[[Any], Iterable[Path]] = _no_files  # user files the spec names; their content is in the key
+    files: FilesOf = _no_files  # user files the spec names; their content is in the key
     env: tuple[str, ...] = ()  # environment variables the function reads
     side_effect: bool = False  # idempotent by key, never cached: register, deploy
     summary: str = ""
@@ -53,7 +56,7 @@ def step(
     spec: type[Spec],
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
-    files: Callable[[Any], Iterable[Path]] = _no_files,
+    files: FilesOf = _no_files,
     env: tuple[str, ...] = (),
     side_effect: bool = False,
 ) -> Callable[[StepFunction], Step]:

@@ -60,6 +60,12 @@ def list_weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def anchor_base(spec: str, folder: Path) -> str:
+    """`path:DIR` with DIR made absolute, counted from `folder`; any other name as it is."""
+    scheme, _, rest = spec.partition(":")
+    return f"path:{(folder / rest).resolve()}" if scheme == "path" and rest else spec
+
+
 def list_base_files(spec: str) -> list[Path]:
     """Every file that decides what the base answers: weights, configuration, tokenizer, template.
 

@@ -67,19 +67,22 @@ def collect(
 
 
 def _digest_files(step: Step, spec: Spec, folder: Path, facts: FileFacts) -> dict[str, str]:
-    named: dict[Path, str] = {}
-    for given in step.files(spec):
+    paths: set[Path] = set()
+    for given in step.files(spec, folder):
         path = folder / given
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.is_file():
-                    named[file] = (Path(given) / file.relative_to(path)).as_posix()
+            paths.update(file for file in path.rglob("*") if file.is_file())
         elif path.is_file():
-            named[path] = Path(given).as_posix()
+            paths.add(path)
         else:
             raise NotFound(f"{step.name} names {given}, which is not there", hint=f"paths are relative to {folder}")
-    digests = facts.digests(named)
-    return {name: digests[path] for path, name in named.items()}
+    digests = facts.digests(sorted(paths))
+    return {_name_of(path, folder): digest for path, digest in sorted(digests.items())}
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    """How a file is named in a key: the same on every machine when it belongs to the project."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
 
 
 def _digest_lock(folder: Path, lock: str, facts: FileFacts) -> str:

@@ -44,7 +44,7 @@ class Read(Spec):
     shortest: int = 1
 
 
-def named_files(spec):
+def named_files(spec, folder):
     return [Path(spec.source)]
 
 

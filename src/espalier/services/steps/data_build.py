@@ -10,12 +10,12 @@ from espalier.core.step import step
 from espalier.data.spec import DataSpec
 
 
-def _source_files(spec: DataSpec) -> Iterable[Path]:
+def _source_files(spec: DataSpec, folder: Path) -> Iterable[Path]:
     from espalier.data.readers.source import list_files
 
-    root = Path(spec.source.path)
-    folder = root if root.is_dir() else root.parent
-    named = (folder / name for name in spec.named_files)
+    root = folder / spec.source.path
+    home = root if root.is_dir() else root.parent
+    named = (home / name for name in spec.named_files)
     return {
         *list_files(root, spec.source.include, spec.source.exclude),
         *(path for path in named if path.is_file()),

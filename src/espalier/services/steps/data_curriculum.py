@@ -26,8 +26,8 @@ class DataCurriculumSpec(Spec):
     )
 
 
-def _corpus_files(spec: DataCurriculumSpec) -> Iterable[Path]:
-    return (path for folder in spec.corpora for path in sorted(folder.rglob("*")) if path.is_file())
+def _corpus_files(spec: DataCurriculumSpec, folder: Path) -> Iterable[Path]:
+    return spec.corpora
 
 
 @step(

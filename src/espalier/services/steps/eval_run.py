@@ -12,7 +12,7 @@ from espalier.core.step import step
 from espalier.core.types import SamplingSpec, Spec
 from espalier.core.types.examples import Split
 from espalier.evals.metrics.metric import MetricSpec
-from espalier.nn.locate import list_base_files
+from espalier.nn.locate import anchor_base, list_base_files
 
 
 class EvalRunSpec(Spec):
@@ -30,10 +30,10 @@ class EvalRunSpec(Spec):
     threads: int = Field(0, ge=0, description="CPU threads; 0 = all cores")
 
 
-def _files(spec: EvalRunSpec) -> Iterable[Path]:
+def _files(spec: EvalRunSpec, folder: Path) -> Iterable[Path]:
     schemas = [str(metric.options["schema"]) for metric in spec.metrics if "schema" in metric.options]
     paths = [Path(schema) for schema in schemas if not schema.lstrip().startswith("<")]  # else it is the text itself
-    return [*list_base_files(spec.base), *(path for path in paths if path.is_file())]
+    return [*list_base_files(anchor_base(spec.base, folder)), *(path for path in paths if (folder / path).is_file())]
 
 
 @step(

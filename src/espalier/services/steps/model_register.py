@@ -5,6 +5,8 @@ A side effect: done every time and idempotent, for the same parts are the same v
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from espalier.core.ports import StepContext
@@ -38,11 +40,12 @@ class ModelRegisterSpec(Spec):
 def model_register(context: StepContext, spec: ModelRegisterSpec) -> None:
     """Register an adapter as a model version that waits for approval."""
     from espalier.core.config import load_config
-    from espalier.nn.locate import digest_base, locate_base
+    from espalier.nn.locate import anchor_base, digest_base, locate_base
     from espalier.registry.versions import Registration, register
     from espalier.store.store import open_store
     from espalier.store.workspace import Workspace
 
+    base = anchor_base(spec.base, Path.cwd())  # a server answers from another folder
     workspace = Workspace(context.workspace)
     store = open_store(workspace, load_config(workspace.config_file).config.store)
     try:
@@ -52,8 +55,8 @@ def model_register(context: StepContext, spec: ModelRegisterSpec) -> None:
             store,
             Registration(
                 name=spec.name,
-                base=spec.base,
-                base_digest=digest_base(locate_base(spec.base, fetch=False)),
+                base=base,
+                base_digest=digest_base(locate_base(base, fetch=False)),
                 adapter=context.inputs["adapter"].digest,
                 prompt=context.inputs["prompt"].digest if "prompt" in context.inputs else "",
                 dataset=context.inputs["dataset"].digest,

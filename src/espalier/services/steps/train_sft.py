@@ -10,7 +10,7 @@ from pydantic import Field
 
 from espalier.core.ports import StepContext
 from espalier.core.step import step
-from espalier.nn.locate import list_base_files
+from espalier.nn.locate import anchor_base, list_base_files
 from espalier.train.recipe import SftSpec
 
 
@@ -21,8 +21,8 @@ class TrainSftSpec(SftSpec):
     threads: int = Field(0, ge=0, description="CPU threads; 0 = all cores")
 
 
-def _base_files(spec: TrainSftSpec) -> Iterable[Path]:
-    return list_base_files(spec.base)
+def _base_files(spec: TrainSftSpec, folder: Path) -> Iterable[Path]:
+    return list_base_files(anchor_base(spec.base, folder))
 
 
 @step(
