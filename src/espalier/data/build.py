@@ -24,7 +24,7 @@ from espalier.data.nearness import find_pairs, hash_text, shingle
 from espalier.data.readers.reading import Reading, known_suffixes, read_sources
 from espalier.data.readers.source import SkippedFile, find_sources
 from espalier.data.spec import DataSpec
-from espalier.data.split import Unit, assign_splits
+from espalier.data.split import Unit, assign_splits, group_units
 from espalier.data.steps import CleanStep, prepare_step
 from espalier.data.tasks import conversations, extraction, rawtext
 from espalier.data.tasks.conversations import ChatTask, CompletionTask
@@ -148,7 +148,15 @@ def divide(draft: Draft, previous: Mapping[str, Split]) -> None:
         units.append(Unit(key, "|".join(_stratum_part(example, name) for name in spec.stratify_by)))
     draft.strata = [unit.stratum for unit in units]
     near = find_pairs([shingle(document.text) for document in draft.kept], spec.near)
-    for example, split in zip(draft.examples, assign_splits(units, near, spec, previous), strict=True):
+    splits = assign_splits(units, near, spec, previous)
+    if "train" not in splits:
+        tied = max(map(len, group_units(units, near).values()))
+        raise InvalidInput(
+            f"no example is left to train on: {tied} of {len(units)} are tied together by being alike",
+            where="split.near",
+            hint=f"raise it above {spec.near}, if examples may be that much alike across splits; or give more examples",
+        )
+    for example, split in zip(draft.examples, splits, strict=True):
         example.split = split
     refuse_leaks(draft.examples, near)
 

@@ -6,16 +6,16 @@ into a group. Each unit's key hashes to a place in [0, 1); a group goes where it
 adding units can move a group from train towards test, never from test to train. Knows texts and keys; does not know
 files or tasks.
 
-Strata: hashing alone leaves a small stratum's share to chance. With `stratify_by`, a stratum with fewer held-out
-groups than its share is topped up from train. Such a topped-up group is held out only while it is needed, unless
-`previous` keeps it.
+Hashing alone leaves a small stratum's share, and a small dataset's whole test split, to chance. So with `stratify_by` a
+stratum with fewer held-out groups than its share is topped up from train, and a split that was asked for is never left
+empty. What is topped up is held out only while it is needed, unless `previous` keeps it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -24,6 +24,8 @@ from espalier.core.types import Spec
 from espalier.core.types.examples import Split
 from espalier.data.nearness import Pair
 
+# With fewer groups than splits none can be spared.
+_FEWEST_GROUPS = 3
 _HELD_OUT: tuple[Split, ...] = ("test", "validation")
 _RANK: dict[Split, int] = {"test": 0, "validation": 1, "train": 2}
 
@@ -58,8 +60,8 @@ def assign_splits(
     splits = {
         root: _place_group([units[i].key for i in members], spec, previous or {}) for root, members in groups.items()
     }
-    if spec.stratify_by:
-        _top_up(units, groups, splits, spec, previous or {})
+    free = {root for root, members in groups.items() if not any(units[i].key in (previous or {}) for i in members)}
+    _top_up(units, splits, free, spec)
     out: list[Split] = ["train"] * len(units)
     for root, members in groups.items():
         for member in members:
@@ -105,20 +107,21 @@ def _place_key(key: str, spec: SplitSpec) -> Split:
     return "test" if at < spec.test else "validation" if at < spec.test + spec.validation else "train"
 
 
-def _top_up(
-    units: Sequence[Unit],
-    groups: Mapping[int, list[int]],
-    splits: dict[int, Split],
-    spec: SplitSpec,
-    previous: Mapping[str, Split],
-) -> None:
+def _top_up(units: Sequence[Unit], splits: dict[int, Split], free: Collection[int], spec: SplitSpec) -> None:
+    """Move groups of `free` from train to held-out splits where those are short; `splits` is by group."""
+    by_place = sorted(splits, key=lambda root: (place(units[root].key, spec.salt), units[root].key))
     strata: dict[str, list[int]] = defaultdict(list)
-    for root in groups:
+    for root in by_place:
         strata[units[root].stratum].append(root)
-    for roots in strata.values():
-        for split, share in zip(_HELD_OUT, (spec.test, spec.validation), strict=True):
+    for split, share in zip(_HELD_OUT, (spec.test, spec.validation), strict=True):
+        for roots in strata.values() if spec.stratify_by else ():
             missing = int(share * len(roots)) - sum(splits[root] == split for root in roots)
-            free = [r for r in roots if splits[r] == "train" and not any(units[i].key in previous for i in groups[r])]
-            free.sort(key=lambda root: (place(units[root].key, spec.salt), units[root].key))
-            for root in free[: max(0, missing)]:
-                splits[root] = split
+            _promote(roots, splits, free, split, missing)
+        if share and len(splits) >= _FEWEST_GROUPS and split not in splits.values():
+            _promote(by_place, splits, free, split, 1)
+
+
+def _promote(roots: Sequence[int], splits: dict[int, Split], free: Collection[int], split: Split, count: int) -> None:
+    candidates = [root for root in roots if splits[root] == "train" and root in free]
+    for root in candidates[: max(0, count)]:
+        splits[root] = split

@@ -283,6 +283,16 @@ def test_an_empty_folder_is_refused_and_nothing_is_written(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_examples_too_much_alike_to_be_divided_are_refused_with_what_to_change(tmp_path: Path) -> None:
+    text = " ".join(f"word{n}" for n in range(60))
+    write_notes(tmp_path / "in", *(f"{text} {n}" for n in range(9)))
+    recipe = {"steps": [{"step": "normalise"}], "task": {"kind": "text"}, "split": {"test": 0.5}}
+    with pytest.raises(InvalidInput, match="9 of 9 are tied together") as refusal:
+        build_dataset(DataSpec.model_validate(recipe), tmp_path / "out", source=tmp_path / "in")
+    assert refusal.value.where == "split.near" and "above 0.7" in refusal.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recipe_without_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no source is named"):
         build_dataset(DataSpec.model_validate({"task": {"kind": "text"}}), tmp_path / "out")

@@ -39,6 +39,17 @@ def test_another_salt_gives_another_division() -> None:
     assert assign_splits(units(200), [], SplitSpec()) != assign_splits(units(200), [], SplitSpec(salt="b"))
 
 
+def test_a_split_that_was_asked_for_is_not_left_empty_where_there_are_enough_groups() -> None:
+    for size in range(3, 40):
+        assert set(assign_splits(units(size), [], SplitSpec(test=0.02, validation=0.02))) == {
+            "train",
+            "validation",
+            "test",
+        }
+    assert set(assign_splits(units(50), [], SplitSpec(test=0, validation=0))) == {"train"}
+    assert assign_splits(units(1), [], SplitSpec(test=0.02)) == ["train"]
+
+
 def alone(key: int) -> str:
     return f"{key} alone {key} stands {key} here {key}"
 
@@ -54,7 +65,7 @@ def test_growth_moves_nothing_out_of_what_is_held_out(
 ) -> None:
     """Not even when what comes joins two groups, and wherever it stands in the order."""
     spec = SplitSpec(test=0.3, validation=0.3)
-    before = [(str(key), alone(key)) for key in old]
+    before = [(str(key), alone(key)) for key in [*old, 2000, 2006]]  # the last two: test, validation
     joined = [(f"twin{a}-{b}", alone(a)) for a, b in twins] + [(str(b), alone(a)) for a, b in twins]
     after = [*((str(key), alone(key)) for key in new), *joined, *before]
     splits_before = split_texts(before, spec)
