@@ -39,12 +39,14 @@ def add_pages(gate: Gate) -> None:
 
 def _version_card(gate: Gate, who: Principal, detail: Any, refresh: Any) -> None:
     version = detail.version
-    with ui.card().classes("sheet items-stretch gap-3").mark("model-version"):
+    with ui.card().classes("sheet items-stretch gap-3").props("data-testid=model-version"):
         with ui.row().classes("items-center gap-3 w-full"):
             ui.label(version.ref.removeprefix("model:")).classes("text-lg font-semibold")
             theme.badge(version.status)
             for alias in detail.aliases:
-                ui.badge(alias).props("outline").style(f"color: {theme.LEAF}").classes("px-2 py-1").mark("alias")
+                ui.badge(alias).props("outline").style(f"color: {theme.LEAF}").classes("px-2 py-1").props(
+                    "data-testid=alias"
+                )
             ui.space()
             ui.label(f"submitted by {version.submitted_by}, {theme.show_time(version.created_ms)}").classes("quiet")
         if version.description:
@@ -70,7 +72,7 @@ def _clauses(clauses: Any) -> None:
     with ui.column().classes("gap-1"):
         ui.label("Policy").classes("font-semibold")
         for clause in clauses:
-            with ui.row().classes("items-center gap-2 flex-nowrap").mark("clause"):
+            with ui.row().classes("items-center gap-2 flex-nowrap").props("data-testid=clause"):
                 ui.icon(
                     "check_circle" if clause.ok else "cancel", color=theme.LEAF if clause.ok else theme.CLAY, size="sm"
                 )
@@ -87,11 +89,11 @@ def _buttons(gate: Gate, who: Principal, version: Any, refresh: Any) -> None:
 
     with ui.row().classes("items-center gap-2 w-full"):
         if version.status == "PendingManualApproval":
-            comment = ui.input("Comment").props("outlined dense").classes("grow").mark("comment")
+            comment = ui.input("Comment").props("outlined dense").classes("grow").props("data-testid=comment")
             approve = ui.button("Approve", on_click=lambda: decide("models.approve", comment=comment.value or ""))
             reject = ui.button("Reject", on_click=lambda: decide("models.reject", comment=comment.value or ""))
-            approve.props("unelevated").mark("approve")
-            reject.props("outline color=negative").mark("reject")
+            approve.props("unelevated").props("data-testid=approve")
+            reject.props("outline color=negative").props("data-testid=reject")
             if not who.may("approver"):
                 for button in (approve, reject):
                     button.disable()
@@ -99,4 +101,4 @@ def _buttons(gate: Gate, who: Principal, version: Any, refresh: Any) -> None:
         elif version.status == "Approved":
             alias = ui.input("Alias", value="production").props("outlined dense").classes("w-48")
             promote = ui.button("Promote", on_click=lambda: decide("models.promote", alias=alias.value))
-            promote.props("unelevated").mark("promote")
+            promote.props("unelevated").props("data-testid=promote")

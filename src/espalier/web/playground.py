@@ -49,9 +49,11 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
             with ui.card().classes("sheet items-stretch gap-3"):
                 templates = {"": "as written"} | {p.ref: p.ref for p in prompts}
                 prompt = ui.select(templates, value="", label="Prompt").props("outlined dense").classes("w-64")
-                question = ui.textarea("Question").props("outlined autogrow").classes("w-full").mark("question")
+                question = (
+                    ui.textarea("Question").props("outlined autogrow").classes("w-full").props("data-testid=question")
+                )
                 with ui.row().classes("items-center gap-4"):
-                    ask = ui.button("Ask both").props("unelevated").mark("ask")
+                    ask = ui.button("Ask both").props("unelevated").props("data-testid=ask")
                     limit = ui.number("At most, tokens", value=160, min=1, max=1024).props("outlined dense")
             with ui.row().classes("w-full gap-4 flex-nowrap items-stretch"):
                 panes = [_pane(names, index) for index in (0, 1)]
@@ -79,10 +81,10 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
 def _pane(names: list[str], index: int) -> _Pane:
     # Left the base, right the newest adapter: the comparison people come for.
     chosen = names[min(index, len(names) - 1)] if names else None
-    with ui.card().classes("sheet items-stretch gap-2 w-1/2").mark(f"pane-{index}"):
+    with ui.card().classes("sheet items-stretch gap-2 w-1/2").props(f"data-testid=pane-{index}"):
         model = ui.select(names, value=chosen, label="Model").props("outlined dense").classes("w-full")
-        answer = ui.label().classes("answer mono").mark(f"answer-{index}")
-        figures = ui.label().classes("mono quiet").mark(f"figures-{index}")
+        answer = ui.label().classes("answer mono").props(f"data-testid=answer-{index}")
+        figures = ui.label().classes("mono quiet").props(f"data-testid=figures-{index}")
     return _Pane(model, answer, figures)
 
 

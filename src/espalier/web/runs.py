@@ -44,7 +44,7 @@ def add_pages(gate: Gate) -> None:
 def _run_row(run: Run) -> None:
     with (
         ui.link(target=f"/runs/{run.id}").classes("no-underline w-full").style("color: inherit"),
-        ui.card().classes("sheet flex-row items-center gap-4 hover:bg-stone-50").mark("run"),
+        ui.card().classes("sheet flex-row items-center gap-4 hover:bg-stone-50").props("data-testid=run"),
     ):
         theme.badge(run.status)
         with ui.column().classes("gap-0"):
@@ -80,8 +80,8 @@ class _RunView:
             with ui.row().classes("items-baseline w-full"):
                 ui.label("Loss").classes("font-semibold")
                 ui.space()
-                self._pace = ui.label().classes("mono quiet").mark("pace")
-            self._chart = ui.echart(_chart_options()).classes("w-full h-64").mark("loss-curve")
+                self._pace = ui.label().classes("mono quiet").props("data-testid=pace")
+            self._chart = ui.echart(_chart_options()).classes("w-full h-64").props("data-testid=loss-curve")
         self._steps = ui.column().classes("w-full gap-0 sheet")
         await self._refresh()
         self._timer = ui.timer(_POLL_S, self._refresh, active=self._run.status in _LIVE)
@@ -136,7 +136,9 @@ class _RunView:
         rows = [{f"c{index}": cell for index, cell in enumerate(row)} for row in table.rows]
         with self._table, ui.card().classes("sheet items-start gap-2"):
             ui.label("Before and after, on the held-out split").classes("font-semibold")
-            ui.table(columns=columns, rows=rows, row_key="c0").classes("w-full").props("flat").mark("comparison")
+            ui.table(columns=columns, rows=rows, row_key="c0").classes("w-full").props("flat").props(
+                "data-testid=comparison"
+            )
             ui.label(table.caption).classes("quiet text-sm")
 
 

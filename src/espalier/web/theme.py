@@ -43,7 +43,7 @@ def frame(title: str, who: Principal | None) -> Iterator[None]:
                 weight = "font-semibold underline underline-offset-8" if name == title else "opacity-80"
                 ui.link(name, path).classes(f"text-white no-underline {weight}")
             ui.space()
-            ui.label(f"{who.actor} · {who.role}").classes("text-white text-sm opacity-80").mark("identity")
+            ui.label(f"{who.actor} · {who.role}").classes("text-white text-sm opacity-80").props("data-testid=identity")
             ui.link("Sign out", "/sign-out").classes("text-white text-sm opacity-80")
     yield
 
