@@ -22,6 +22,7 @@ class Progress:
     def __init__(self) -> None:
         self.status = ""
         self.losses: list[float] = []
+        self._validated: object = None
         self.share = 0.0  # of the work the status speaks of, in 0..1
         self._lines: dict[str, Callable[[dict[str, Any]], list[str]]] = {
             "log": lambda data: [str(data.get("message", ""))],
@@ -49,6 +50,7 @@ class Progress:
 
     def _step_started(self, data: dict[str, Any]) -> list[str]:
         self.losses.clear()
+        self._validated = None
         self.status, self.share = f"{_name(data)} ...", 0.0
         return []
 
@@ -106,8 +108,11 @@ class Progress:
         return []
 
     def _train_eval(self, data: dict[str, Any]) -> list[str]:
-        loss = data.get("validation_loss", data.get("loss"))
-        return [f"    step {data.get('step')}: validation loss {loss:.3f}"] if isinstance(loss, float) else []
+        loss, step = data.get("validation_loss", data.get("loss")), data.get("step")
+        if step == self._validated:  # the last step may also be a checkpoint: one line is enough
+            return []
+        self._validated = step
+        return [f"    step {step}: validation loss {loss:.3f}"] if isinstance(loss, float) else []
 
     def _train_done(self, data: dict[str, Any]) -> list[str]:
         if not self.losses:

@@ -20,7 +20,7 @@ class InitWorkspace(Spec):
     """Where to make a workspace."""
 
     folder: Path = Field(Path(), description="folder to make a workspace; it is created when absent")
-    starter: bool = Field(True, description="also write a commented recipe and forty example lines, where none are")
+    starter: bool = Field(True, description="also write a commented recipe and example lines, where none are")
 
 
 class WorkspaceMade(Spec):
@@ -41,7 +41,7 @@ class WorkspaceMade(Spec):
                 *lines,
                 "next:",
                 f"  {here}espalier doctor            check this machine",
-                f"  {here}espalier run recipe.yaml   train and measure on the example lines (about a minute)",
+                f"  {here}espalier run recipe.yaml   train and measure on the example lines",
             ]
         )
 
