@@ -83,7 +83,9 @@ class Client:
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
+            assert not reply.ended, "nothing may follow the end of a response"
             if message["type"] == "http.response.start":
+                assert not reply.status, "a response begins once"
                 reply.status = message["status"]
                 reply.headers = {k.decode(): v.decode() for k, v in message["headers"]}
             else:

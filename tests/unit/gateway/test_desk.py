@@ -144,6 +144,8 @@ def test_leaving_in_the_middle_is_charged_for_what_was_said_and_the_provider_sto
 ) -> None:
     key = new_key(store, budget_tokens=100)
     ticket = desk.admit(call(), key)
+    open_when_settled: list[set[str]] = []
+    desk.on_settled = lambda ticket: open_when_settled.append(set(provider.open))
 
     async def leave_after_two() -> None:
         async with aclosing(stream(desk, ticket)) as deltas:
@@ -153,6 +155,7 @@ def test_leaving_in_the_middle_is_charged_for_what_was_said_and_the_provider_sto
     asyncio.run(leave_after_two())
     row = usage_row(store, ticket)
     assert provider.cancelled == {ticket.id}
+    assert open_when_settled == [set()], "the bill is written when no more can be used"
     assert (row.completion_tokens, row.detail["finish"]) == (2, "cancelled")
     assert store.ledger.balance(key.account).spent_nusd == (PROMPT_TOKENS + 2) * TOKEN_NUSD
     assert store.ledger.reservations() == []
