@@ -5,9 +5,8 @@ TYPE_CHECKING` do not; a module that names a plug-in group reaches all plug-ins 
 `espalier.*` and what does not stand in a site-packages folder; of third-party packages the version counts. A hash is
 over the syntax tree, so comments and layout are free to change; docstrings are not, for a prompt may live in one.
 
-Hashing whole modules rather than functions is what makes a result trustworthy: a changed dict, method or default is
-in it. Not seen: modules imported by a name computed at run time, and packages whose name differs from the module they
-install.
+Hashing whole modules rather than functions is what makes a result trustworthy: a changed dict, method or default is in
+it. Not seen: modules imported by a name computed at run time.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class CodeScanner:
         self._facts = facts
         self._paths: dict[str, Path | None] = {}
         self._scans: dict[str, Mapping[str, Any]] = {}
-        self._versions: dict[str, str] = {}
+        self._installed: Mapping[str, Mapping[str, str]] | None = None
 
     def scan(self, module: str) -> Closure:
         """The closure of `module`; one that cannot be found has the hash "missing"."""
@@ -65,8 +65,8 @@ class CodeScanner:
             for name in reached - modules.keys():
                 if self._locate(name) is not None:
                     waiting.add(name)
-                elif (version := self._version(name)) is not None:
-                    packages[name.partition(".")[0]] = version
+                else:
+                    packages.update(self._packages_of(name))
         return Closure(dict(sorted(modules.items())), dict(sorted(packages.items())))
 
     def _read(self, paths: Mapping[str, Path]) -> None:
@@ -111,17 +111,26 @@ class CodeScanner:
         candidates = (path for folder in folders for path in (folder / last / "__init__.py", folder / f"{last}.py"))
         return next((path for path in candidates if path.is_file()), None)
 
-    def _version(self, name: str) -> str | None:
-        """The version of a third-party module's package; None for the standard library and first-party names."""
+    def _packages_of(self, name: str) -> Mapping[str, str]:
+        """Versions of the installed packages a third-party module may come from."""
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or self._locate(top) is not None:
-            return None
-        if top not in self._versions:
-            try:
-                self._versions[top] = importlib.metadata.version(top)
-            except importlib.metadata.PackageNotFoundError:
-                self._versions[top] = ""
-        return self._versions[top] or None
+            return {}
+        if self._installed is None:  # looked up once as long as nothing is installed: that changes the folder's time
+            folders = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
+            found = self._facts.derive("packages", folders, list_packages)
+            self._installed = {module: packages for listed in found.values() for module, packages in listed.items()}
+        return self._installed.get(top, {})
+
+
+def list_packages(folder: Path) -> dict[str, dict[str, str]]:
+    """Top-level module -> {package: version} of all that is installed in a site-packages folder."""
+    found: dict[str, dict[str, str]] = {}
+    for package in importlib.metadata.distributions(path=[str(folder)]):
+        declared = (package.read_text("top_level.txt") or "").split()
+        for module in declared or {Path(file).parts[0].partition(".")[0] for file in package.files or ()}:
+            found.setdefault(module, {})[package.name] = package.version
+    return found
 
 
 def scan_file(path: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from espalier.pipeline.executors.port import Executor, Stop, never_stop
 from espalier.pipeline.expressions import holds, names_in
 from espalier.pipeline.graph import Graph, bind_parameters, split_source
 from espalier.pipeline.lint import check
-from espalier.pipeline.node import Setting, run_node
+from espalier.pipeline.node import run_node
+from espalier.pipeline.plan import Setting
 from espalier.pipeline.recovery import PIPELINE, bury_dead_runs, run_lock
 from espalier.pipeline.result import NodeResult, PipelineResult
 from espalier.store.store import Store

@@ -140,13 +140,15 @@ def test_scanning_imports_nothing_and_survives_what_is_no_python(store: Store, f
 def test_third_party_packages_count_by_version_and_the_standard_library_not_at_all(store: Store, folder: Path) -> None:
     import importlib.metadata
 
-    write(
-        folder,
-        zz_top="import os, json, hypothesis.strategies\nfrom pydantic import BaseModel\nimport zz_not_installed\n",
-    )
+    write(folder, zz_top="import os, hypothesis.strategies\nfrom pydantic import BaseModel\nimport zz_not_installed\n")
     found = scan(store, "zz_top")
     assert set(found.modules) == {"zz_top"}
     assert found.packages == {name: importlib.metadata.version(name) for name in ("hypothesis", "pydantic")}
+
+
+def test_a_package_is_found_though_its_module_has_another_name(store: Store, folder: Path) -> None:
+    write(folder, zz_top="import ruamel.yaml\nimport _pytest.config\n")
+    assert set(scan(store, "zz_top").packages) >= {"ruamel.yaml", "pytest"}
 
 
 def test_the_code_of_espalier_itself_counts(store: Store) -> None:
