@@ -77,7 +77,19 @@ class ChatTokenizer:
         )
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the conversation with the assistant's turn opened: what serving feeds, what training puts first."""
+        """Ids of the conversation with the assistant's turn opened: what serving feeds, what training puts first.
+
+        Raises InvalidInput for a message that spells a special token: it would end its turn and speak as another role.
+        """
+        marks = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
+        for number, message in enumerate(messages):
+            spelt = next((mark for mark in marks if mark in message.content), "")
+            if spelt:
+                raise InvalidInput(
+                    f"message {number + 1} holds {spelt}, which marks turns for this model",
+                    where=f"messages[{number}].content",
+                    hint="take it out of the text, or put a space into it",
+                )
         return self.encode(self.render(messages, add_generation_prompt=True))
 
     @property
