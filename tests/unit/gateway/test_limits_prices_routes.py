@@ -36,6 +36,8 @@ def test_a_minute_s_burst_passes_and_then_the_rate_holds() -> None:
     assert sum(_passes(limiter, "a") for _ in range(100)) == 60
     clock.now_s = 2.0
     assert sum(_passes(limiter, "a") for _ in range(100)) == 2
+    clock.now_s = 3600.0
+    assert sum(_passes(limiter, "a") for _ in range(200)) == 60, "an idle hour saves up no more than a minute"
 
 
 def test_each_key_has_a_bucket_of_its_own_and_its_own_size() -> None:
