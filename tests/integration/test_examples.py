@@ -1,0 +1,61 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from espalier.services.context import open_context
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copytree(EXAMPLES / "own_step", tmp_path, dirs_exist_ok=True)
+    run(tmp_path, "-m", "espalier.cli.main", "init", "--no-starter")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.slow
+def test_a_step_of_ones_own_runs_and_is_then_a_hit_until_it_is_edited(project: Path) -> None:
+    recipe = ("-m", "espalier.cli.main", "run", "recipe.yaml")
+    first = run(project, *recipe)
+    assert "lengths" in first.stderr and "never run" in first.stderr
+    made = json.loads(run(project, *recipe, "--json").stdout)["outputs"]["lengths.lengths"]
+    context = open_context(project)
+    found = context.store.artifacts.materialise(made) / "lengths.json"
+    context.close()
+    assert json.loads(found.read_text())["answer"]["median"] == 12.0
+    assert "+ " not in run(project, *recipe).stderr
+    (project / "lengths.py").write_text((project / "lengths.py").read_text() + "\n# edited\n")
+    again = run(project, *recipe)
+    assert "code changed: lengths" in again.stderr
+
+
+@pytest.mark.slow
+def test_the_sdk_example_says_what_ran_and_what_came_out(project: Path) -> None:
+    said = run(project, EXAMPLES / "watch_a_run.py", project, "recipe.yaml").stdout.splitlines()
+    assert [line.split()[:2] for line in said[:2]] == [["dataset", "ran"], ["lengths", "ran"]]
+    assert said[2].endswith("succeeded")
+    assert run(project, EXAMPLES / "watch_a_run.py", project, "recipe.yaml").stdout.count(" hit ") == 2
+
+
+def test_every_example_is_named_in_the_readme_and_says_what_it_shows() -> None:
+    readme = (EXAMPLES / "README.md").read_text("utf-8")
+    for path in EXAMPLES.rglob("*.py"):
+        assert path.relative_to(EXAMPLES).parts[0].removesuffix("/") in readme
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
