@@ -25,10 +25,19 @@ _KEPT_COMBINATIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """Active adapters side by side: per layer A (R, i) and B^T (R, o); `owner` (R) says whose a column is."""
+class Place:
+    """A linear layer of the base, by its full name, that an adapter may stand on."""
 
-    layers: dict[str, tuple[Tensor, Tensor]]
+    name: str
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Active adapters side by side. Per place of c layers A (c R, i), B^T (c R, o); `owner` (R): whose a column is."""
+
+    places: dict[str, tuple[Tensor, Tensor]]
     owner: Tensor
 
 
@@ -43,8 +52,13 @@ class AdapterBank:
         self._lock = threading.Lock()
         self._loaded: dict[str, AdapterWeights] = {}
         self._combinations: OrderedDict[tuple[str, ...], _Packed] = OrderedDict()
-        self.active: dict[str, tuple[Tensor, Tensor]] = {}
-        self.foreign: Tensor | None = None  # (t, R), true where a column is not the row's own
+        self._places: dict[str, Sequence[Place]] = {}
+        self._active: dict[str, tuple[Tensor, Tensor]] = {}
+        self._foreign: dict[int, Tensor] = {}  # by c: (t, c R), true where a column is not the row's own
+
+    def declare(self, key: str, places: Sequence[Place]) -> None:
+        """Make a place known. Several layers that read the same input may be one place, fused in this order."""
+        self._places[key] = places
 
     def add(self, digest: str, weights: AdapterWeights) -> None:
         """Hold an adapter; the same digest again changes nothing."""
@@ -67,19 +81,34 @@ class AdapterBank:
     def select(self, rows: Sequence[tuple[str, int]]) -> None:
         """Set up the coming step: `rows` are (digest, how many rows) in the step's order, digest empty for the base."""
         names = tuple(sorted({digest for digest, _ in rows if digest}))
+        self._active, self._foreign = {}, {}
         if not names:
-            self.active, self.foreign = {}, None
             return
         with self._lock:
             packed = self._pack(names)
-        self.active = packed.layers
+        self._active = packed.places
         if len(names) == 1 and all(digest for digest, _ in rows):
-            self.foreign = None
             return
         index = {name: i for i, name in enumerate(names)}
         owners = torch.tensor([index.get(digest, -1) for digest, _ in rows], device=self._device)
         counts = torch.tensor([count for _, count in rows], device=self._device)
-        self.foreign = owners.repeat_interleave(counts)[:, None] != packed.owner
+        foreign = owners.repeat_interleave(counts)[:, None] != packed.owner
+        self._foreign = {c: foreign.repeat(1, c) for c in {len(places) for places in self._places.values()}}
+
+    def narrow(self, rows: Tensor) -> None:
+        """From here on the step goes on with these of its rows only."""
+        self._foreign = {c: foreign[rows] for c, foreign in self._foreign.items()}
+
+    def add_to(self, y: Tensor, key: str, x: Tensor) -> None:
+        """Add to y (t, o) in place, row by row, what the row's own adapter makes of x (t, i) at this place."""
+        pair = self._active.get(key)
+        if pair is None:
+            return
+        inner = x @ pair[0].t()  # (t, c R)
+        if self._foreign:
+            # Not a product with 0 or 1: 0 * inf of one adapter would be NaN in another's answer.
+            inner.masked_fill_(self._foreign[len(self._places[key])], 0.0)
+        y.addmm_(inner, pair[1])
 
     def _pack(self, names: tuple[str, ...]) -> _Packed:
         if names in self._combinations:
@@ -90,23 +119,34 @@ class AdapterBank:
                 raise NotFound(f"adapter {name[:12]} is not loaded", hint="load it before asking it")
         adapters = [self._loaded[name] for name in names]
         ranks = [adapter.spec.rank for adapter in adapters]
-        layers = {}
-        for layer in sorted({layer for adapter in adapters for layer in adapter.layers}):
-            # An adapter that leaves this layer alone has zero columns there, so that one mask fits every layer.
-            shapes = next(adapter.layers[layer] for adapter in adapters if layer in adapter.layers)
-            a_width, b_width = shapes[0].shape[1], shapes[1].shape[0]
-            pairs = [adapter.layers.get(layer) for adapter in adapters]
-            a = [p[0] if p else torch.zeros(r, a_width) for p, r in zip(pairs, ranks, strict=True)]
-            b = [p[1] if p else torch.zeros(b_width, r) for p, r in zip(pairs, ranks, strict=True)]
-            layers[layer] = (self._place(torch.cat(a)), self._place(torch.cat(b, 1).t()))
+        used = {name for adapter in adapters for name in adapter.layers}
+        packed_places = {
+            key: self._pack_place(places, adapters)
+            for key, places in self._places.items()
+            if any(place.name in used for place in places)
+        }
         owner = torch.arange(len(names)).repeat_interleave(torch.tensor(ranks)).to(self._device)
-        packed = _Packed(layers, owner)
+        packed = _Packed(packed_places, owner)
         self._combinations[names] = packed
         if len(self._combinations) > _KEPT_COMBINATIONS:
             self._combinations.popitem(last=False)
         return packed
 
-    def _place(self, tensor: Tensor) -> Tensor:
+    def _pack_place(self, places: Sequence[Place], adapters: Sequence[AdapterWeights]) -> tuple[Tensor, Tensor]:
+        """A of every adapter for each fused layer under one another; B^T as blocks, so that each layer gets its own."""
+        rows, blocks = [], []
+        for place in places:
+            # An adapter that leaves this layer alone has zero columns there, so that one mask fits every place.
+            none = [
+                (torch.zeros(adapter.spec.rank, place.in_features), torch.zeros(place.out_features, adapter.spec.rank))
+                for adapter in adapters
+            ]
+            pairs = [adapter.layers.get(place.name, zero) for adapter, zero in zip(adapters, none, strict=True)]
+            rows += [a for a, _ in pairs]
+            blocks.append(torch.cat([b for _, b in pairs], 1).t())
+        return self._put(torch.cat(rows)), self._put(torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
+
+    def _put(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, self._dtype).contiguous()
 
 
@@ -119,16 +159,11 @@ class MixedLinear(nn.Module):
         self.name = name
         self.bank = bank
         self.in_features, self.out_features = base.in_features, base.out_features
+        bank.declare(name, [Place(name, base.in_features, base.out_features)])
 
     def forward(self, x: Tensor) -> Tensor:  # (1, t, i) -> (1, t, o)
         y: Tensor = self.base(x)
-        pair = self.bank.active.get(self.name)
-        if pair is not None:
-            inner = x[0] @ pair[0].t()  # (t, R)
-            if self.bank.foreign is not None:
-                # Not a product with 0 or 1: 0 * inf of one adapter would be NaN in another's answer.
-                inner.masked_fill_(self.bank.foreign, 0.0)
-            y[0].addmm_(inner, pair[1])
+        self.bank.add_to(y[0], self.name, x[0])
         return y
 
 

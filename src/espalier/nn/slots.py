@@ -25,6 +25,10 @@ NAME = "espalier_slots"
 _UNKNOWN_OPTIONS = ("softcap", "s_aux", "head_mask", "sinks")
 
 
+# Rotary embeddings whose frequencies follow the largest position of a batch: a neighbour would change an answer.
+_STEP_LENGTH_ROPES = ("dynamic", "longrope")
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A chunk of one prompt: rows `begin:end` of the step are positions `first:first + end - begin` of `slot`."""
@@ -174,6 +178,12 @@ def _chunk_mask(span: Span, dtype: torch.dtype, device: torch.device) -> Tensor 
 
 def install_slots(model: PreTrainedModel, cache: SlotCache) -> None:
     """From now on `model` attends through `cache` only. Raises UnsupportedModel when its code cannot be told to."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in _STEP_LENGTH_ROPES:
+        raise UnsupportedModel(
+            f"{type(model).__name__} turns its {rope['rope_type']} rotary positions by the longest of a step",
+            hint="serve it with another engine behind the gateway",
+        )
     attentions = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "scaling")]
     if len(attentions) != len(cache.keys):
         raise UnsupportedModel(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from espalier.nn.base import LoadedBase
+from espalier.nn.fused import FusedLlama, can_fuse
 from espalier.nn.mixed import AdapterBank, install_bank
 from espalier.nn.slots import SlotCache, Span, Step, install_slots
 from espalier.serve.scheduler import Chunk, Plan, common_prefix
 
 # Reading a common beginning once costs a few products more; below this it does not pay.
 _SHORTEST_SHARED_TOKENS = 64
+
+Forward = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids (t), positions (t), deciding (n) -> logits (n, v)
 
 
 class Runner:
@@ -23,8 +29,7 @@ class Runner:
         self.bank = AdapterBank(base.dtype, base.device)
         self._cache = SlotCache(base.model, slots, context_tokens)
         self._shared: tuple[tuple[str, ...], int] = ((), 0)
-        install_bank(base.model, self.bank)
-        install_slots(base.model, self._cache)
+        self._forward = self._choose_forward(base.model)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> tuple[list[Chunk], Tensor]:
@@ -44,13 +49,27 @@ class Runner:
                 deciding.append(chunk)
                 last.append(row - 1)
         device = self.base.device
-        logits = self.base.model(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(last or [0], device=device),
-        ).logits[0]
-        return deciding, logits[: len(last)].float()
+        logits = self._forward(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device),
+            torch.tensor(last, dtype=torch.int64, device=device),
+        )
+        return deciding, logits.float()
+
+    def _choose_forward(self, model: PreTrainedModel) -> Forward:
+        """The fused step where it fits, else transformers' own with our attention and our linear layers in it."""
+        if can_fuse(model):
+            return FusedLlama(model, self._cache, self.bank)
+        install_bank(model, self.bank)
+        install_slots(model, self._cache)
+
+        def forward(ids: Tensor, positions: Tensor, deciding: Tensor) -> Tensor:
+            logits: Tensor = model(
+                input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=deciding
+            ).logits
+            return logits[0]
+
+        return forward
 
     def scrub(self, slot: int) -> None:
         """Clear a slot whose numbers overflowed."""

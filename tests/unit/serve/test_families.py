@@ -45,6 +45,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 16},
     "gpt_neox": {"num_key_value_heads": 2},  # it has four whatever its file says, so its cache would be too small
     "mamba": {},
+    "llama": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}},
 }
 
 
