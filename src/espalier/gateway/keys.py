@@ -178,9 +178,10 @@ class KeyRing:
 
     def list(self, limit: int = 100) -> list[KeyState]:
         """The newest first, with what each has spent."""
-        return [self._describe(stored.key) for stored in self._store.records.list(_KIND, _Stored, limit)]
+        return [self.describe(stored.key) for stored in self._store.records.list(_KIND, _Stored, limit)]
 
-    def _describe(self, key: ApiKey) -> KeyState:
+    def describe(self, key: ApiKey) -> KeyState:
+        """Whether it lives, and what it has spent."""
         if key.budget_nusd is None:
             return KeyState(key=key, revoked=self._is_revoked(key.id))
         balance = self._store.ledger.balance(key.account)

@@ -125,8 +125,7 @@ def revoke(context: Context, request: RevokeKey) -> KeyView:
     from espalier.gateway.keys import KeyRing
 
     ring = KeyRing(context.store)
-    revoked = ring.revoke(request.id, actor=context.actor)
-    return next(_view(state) for state in ring.list(1000) if state.key.id == revoked.id)
+    return _view(ring.describe(ring.revoke(request.id, actor=context.actor)))
 
 
 def _view(state: KeyState) -> KeyView:
