@@ -14,7 +14,7 @@ from espalier.web.session import Gate
 def add_pages(gate: Gate) -> None:
     """/models."""
 
-    @ui.page("/models")
+    @ui.page("/models", response_timeout=theme.PATIENCE_S)
     async def list_models() -> None:
         who = gate.who()
         if who is None:

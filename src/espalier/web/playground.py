@@ -37,7 +37,7 @@ class _Pane:
 def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
     """/playground."""
 
-    @ui.page("/playground")
+    @ui.page("/playground", response_timeout=theme.PATIENCE_S)
     async def playground() -> None:
         who = gate.who()
         if who is None:

@@ -17,7 +17,7 @@ _POLL_S = 1.0  # how often a live page asks for what is new
 def add_pages(gate: Gate) -> None:
     """/runs and /runs/{id}."""
 
-    @ui.page("/runs")
+    @ui.page("/runs", response_timeout=theme.PATIENCE_S)
     async def list_runs() -> None:
         who = gate.who()
         if who is None:
@@ -30,7 +30,7 @@ def add_pages(gate: Gate) -> None:
             for run in runs:
                 _run_row(run)
 
-    @ui.page("/runs/{run_id}")
+    @ui.page("/runs/{run_id}", response_timeout=theme.PATIENCE_S)
     async def show_run(run_id: str) -> None:
         who = gate.who()
         if who is None:
@@ -67,7 +67,7 @@ class _RunView:
 
     async def build(self) -> None:
         with ui.row().classes("items-center gap-3 w-full"):
-            ui.label(self._run.name or self._run.step).classes("text-2xl font-semibold")
+            self._title = ui.label().classes("text-2xl font-semibold")
             self._status = ui.row()
             ui.space()
             ui.label(self._run.id).classes("mono quiet")
@@ -88,6 +88,7 @@ class _RunView:
 
     async def _refresh(self) -> None:
         self._run = await self._gate.call("runs.show", id=self._run.id)
+        self._title.text = self._run.name or self._run.step
         self._status.clear()
         with self._status:
             theme.badge(self._run.status)
@@ -105,7 +106,8 @@ class _RunView:
             ui.label("Steps" if children else "No steps yet").classes("font-semibold pb-2")
             for child in reversed(children):
                 with ui.row().classes("items-center w-full gap-3 py-1 border-t").style(f"border-color: {theme.MIST}"):
-                    theme.badge(child.status)
+                    with ui.row().classes("w-24"):
+                        theme.badge(child.status)
                     ui.label(child.name or child.step).classes("w-40")
                     ui.label(child.step).classes("mono quiet")
                     ui.space()

@@ -10,6 +10,8 @@ from nicegui import ui
 
 from espalier.core.types import Principal
 
+PATIENCE_S = 30  # a page waits so long for the store on a busy machine
+
 # One green, the colour of what grows along the frame; everything else is ink on paper.
 INK, PAPER, LEAF, CLAY, SUN, MIST = "#1c2b22", "#fbfaf6", "#2f6b46", "#a8402d", "#b7791f", "#e6e4da"
 STATUS_COLOURS = {
