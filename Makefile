@@ -6,8 +6,8 @@ SHELL := /bin/bash
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# The newest interpreter that is at least 3.11; PYTHON=/path/to/python overrides.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+# The first interpreter that is at least 3.11; PYTHON=/path/to/python overrides.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
     command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
     && echo $$p && break; done)
 
@@ -33,9 +33,11 @@ test: $(STAMP) ## every test
 test-fast: $(STAMP) ## the inner loop: no slow tests, no browser
 	@$(BIN)/python -m pytest -m 'not slow and not browser'
 
+CODE := $(wildcard src tests examples benchmarks)
+
 check: $(STAMP) ## style, types, layers, sizes
-	$(BIN)/ruff check src tests examples benchmarks
-	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest tests/architecture
