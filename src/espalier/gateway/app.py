@@ -132,10 +132,11 @@ class Gateway:
             self._running.discard(answering)
         if not answering.cancelled():
             answering.result()  # raises what it raised
+        elif self._stopping:
+            raise Unavailable("the server stopped in the middle of the answer", hint="try again in a moment")
         elif not ended:
-            raise Unavailable(
-                f"no answer within {self._config.request_timeout_s:g} s", hint="ask for fewer tokens (max_tokens)"
-            )
+            wait_s = self._config.request_timeout_s
+            raise Unavailable(f"no answer within {wait_s:g} s", hint="ask for fewer tokens (max_tokens)")
 
     async def _send_whole(self, ticket: Ticket, exchange: Exchange) -> None:
         completion = await self.desk.complete(ticket)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from espalier.core.config import GatewayConfig
+from espalier.gateway import app
 from espalier.gateway.app import Gateway
 from espalier.gateway.assembly import open_gateway
 from espalier.store.store import Store
@@ -179,6 +180,32 @@ def test_an_answer_that_takes_too_long_is_cut_off_and_charged(
     assert (reply.status, reply.error["code"]) == (503, "unavailable")
     assert not provider.open
     assert [row.prompt_tokens for row in store.ledger.list(kind="usage")] == [6]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_outlasts_the_server_s_patience_at_its_stop_ends_as_an_error_and_is_charged(
+    stream: bool,
+    client: Client,
+    gateway: Gateway,
+    provider: StrictProvider,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "_DRAIN_S", 0.0)
+
+    async def stop_while_answering() -> Reply:
+        provider.gate = asyncio.Event()
+        calling = asyncio.create_task(client.acall("POST", CHAT, ask(stream=stream)))
+        while not provider.held:
+            await asyncio.sleep(0.001)
+        await gateway.stop()
+        return await calling
+
+    reply = asyncio.run(stop_while_answering())
+    assert reply.ended and b"the server stopped in the middle" in reply.body
+    assert reply.status == (200 if stream else 503)
+    assert [row.completion_tokens for row in store.ledger.list(kind="usage")] == [1]
+    assert store.ledger.reservations() == []
 
 
 def test_a_breakdown_before_the_first_piece_is_a_500_that_tells_no_secrets(

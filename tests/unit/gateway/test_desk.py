@@ -251,6 +251,20 @@ def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved(desk: D
     assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
 
 
+def test_the_provider_s_count_is_charged_not_how_many_pieces_it_came_in(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def speak_in_one_piece(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("four three two one", usage=Usage(prompt_tokens=PROMPT_TOKENS, completion_tokens=4))
+        yield Delta("", "stop", Usage(prompt_tokens=PROMPT_TOKENS - 1, completion_tokens=5))
+
+    monkeypatch.setattr(provider, "stream", speak_in_one_piece)
+    ticket = desk.admit(call(), new_key(store))
+    asyncio.run(desk.complete(ticket))
+    row = usage_row(store, ticket)
+    assert (row.prompt_tokens, row.completion_tokens) == (PROMPT_TOKENS - 1, 5)
+
+
 def test_an_engine_that_stops_in_the_middle_is_an_error_and_not_a_short_answer(
     desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
