@@ -108,6 +108,7 @@ def _course(spec: SftSpec, steps: int, identity: str) -> Course:
             spec.schedule, step, steps=steps, warmup_steps=warmup_steps, decay_steps=steps // 3
         ),
         clip_norm=spec.clip_norm,
+        workers=1 if spec.lora.dropout > 0 else 0,  # dropout draws from one stream, so its order must be fixed
         identity=identity,
         checkpoint_every_s=spec.checkpoint_every_s,
         checkpoint_every_steps=spec.checkpoint_every_steps,
