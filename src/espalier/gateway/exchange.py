@@ -68,7 +68,7 @@ class Exchange:
             pass
 
     async def send_json(self, status: int, value: Any) -> None:
-        await self.send_bytes(status, json.dumps(value, ensure_ascii=False).encode(), b"application/json")
+        await self.send_bytes(status, json.dumps(value).encode(), b"application/json")
 
     async def send_bytes(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
         await self._start(status, [(b"content-type", kind), (b"content-length", b"%d" % len(body))])

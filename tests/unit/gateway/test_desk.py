@@ -265,6 +265,27 @@ def test_the_provider_s_count_is_charged_not_how_many_pieces_it_came_in(
     assert (row.prompt_tokens, row.completion_tokens) == (PROMPT_TOKENS - 1, 5)
 
 
+def test_a_provider_that_counts_only_at_the_end_is_charged_by_the_piece_when_it_is_cut_off(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def count_at_the_end(request: object) -> AsyncGenerator[Delta, None]:
+        for word in ("four ", "three ", "two ", "one"):
+            yield Delta(word)
+        yield Delta("", "stop", Usage(prompt_tokens=PROMPT_TOKENS, completion_tokens=4))
+
+    monkeypatch.setattr(provider, "stream", count_at_the_end)
+    ticket = desk.admit(call(), new_key(store))
+
+    async def leave_after_three() -> None:
+        async with aclosing(stream(desk, ticket)) as deltas:
+            for _ in range(3):
+                await anext(deltas)
+
+    asyncio.run(leave_after_three())
+    row = usage_row(store, ticket)
+    assert (row.prompt_tokens, row.completion_tokens) == (PROMPT_TOKENS, 3)
+
+
 def test_an_engine_that_stops_in_the_middle_is_an_error_and_not_a_short_answer(
     desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from openai.types.chat import completion_create_params
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Message, SamplingSpec
+from espalier.wire.openai.failure import encode_error
 from espalier.wire.openai.request import IGNORED, NEUTRAL, ChatCall, decode_chat, encode_chat
 
 HELLO = {"role": "user", "content": "hello"}
@@ -70,6 +71,27 @@ def test_whatever_comes_is_understood_or_refused_in_our_words(body: bytes) -> No
 def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInput, match="the body is not"):
         decode_chat(body)
+
+
+HALF = "\ud800"  # half a surrogate pair: JSON can spell it, UTF-8 cannot
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": HALF}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": HALF}]}]},
+        {"messages": [{"role": HALF, "content": "x"}]},
+        {"stop": HALF},
+        {"metadata": {HALF: "x"}},
+        {"metadata": {"x": HALF}},
+        {"model": HALF},
+        {HALF: 1},
+    ],
+)
+def test_text_that_is_no_unicode_is_refused_in_words_that_can_be_sent(fields: dict[str, Any]) -> None:
+    status, body = encode_error(refuse(**fields))
+    assert status == 400 and json.loads(body.decode())["error"]["message"]
 
 
 def test_parts_of_text_are_joined_by_lines_and_developer_is_system() -> None:

@@ -56,7 +56,8 @@ def test_a_stream_comes_back_as_it_went_and_is_what_the_client_s_types_say(piece
     events = [writer.start(), *map(writer.text, pieces), writer.finish("length")]
     events += [writer.usage(usage)] if with_usage else []
     for event in events:
-        assert event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2
+        assert event.startswith(b"data: ") and event.endswith(b"\n\n")
+        assert len(event.decode().splitlines()) == 2, "no line end of any kind inside an event"
         assert ChatCompletionChunk.model_validate_json(event[6:], strict=True).model_extra == {}
     deltas = [delta for line in b"".join([*events, DONE]).split(b"\n") for delta in decode_event(line)]
     assert [delta.text for delta in deltas if delta.text] == pieces

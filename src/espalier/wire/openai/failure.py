@@ -50,9 +50,7 @@ def encode_error(error: EspalierError, *, param: str = "") -> tuple[int, bytes]:
 
 def encode_fault(message: str, kind: str, code: str, param: str = "") -> bytes:
     """The body of an error that has no class of its own, such as a route that does not exist."""
-    return json.dumps(
-        {"error": {"message": message, "type": kind, "param": param or None, "code": code}}, ensure_ascii=False
-    ).encode()
+    return json.dumps({"error": {"message": message, "type": kind, "param": param or None, "code": code}}).encode()
 
 
 def decode_error(status: int, body: bytes) -> EspalierError:

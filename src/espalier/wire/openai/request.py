@@ -136,8 +136,13 @@ _KNOWN = frozenset(_Request.model_fields) | IGNORED | frozenset(NEUTRAL)
 def decode_chat(body: bytes) -> ChatCall:
     """The request in `body`. Raises InvalidInput whose `where` is the parameter at fault (`messages[0].content`)."""
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):  # ValueError: not JSON, or not UTF-8
+        text = body.decode()
+        fields = json.loads(text)
+        if "\\u" in text:  # an escape can spell half a surrogate pair, which no tokenizer, digest or ledger can take
+            json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeError:
+        raise InvalidInput("the body is not Unicode text", hint="send UTF-8, and surrogates in pairs") from None
+    except (ValueError, RecursionError):
         raise InvalidInput("the body is not JSON", hint="send a JSON object with `model` and `messages`") from None
     if not isinstance(fields, dict):
         raise InvalidInput("the body is not a JSON object", hint="send a JSON object with `model` and `messages`")

@@ -97,7 +97,8 @@ class ChunkWriter:
         }
         if self.include_usage:
             body["usage"] = usage
-        return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+        # Escaped to ASCII: some clients split events at every line end that Unicode knows, such as U+2028.
+        return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
 def _finish(reason: FinishReason) -> str:
