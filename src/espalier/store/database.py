@@ -68,7 +68,7 @@ class Database:
         current = self._current.get()
         if current is not None:
             self._lock(current, lock)
-            with _database_errors(), current.begin_nested():
+            with _database_errors(), _savepoint(current):
                 yield current
             return
         with _database_errors(), self._writer.begin() as connection:
@@ -87,6 +87,22 @@ class Database:
         if name and self.is_postgres:
             number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    savepoint = connection.begin_nested()
+    try:
+        yield
+    except BaseException:
+        try:
+            savepoint.rollback()
+        except OperationalError:
+            # A full disk makes SQLite undo the whole transaction, savepoints and all. Whoever catches the error must not
+            # go on writing as if one were open: the connection is of no use until the outer part has ended.
+            connection.invalidate()
+        raise
+    savepoint.commit()
 
 
 def sqlite_url(path: Path) -> str:
