@@ -136,18 +136,18 @@ class AdapterBank:
         """A of every adapter for each fused layer under one another; B^T as blocks, so that each layer gets its own."""
         rows, blocks = [], []
         for place in places:
-            # An adapter that leaves this layer alone has zero columns there, so that one mask fits every place.
-            none = [
-                (torch.zeros(adapter.spec.rank, place.in_features), torch.zeros(place.out_features, adapter.spec.rank))
-                for adapter in adapters
-            ]
-            pairs = [adapter.layers.get(place.name, zero) for adapter, zero in zip(adapters, none, strict=True)]
+            pairs = [adapter.layers.get(place.name) or _zero_pair(adapter.spec.rank, place) for adapter in adapters]
             rows += [a for a, _ in pairs]
             blocks.append(torch.cat([b for _, b in pairs], 1).t())
         return self._put(torch.cat(rows)), self._put(torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
 
     def _put(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, self._dtype).contiguous()
+
+
+def _zero_pair(rank: int, place: Place) -> tuple[Tensor, Tensor]:
+    """For an adapter that leaves a layer alone: it has zero columns there, so that one mask fits every place."""
+    return torch.zeros(rank, place.in_features), torch.zeros(place.out_features, rank)
 
 
 class MixedLinear(nn.Module):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from espalier.core.errors import UnsupportedModel
+from espalier.core.errors import InvalidInput, UnsupportedModel
 
 NAME = "espalier_slots"
 # Options by which a model family departs from plain causal attention; each must be absent for our result to be its own.
@@ -61,8 +61,15 @@ class SlotCache:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (slots, heads, context_tokens, width)
         layers = range(config.num_hidden_layers)
-        self.keys = [_zeros(shape, model.dtype, model.device) for _ in layers]
-        self.values = [_zeros(shape, model.dtype, model.device) for _ in layers]
+        try:
+            self.keys = [_zeros(shape, model.dtype, model.device) for _ in layers]
+            self.values = [_zeros(shape, model.dtype, model.device) for _ in layers]
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            gigabytes = 2 * len(layers) * math.prod(shape) * model.dtype.itemsize / 1e9
+            raise InvalidInput(
+                f"a cache for {slots} requests of {context_tokens} tokens would need {gigabytes:.0f} GB",
+                hint="lower serve.max_batch or serve.max_context_tokens",
+            ) from error
         self._rows: list[_Run] = []
         self._spans: list[tuple[Span, Tensor | None]] = []
 

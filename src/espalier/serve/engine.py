@@ -26,6 +26,9 @@ from espalier.serve.runner import Runner
 from espalier.serve.scheduler import Plan, Scheduler, Work
 from espalier.serve.ticket import Ticket
 
+# A queue longer than this is answered sooner by asking again: at 2,000 tokens a second it is minutes long.
+MOST_WAITING = 1024
+
 
 class Engine:
     """Implements core.ports.ChatProvider; `functools.partial(engine.generate, adapter=...)` is a core.ports.Generate.
@@ -95,10 +98,12 @@ class Engine:
         """Answer one request in pieces; the last carries finish reason and usage. Closing the iterator cancels it.
 
         Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going), Unavailable (not
-        started).
+        started, too many waiting).
         """
         if self._thread is None:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
+        if len(self._scheduler.waiting) >= MOST_WAITING:
+            raise Unavailable(f"{MOST_WAITING} requests are waiting already", hint="ask again in a moment")
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from espalier.nn.base import LoadedBase
 from espalier.nn.fused import FusedLlama, can_fuse
 from espalier.nn.mixed import AdapterBank, install_bank
 from espalier.nn.slots import SlotCache, Span, Step, install_slots
-from espalier.serve.scheduler import Chunk, Plan, common_prefix
+from espalier.serve.scheduler import Chunk, Plan, Work, common_prefix
 
 # Reading a common beginning once costs a few products more; below this it does not pay.
 _SHORTEST_SHARED_TOKENS = 64
@@ -28,7 +28,7 @@ class Runner:
         self.slots = slots
         self.bank = AdapterBank(base.dtype, base.device)
         self._cache = SlotCache(base.model, slots, context_tokens)
-        self._shared: tuple[tuple[str, ...], int] = ((), 0)
+        self._shared: tuple[list[Work], int] = ([], 0)
         self._forward = self._choose_forward(base.model)
 
     @torch.inference_mode()
@@ -86,7 +86,7 @@ class Runner:
 
     def _count_shared(self, answers: list[Chunk]) -> int:
         """Positions at the start that hold the same tokens under the same adapter in every answer under way."""
-        members = tuple(c.work.id for c in answers)
+        members = [c.work for c in answers]  # compared by identity: two requests may carry the same id
         if members != self._shared[0]:
             self._shared = (members, _common_beginning(answers))
         return self._shared[1]

@@ -250,3 +250,51 @@ def test_an_adapter_whose_numbers_overflow_fails_alone_and_leaves_no_trace(
         assert isinstance(first, EspalierError)
         assert isinstance(second, EspalierError)
         assert [text_of(plain), text_of(tuned)] == expected
+
+
+def test_two_requests_with_the_same_id_are_two_requests(engine: Engine) -> None:
+    beginning = "the same beginning, long enough to be read once for all answers under way, word for word; "
+
+    async def both() -> list[list[Delta]]:
+        return await asyncio.gather(*(collect(engine, make_request(beginning + end)) for end in ("one", "two")))
+
+    alone = [text_of(run(collect(engine, make_request(beginning + end)))) for end in ("one", "two")]
+    assert [text_of(deltas) for deltas in run(both())] == alone
+    for _ in range(2):  # batch after batch, ids repeat while prompts change
+        for end in ("one", "two"):
+            batch = [[Message("user", beginning + end)], [Message("user", end + beginning)]]
+            found = engine.generate(batch, SamplingSpec(max_tokens=20))
+            assert found[0].text == alone[("one", "two").index(end)]
+
+
+def test_a_full_queue_is_refused_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espalier.serve.engine.MOST_WAITING", 0)
+    with pytest.raises(Unavailable, match="waiting"):
+        run(collect(engine, make_request()))
+
+
+def test_a_cache_larger_than_any_memory_is_refused_with_its_size(load_tiny: Callable[[], LoadedBase]) -> None:
+    base = load_tiny()
+    object.__setattr__(base, "context_tokens", 10**12)
+    with pytest.raises(InvalidInput, match="GB"):
+        Engine(base, ServeConfig(max_batch=512, max_context_tokens=10**12))
+
+
+def test_a_shared_beginning_is_read_once_and_answers_stay_those_of_transformers(
+    load_tiny: Callable[[], LoadedBase],
+) -> None:
+    base = load_tiny()
+    beginning = "Answer as a record of the house, in its schema, with every field filled from the ticket. " * 2
+    batch = [[Message("user", f"{beginning} Ticket {i}: " + "word " * (i % 5))] for i in range(9)]
+    expected = []
+    for messages in batch:
+        ids = torch.tensor([base.tokenizer.encode_prompt(messages)])
+        out = base.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        expected.append(tuple(out[0, ids.shape[1] :].tolist()))
+    engine = Engine(base, SMALL)
+    seen: list[int] = []
+    begin = engine._runner._cache.begin
+    engine._runner._cache.begin = lambda step: (seen.append(step.shared), begin(step))[1]  # type: ignore[method-assign]
+    found = engine.generate(batch, SamplingSpec(max_tokens=20))
+    assert [answer.token_ids for answer in found] == expected
+    assert max(seen) > 100
