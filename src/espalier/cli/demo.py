@@ -34,7 +34,7 @@ def run_demo(folder: Path, *, seed: int, files: int, options: Options) -> int:
     folder = _make_folder(folder, seed, files)
     with Client(folder, actor=_SUBMITTER, overrides=options.settings) as submitter:
         run = _run_pipeline(submitter, options)
-        _show_comparison(folder, run, options)
+        _show_comparison(submitter, run, options)
         version = _approve(submitter, folder, options)
         answer = _ask(submitter, folder, options)
         _heading("Back from the answer to the pages", options)
@@ -88,12 +88,15 @@ def _run_pipeline(client: Client, options: Options) -> Run:
     return run
 
 
-def _show_comparison(folder: Path, run: Run, options: Options) -> None:
+def _show_comparison(client: Client, run: Run, options: Options) -> None:
     if options.as_json:
         return
     _heading("Before and after, on tickets the model never saw", options)
-    context_folder = folder / ".espalier" / "artifacts" / run.outputs["comparison.comparison"]
-    click.echo((context_folder / "comparison.md").read_text("utf-8").strip())
+    table = client.evals.table(run=run.id)
+    widths = [max(len(row[i]) for row in (table.columns, *table.rows)) for i in range(len(table.columns))]
+    for row in (table.columns, *table.rows):
+        click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(f"  {table.caption}")
 
 
 def _approve(submitter: Client, folder: Path, options: Options) -> ModelVersion:

@@ -161,6 +161,8 @@ def _translate(error: OperationalError) -> EspalierError | None:
     said = str(error.orig).split("\n")[0]
     if "is full" in said or "No space left" in said:
         return StorageFull(f"the database cannot grow: {said}", hint="free some space and run the same command again")
+    if "disk I/O error" in said:  # SQLite's word for any write the system refused, a quota among them
+        return StorageFull(f"the database cannot be written: {said}", hint="check free space, quota and the disk")
     if "locked" in said:
         return Conflict(
             f"the database stayed locked for {_BUSY_TIMEOUT_S} s", hint="is another process writing? try again"
