@@ -128,7 +128,6 @@ def _side_fact(draw: Draw, opened: date) -> str:
     """A date or a number that the record does not ask for."""
     return draw.pick(wording.SIDE_FACTS).format(
         bought=opened - timedelta(days=draw.between(60, 900)),
-        until=opened + timedelta(days=draw.between(60, 700)),
         service=opened - timedelta(days=draw.between(20, 300)),
         order=f"PO-{draw.digits(5)}",
         serial=f"{draw.digits(4)}-{draw.letters(1)}",

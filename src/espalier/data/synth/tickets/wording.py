@@ -1,6 +1,7 @@
 """How Larkspur's customers and staff write: symptoms and findings by cause, urgency by grade, remedies. Data only.
 
-Every phrase belongs to one cause or one grade and no other, so a ticket always decides its codes.
+Every phrase belongs to one cause or one grade and no other, so a ticket always decides its codes. What is urgent is said
+with a telling word: emergency, urgent, workaround, no hurry.
 """
 
 from __future__ import annotations
@@ -89,22 +90,24 @@ FINDINGS: dict[str, tuple[str, ...]] = {
 
 URGENCY: dict[str, tuple[str, ...]] = {
     "red": (
-        "All of our work has stopped because of this.", "This is an emergency, nobody here can work.",
-        "We lose money every hour, please act at once.", "The whole plant stands still.",
-        "We had to send people home today.",
+        "This is an emergency, all of our work has stopped.",
+        "An emergency: nobody here can work.",
+        "Please treat it as an emergency, we lose money every hour.",
     ),
     "amber": (
-        "It blocks a big part of our day.", "This is quite serious for our team.", "We need a solution very soon.",
-        "Half of the shift is affected.", "It puts a deadline of ours at risk.",
+        "It is urgent for us, half of the shift is affected.",
+        "This is urgent, a deadline of ours is at risk.",
+        "It is urgent and blocks a big part of our day.",
     ),
     "blue": (
-        "It is annoying but we get by.", "We can work around it for now.",
-        "It would be good to have it solved this month.", "Meanwhile we use an older unit.",
-        "We manage by hand for the moment.",
+        "We found a workaround for now.",
+        "There is a workaround, but it costs us time.",
+        "With a workaround we get by.",
     ),
     "grey": (
-        "There is no hurry at all.", "It is only a small thing, whenever you have time.", "This is a minor matter.",
-        "It can wait for some weeks.", "I only wanted to let you know.",
+        "There is no hurry at all.",
+        "No hurry, it is only a small thing.",
+        "It is a minor matter and there is no hurry.",
     ),
 }  # fmt: skip
 
@@ -148,9 +151,9 @@ CLOSINGS = (
     "Third level {remedy}. Closed {closed}.", "Closed {closed}: our colleague {remedy}.",
 )  # fmt: skip
 SIDE_FACTS = (
-    "It was bought on {bought}.", "The order was {order}.", "The label reads SN {serial}.",
-    "Order {order} of {bought}, serial number {serial}.", "We have had it since {bought}.",
-    "The serial number is {serial}.", "The warranty runs until {until}.", "The last service was on {service}.",
+    "The order was {order}.", "The label reads SN {serial}.", "The serial number is {serial}.",
+    "Order {order}, serial number {serial}.", "Our own reference is {order}.", "We have had it since {bought}.",
+    "The last service was on {service}.",
 )  # fmt: skip
 CUSTOMER_TALK = (
     "We have been with you for many years.", "My boss asked me to write.", "The manual did not help.",
