@@ -1,7 +1,7 @@
 """How Larkspur's customers and staff write: symptoms and findings by cause, urgency by grade, remedies. Data only.
 
-Every phrase belongs to one cause or one grade and no other, so a ticket always decides its codes. What is urgent is said
-with a telling word: emergency, urgent, workaround, no hurry.
+Every phrase belongs to one cause or one grade and no other, so a ticket always decides its codes. How urgent it is
+is said with a telling word: emergency, urgent, workaround, no hurry.
 """
 
 from __future__ import annotations
