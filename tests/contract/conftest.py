@@ -52,7 +52,9 @@ def postgres() -> Iterator[str]:
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")
     user = _as_ordinary_user()
-    folder = Path(tempfile.mkdtemp(prefix="espalier-pg-", dir="/tmp"))  # short: a socket's path has a limit
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else Path("/tmp")  # a short path: a socket's has a limit
+    folder = Path(tempfile.mkdtemp(prefix="espalier-pg-", dir=place))
     if user:
         os.chown(folder, user["user"], user["group"])
     data = str(folder / "data")
