@@ -17,7 +17,7 @@ from espalier.nn.base import LoadedBase
 from espalier.nn.crossentropy import head_cross_entropy
 from espalier.nn.llama import LlamaShape, head, hidden_rows
 from espalier.tokens.pack import Rectangle
-from espalier.train.loop import Trainable
+from espalier.train.trainable import Trainable
 
 
 def adapted(base: LoadedBase, adapters: Adapters, dtype: torch.dtype) -> Trainable:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,17 +27,7 @@ from espalier.tokens.pack import Rectangle
 from espalier.train import checkpoint
 from espalier.train.parallel import gradients, one_thread_each
 from espalier.train.plan import Corpus, Cursor, Plan
-
-
-class Trainable(Protocol):
-    """What is trained: named tensors with gradients, and a loss that reads them."""
-
-    @property
-    def parameters(self) -> Mapping[str, Tensor]: ...
-
-    def loss(self, batch: Rectangle, weights: Tensor) -> Tensor:
-        """sum over the batch's rows of weight * negative log-likelihood, a scalar; `weights` (r,) come normalised."""
-        ...
+from espalier.train.trainable import Trainable
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from espalier.tokens.pack import Rectangle
 
 if TYPE_CHECKING:
-    from espalier.train.loop import Trainable
+    from espalier.train.trainable import Trainable
 
 Gradients = tuple[float, tuple[Tensor | None, ...]]
 

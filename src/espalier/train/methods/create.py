@@ -30,8 +30,8 @@ from espalier.tokens.pack import Rectangle, group, rectangle
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 from espalier.train.dense import DenseLlama
 from espalier.train.loop import Course, fit
+from espalier.train.machine import compute_dtype, keep_freed_memory
 from espalier.train.plan import Plan
-from espalier.train.precision import compute_dtype
 from espalier.train.recipe import CreateSpec, ShapeSpec
 from espalier.train.schedule import lr_scale
 
@@ -61,6 +61,7 @@ def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, ch
     Raises InvalidInput (nothing to train on, divergence, a shape mimetic init does not fit), Conflict (a foreign
     checkpoint).
     """
+    keep_freed_memory()
     tokenizer = _tokenizer(spec, dataset_dir, checkpoint_dir)
     shape = _shape(spec.shape)
     weights = initial_weights(shape, seed=spec.seed, mimetic=spec.mimetic)

@@ -24,11 +24,12 @@ from espalier.tokens.mask import Tokenized, tokenize
 from espalier.tokens.pack import Rectangle, group, rectangle
 from espalier.train.adapted import adapted
 from espalier.train.audit import MaskAudit, audit
-from espalier.train.loop import Course, Trainable, fit
+from espalier.train.loop import Course, fit
+from espalier.train.machine import compute_dtype, keep_freed_memory
 from espalier.train.plan import Plan, ShuffledCorpus
-from espalier.train.precision import compute_dtype
 from espalier.train.recipe import SftSpec
 from espalier.train.schedule import lr_scale
+from espalier.train.trainable import Trainable
 
 VALIDATION_EXAMPLES = 128  # enough for a curve, cheap enough to look at often
 
@@ -68,6 +69,7 @@ def sft(
     context_tokens = min(spec.context_tokens, base.context_tokens)
     documents, report = audit(base.tokenizer, read_examples(dataset_dir, "train"), context_tokens=context_tokens)
     emit(Event("train.audit", report.to_json()))
+    keep_freed_memory()
     adapters = attach_adapters(base.model, spec.lora, spec.seed)
     trainable = adapted(base, adapters, compute_dtype())
     plan = Plan(spec.rectangle_tokens, spec.rectangles_per_step, f"sft/{spec.seed}")
