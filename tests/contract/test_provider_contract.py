@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from espalier.testing.contracts.provider import ProviderContract
 from espalier.testing.provider import StrictProvider
 
