@@ -32,6 +32,10 @@ def test_spaces_line_ends_and_invisible_characters_get_one_form() -> None:
     assert normalise_text(text, NormaliseSpec()) == "a b c\n\nd\ne"
 
 
+def test_nothing_blank_stands_around_a_text() -> None:
+    assert normalise_text(" \n\t a b\n \n", NormaliseSpec()) == "a b"
+
+
 def test_indentation_is_kept() -> None:
     assert normalise_text("a:\n    b  c \n\td", NormaliseSpec()) == "a:\n    b c\n\td"
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 
 import pytest
 
-from espalier.core.errors import InvalidInput
+from espalier.core.errors import InvalidInput, MissingExtra
+from espalier.core.types import Document
 from espalier.data.readers.mail import read_eml
 from espalier.data.readers.office import read_docx
 from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
@@ -101,6 +102,19 @@ def test_an_external_entity_in_a_docx_is_not_read(source: MakeSource, tmp_path: 
         package.writestr("word/document.xml", body)
     (document,) = read_docx(source("t.docx", stream.getvalue()))
     assert document.text.strip() == "safe"
+
+
+def test_a_text_box_is_read_once_though_word_writes_it_twice(source: MakeSource) -> None:
+    box = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+    body = (
+        '<w:document xmlns:w="urn:w" xmlns:mc="urn:mc"><w:body><w:p><w:r><w:t>A </w:t><mc:AlternateContent>'
+        f"<mc:Choice>{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback></mc:AlternateContent></w:r></w:p></w:body></w:document>"
+    )
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as package:
+        package.writestr("word/document.xml", body)
+    (document,) = read_docx(source("t.docx", stream.getvalue()))
+    assert document.text.split() == ["A", "boxed"]
 
 
 # HTML
@@ -244,6 +258,30 @@ def test_one_corrupt_file_among_good_ones_is_reported_and_skipped(source: MakeSo
     assert [document.tags["format"] for document in reading.documents] == ["pdf", "md"]
     (skipped,) = reading.skipped
     assert skipped.uri == "b.pdf" and skipped.reason.startswith("unreadable: not a readable PDF")
+
+
+def test_a_missing_package_is_no_property_of_the_file(source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(file: SourceFile) -> Iterator[Document]:
+        raise MissingExtra("pdf needs a package", hint="pip install it")
+        yield
+
+    monkeypatch.setattr("espalier.data.readers.reading.find_reader", lambda uri: read)
+    with pytest.raises(MissingExtra):
+        read_sources([source("a.pdf", b"x")])
+
+
+def test_an_unforeseen_error_of_a_reader_skips_its_file_only(
+    source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(file: SourceFile) -> Iterator[Document]:
+        if file.uri == "a.txt":
+            raise AttributeError("a bug in a parser")
+        yield Document(file.document_id(1), "fine", file.span())
+
+    monkeypatch.setattr("espalier.data.readers.reading.find_reader", lambda uri: read)
+    reading = read_sources([source("a.txt", b"x"), source("b.txt", b"y")])
+    assert [document.text for document in reading.documents] == ["fine"]
+    assert reading.skipped[0].reason == "unreadable: AttributeError: a bug in a parser"
 
 
 def test_a_corrupt_file_stops_the_reading_when_asked_to(source: MakeSource) -> None:

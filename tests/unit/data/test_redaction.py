@@ -109,6 +109,12 @@ def test_names_are_found_in_full_in_parts_and_in_reverse() -> None:
     assert redactor.redact(text) == "[NAME] met [NAME]; [NAME] and [NAME]. Then [NAME] left."
 
 
+def test_parts_of_names_that_stand_together_are_one_name() -> None:
+    redactor = Redactor(RedactSpec(), Names(["Ann Bell", "Noor Abbas"]))
+    assert redactor.redact("Ask for Noor Bell, or Abbas.") == "Ask for [NAME], or [NAME]."
+    assert redactor.counts == {"NAME": 2}
+
+
 def test_a_common_word_that_is_part_of_a_name_is_left_in_lower_case() -> None:
     redactor = Redactor(RedactSpec(), Names(["May Long"]))
     assert redactor.redact("You may wait long. Ask May Long.") == "You may wait long. Ask [NAME]."
