@@ -24,14 +24,17 @@ def run_lock(store: Store, run_id: str) -> FileLock:
 
 def bury_dead_runs(store: Store) -> list[str]:
     """Mark runs of dead processes as failed; returns their ids. Other machines' (no lock here) are left alone."""
+    roots: dict[str, list[Run]] = {}
+    for run in store.runs.list(status="running", limit=1000):
+        roots.setdefault(run.parent or run.id, []).append(run)
     buried = []
-    for run in store.runs.list(status="running", parent="", limit=1000):
-        lock = run_lock(store, run.id)
+    for root, runs in roots.items():
+        lock = run_lock(store, root)
         if lock.path.exists() and lock.try_acquire():
-            steps = store.runs.list(status="running", parent=run.id, limit=1000)
-            for dead in (*steps, run) if run.step == PIPELINE else steps:  # another's run is its owner's to end
-                _bury(store, dead)
-                buried.append(dead.id)
+            for run in runs:
+                if run.parent or run.step == PIPELINE:  # a run the pipeline was given is its owner's to end
+                    _bury(store, run)
+                    buried.append(run.id)
             lock.release()
     return buried
 

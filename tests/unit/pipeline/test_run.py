@@ -219,3 +219,15 @@ def test_a_full_disk_while_results_are_stored_keeps_the_cache_clean(
             run(project)
     assert {one.status for one in project.store.runs.list()} == {"failed"}
     assert [node.reason for node in run(project).nodes.values()] == ["miss: never run", "miss: never run"]
+
+
+def test_steps_of_a_dead_process_are_buried_whatever_became_of_the_run_they_belong_to(project: Any) -> None:
+    runs = project.store.runs
+    runs.create(Run(id="run_job", step="pipelines.run", status="running"))
+    runs.create(Run(id="run_step", step="read@1", parent="run_job", status="running"))
+    (runs.folder("run_job")).mkdir(parents=True)
+    (runs.folder("run_job") / "lock").touch()  # as kill -9 leaves it: there, and held by nobody
+    assert bury_dead_runs(project.store) == ["run_step"]
+    assert (runs.get("run_step").status, runs.get("run_job").status) == ("failed", "running")
+    runs.create(Run(id="run_other", step="read@1", parent="run_elsewhere", status="running"))
+    assert bury_dead_runs(project.store) == []
