@@ -1,4 +1,4 @@
-"""What is imported is declared, what is declared is pinned, and optional packages are imported where they are wanted."""
+"""What is imported is declared, what is declared is pinned, and optional packages are imported where wanted."""
 
 from __future__ import annotations
 

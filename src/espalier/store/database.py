@@ -98,7 +98,7 @@ def _savepoint(connection: Connection) -> Iterator[None]:
         try:
             savepoint.rollback()
         except OperationalError:
-            # A full disk makes SQLite undo the whole transaction, savepoints and all. Whoever catches the error must not
+            # A full disk makes SQLite undo the whole transaction, savepoints and all. Who catches the error must not
             # go on writing as if one were open: the connection is of no use until the outer part has ended.
             connection.invalidate()
         raise

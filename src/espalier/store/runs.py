@@ -95,7 +95,7 @@ class Runs:
     def events(self, run_id: str, follow: bool = False, idle_s: float = 0) -> Iterator[Event]:
         """The run's events in order; with `follow`, goes on until the run has ended. Raises NotFound.
 
-        With `idle_s`, an `idle` event comes whenever nothing else has for so long, so that a reader can leave meanwhile.
+        With `idle_s`, an `idle` event comes whenever nothing else has for so long, so that a reader can leave then.
         """
         self.get(run_id)
         position, rest, spoke_s = 0, b"", time.monotonic()

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from espalier.core.errors import Conflict, Interrupted, InvalidInput
 from espalier.core.events import Emit, Event
