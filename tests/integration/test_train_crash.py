@@ -1,4 +1,4 @@
-"""kill -9 in mid-training: the same call goes on from its checkpoint and ends in the very bytes of an undisturbed run."""
+"""kill -9 in mid-training: the same call goes on from its checkpoint and ends in an undisturbed run's bytes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def watch(event):
     if event.kind == "train.step" and event.data["step"] == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-result = sft(
-    spec, load_base(f"path:{root / 'base'}"), root / "dataset", root / out, checkpoint_dir=root / f"{out}-state", emit=watch
-)
+base = load_base(f"path:{root / 'base'}")
+result = sft(spec, base, root / "dataset", root / out, checkpoint_dir=root / f"{out}-state", emit=watch)
 print("sha", result.adapter_sha256)
 """
 

@@ -13,7 +13,7 @@ SHAPE = LlamaShape(500, 256, 6, 8, 8, 32, 256, 5e5)
 
 
 def _lift(mimetic: bool) -> float:
-    """By how many standard deviations the token to be repeated stands above the others, in a doubled random sequence."""
+    """How far the token to be repeated stands above the others in a doubled random sequence, in deviations."""
     weights = initial_weights(SHAPE, seed=0, mimetic=mimetic)
     once = torch.randperm(490, generator=torch.Generator().manual_seed(1))[:60] + 5
     ids = torch.cat([once, once])[None]

@@ -10,16 +10,25 @@ from espalier.core.types import Message
 from espalier.tokens.chat import CHATML, render_chat, template_digest
 
 TURNS = [Message("user", "a\nb"), Message("assistant", "<é/>"), Message("user", "  c ")]
-TEMPLATES = [
-    CHATML,
-    "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'user' %}\n[U] {{ m.content | trim }}\n    {% else %}\n"
-    "[A] {{ m.content | tojson }}\n    {% endif %}\n{% endfor %}\n{% if add_generation_prompt %}[A]{% endif %}",
-    "{% for m in messages %}{% if loop.index0 == 1 %}{% continue %}{% endif %}{{ m['role'] }}: {{ m['content'] }};{% endfor %}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}.{{ m.content }}{% endfor %}",
-]
+TEMPLATES = {
+    "ChatML": CHATML,
+    "blocks on their own lines": (
+        "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'user' %}\n[U] {{ m.content | trim }}\n"
+        "    {% else %}\n[A] {{ m.content | tojson }}\n    {% endif %}\n{% endfor %}\n"
+        "{% if add_generation_prompt %}[A]{% endif %}"
+    ),
+    "loop controls": (
+        "{% for m in messages %}{% if loop.index0 == 1 %}{% continue %}{% endif %}"
+        "{{ m['role'] }}: {{ m['content'] }};{% endfor %}"
+    ),
+    "namespace": (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}"
+        "{% set ns.n = ns.n + 1 %}{{ ns.n }}.{{ m.content }}{% endfor %}"
+    ),
+}
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
 def test_a_template_renders_as_in_transformers(template: str, add_generation_prompt: bool) -> None:
     rows = [{"role": turn.role, "content": turn.content} for turn in TURNS]

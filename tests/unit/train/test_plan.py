@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from espalier.tokens.mask import Tokenized
 from espalier.train.plan import Cursor, Plan, ShuffledCorpus
 
+BEGIN = Cursor()
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=50)
 
 
@@ -18,7 +19,7 @@ def _corpus(lengths: list[int], window: int = 16) -> ShuffledCorpus:
     return ShuffledCorpus(documents, window_documents=window, seed="s")
 
 
-def _names(plan: Plan, corpus: ShuffledCorpus, count: int, start: Cursor = Cursor()) -> list[tuple[str, ...]]:
+def _names(plan: Plan, corpus: ShuffledCorpus, count: int, start: Cursor = BEGIN) -> list[tuple[str, ...]]:
     return [tuple(n for r in batch for n in r.documents) for _, batch in islice(plan.steps(corpus, start), count)]
 
 
