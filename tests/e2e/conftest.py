@@ -48,7 +48,12 @@ steps:
   adapter:
     step: train.sft
     inputs: {dataset: dataset.dataset, prompt: prompt.prompt}
-    with: {base: "${parameters.base}", epochs: "${parameters.epochs}", lora: {rank: 2}, rectangle_tokens: 1024}
+    with:
+      base: ${parameters.base}
+      epochs: ${parameters.epochs}
+      lora: {rank: 2}
+      rectangle_tokens: 1024
+      checkpoint_every_steps: 4
   after:
     step: eval.run
     inputs: {dataset: dataset.dataset, prompt: prompt.prompt, adapter: adapter.adapter}
@@ -83,7 +88,7 @@ class House:
         return Client(self.folder, actor=actor)
 
 
-def make_house(folder: Path) -> Path:
+def build_house(folder: Path) -> Path:
     """The folder with documents, recipe, tiny base and workspace; nothing has run in it."""
     write_sample(folder, seed=5, files=40)
     make_tiny_base(folder / "tiny", seed=1, context_tokens=2048)
@@ -97,9 +102,15 @@ def make_house(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_house() -> Any:
+    """`make_house(folder)`: a house nobody has lived in."""
+    return build_house
+
+
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """One house for all tests that only look, or add to it."""
-    folder = make_house(tmp_path_factory.mktemp("house") / "larkspur")
+    folder = build_house(tmp_path_factory.mktemp("house") / "larkspur")
     with Client(folder, actor="ada") as client:
         run = client.pipelines.run(recipe="support.yaml").wait()
     return House(folder, run)

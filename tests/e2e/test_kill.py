@@ -1,0 +1,49 @@
+"""kill -9 in mid-training, then the same command: what was finished is kept, the adapter is the same to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_PATIENCE_S = 240
+
+
+def run(folder: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "espalier.cli.main", "run", "support.yaml", "--param", "epochs=4", "--json",
+        "--workspace", str(folder),
+    ]  # fmt: skip
+
+
+def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Every event of a kind in any run's log."""
+    logs = (folder / ".espalier" / "runs").glob("*/events.jsonl")
+    lines = [json.loads(line) for log in logs for line in log.read_text("utf-8").splitlines() if f'"{kind}"' in line]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(make_house: Any, tmp_path: Path) -> None:
+    calm, killed = make_house(tmp_path / "calm"), make_house(tmp_path / "killed")
+    undisturbed = json.loads(subprocess.run(run(calm), cwd=calm, check=True, stdout=subprocess.PIPE).stdout)
+
+    with subprocess.Popen(run(killed), cwd=killed, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not events_of(killed, "train.checkpoint"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not events_of(killed, "train.done")
+    before = len(events_of(killed, "data.built"))
+
+    again = json.loads(subprocess.run(run(killed), cwd=killed, check=True, stdout=subprocess.PIPE).stdout)
+    assert events_of(killed, "train.resumed")[0]["step"] > 0
+    assert len(events_of(killed, "data.built")) == before  # the dataset was kept
+    assert again["outputs"] == undisturbed["outputs"]
