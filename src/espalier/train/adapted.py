@@ -17,6 +17,7 @@ from espalier.nn.base import LoadedBase
 from espalier.nn.crossentropy import head_cross_entropy
 from espalier.nn.llama import LlamaShape, head, hidden_rows
 from espalier.tokens.pack import Rectangle
+from espalier.train.objectives import likelihood
 from espalier.train.trainable import Trainable
 
 
@@ -105,7 +106,7 @@ class AdaptedTransformer:
         logits = self._model(input_ids=ids, use_cache=False).logits.flatten(0, 1)[torch.from_numpy(batch.rows)]
         logp = torch.log_softmax(logits.float(), -1)
         picked = logp.gather(1, torch.from_numpy(batch.targets)[:, None]).squeeze(1)
-        return -(picked * weights).sum()
+        return likelihood(picked, weights)
 
 
 def _frozen(base: LoadedBase, adapters: Adapters) -> dict[str, Tensor]:

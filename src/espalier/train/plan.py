@@ -27,6 +27,9 @@ class Cursor:
         return asdict(self)
 
 
+BEGIN = Cursor()
+
+
 class Corpus(Protocol):
     """Tokenized documents in windows."""
 
@@ -62,7 +65,7 @@ class Plan:
         size = self.rectangles_per_step
         return [groups[start : start + size] for start in range(0, len(groups), size)]
 
-    def steps(self, corpus: Corpus, start: Cursor = Cursor()) -> Iterator[tuple[Cursor, list[Rectangle]]]:
+    def steps(self, corpus: Corpus, start: Cursor = BEGIN) -> Iterator[tuple[Cursor, list[Rectangle]]]:
         """(position after the step, its rectangles) from `start` on, without end; nothing when the corpus is empty."""
         epoch, window, first = start.epoch, start.window, start.step
         while True:

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.tokens.mask import Tokenized
-from espalier.train.plan import Cursor, Plan, ShuffledCorpus
+from espalier.train.plan import BEGIN, Cursor, Plan, ShuffledCorpus
 
-BEGIN = Cursor()
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=50)
 
 
@@ -37,7 +36,7 @@ def test_each_pass_sees_every_document_once(lengths: list[int], per_step: int) -
 def test_a_run_goes_on_from_any_step_as_if_never_stopped(lengths: list[int], done: int) -> None:
     plan, corpus = Plan(100, 2, "s"), _corpus(lengths)
     whole = list(islice(plan.steps(corpus), done + 5))
-    start = whole[done - 1][0] if done else Cursor()
+    start = whole[done - 1][0] if done else BEGIN
     assert _names(plan, corpus, 5, start) == [tuple(n for r in batch for n in r.documents) for _, batch in whole[done:]]
 
 
