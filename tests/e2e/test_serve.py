@@ -1,0 +1,63 @@
+"""`espalier serve` as a process: it answers the SDK, refuses a port in use, and stops cleanly when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from espalier.core.errors import Conflict, Unauthenticated
+from espalier.sdk.client import Client
+from espalier.store.workspace import init_workspace
+
+pytestmark = pytest.mark.slow
+_COMMAND = (sys.executable, "-m", "espalier.cli.main", "serve", "--json")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return init_workspace(tmp_path_factory.mktemp("served")).root
+
+
+@pytest.fixture(scope="module")
+def server(project: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
+    command = [*_COMMAND, "--set", "serve.port=0", "-w", str(project)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"], process
+        process.kill()
+
+
+def test_every_operation_is_reached_over_http_with_a_key(
+    server: tuple[str, subprocess.Popen[str]], project: Path
+) -> None:
+    url, _ = server
+    with Client(project, actor="ada") as owner:
+        secret = owner.keys.create(role="admin").secret
+    remote = Client(url=url, key=secret)
+    assert [key.actor for key in remote.keys.list()] == ["ada"]
+    assert remote.runs.list() == []
+    with pytest.raises(Unauthenticated):
+        Client(url=url, key="esp_wrong").runs.list()
+
+
+def test_a_port_in_use_is_refused_with_what_to_do(server: tuple[str, subprocess.Popen[str]], project: Path) -> None:
+    port = server[0].rsplit(":", 1)[1]
+    command = [*_COMMAND, "--set", f"serve.port={port}", "-w", str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == Conflict.exit_code
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert port in error["message"] and "serve.port=0" in error["hint"]
+
+
+def test_it_stops_cleanly_when_told_to(server: tuple[str, subprocess.Popen[str]]) -> None:
+    _, process = server
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 0
