@@ -298,3 +298,18 @@ def test_a_shared_beginning_is_read_once_and_answers_stay_those_of_transformers(
     found = engine.generate(batch, SamplingSpec(max_tokens=20))
     assert [answer.token_ids for answer in found] == expected
     assert max(seen) > 100
+
+
+def test_the_same_question_many_times_at_different_progress_has_one_answer(engine: Engine) -> None:
+    question = "the same long question, asked again and again while earlier askers are still being answered; " * 2
+
+    async def ask(delay_tokens: int) -> str:
+        async with aclosing(engine.stream(make_request(max_tokens=1 + delay_tokens))) as deltas:  # type: ignore[type-var]
+            async for _ in deltas:
+                pass
+        return text_of(await collect(engine, make_request(question, max_tokens=30)))
+
+    async def ask_all() -> list[str]:
+        return await asyncio.gather(*(ask(3 * i) for i in range(4)))
+
+    assert set(run(ask_all())) == {text_of(run(collect(engine, make_request(question, max_tokens=30))))}
