@@ -36,14 +36,10 @@ class WorkspaceMade(Spec):
         lines += [f"  wrote  {name}" for name in self.written]
         lines += [f"  kept   {name}" for name in self.kept]
         here = "" if Path(self.folder) == Path.cwd() else f"cd {self.folder} && "
-        return "\n".join(
-            [
-                *lines,
-                "next:",
-                f"  {here}espalier doctor            check this machine",
-                f"  {here}espalier run recipe.yaml   train and measure on the example lines",
-            ]
-        )
+        steps = [f"  {here}espalier doctor            check this machine"]
+        if "recipe.yaml" in (*self.written, *self.kept):
+            steps.append(f"  {here}espalier run recipe.yaml   train and measure on the example lines")
+        return "\n".join([*lines, "next:", *steps])
 
 
 @operation("workspace.init", "POST /v1/workspace/init", positional=("folder",), role="admin")
