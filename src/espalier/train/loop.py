@@ -51,9 +51,9 @@ class Progress:
     cursor: Cursor = field(default_factory=Cursor)
     tokens: int = 0
     supervised_tokens: int = 0
-    loss_first: float = math.nan
-    loss_last: float = math.nan
-    validation_loss: float = math.nan
+    loss_first: float | None = None  # None = no step yet
+    loss_last: float | None = None
+    validation_loss: float | None = None  # None = nothing to validate on
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -206,7 +206,7 @@ class _Run:
         progress.tokens += sum(part.tokens for part in batch)
         progress.supervised_tokens += sum(len(part.rows) for part in batch)
         progress.loss_last = loss
-        if math.isnan(progress.loss_first):
+        if progress.loss_first is None:
             progress.loss_first = loss
         self.clock.read(progress)
 

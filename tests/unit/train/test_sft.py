@@ -124,3 +124,13 @@ def test_divergence_names_the_step_and_the_examples(tune: Tune, dataset: Path) -
     wild = SPEC.model_copy(update={"lr": 1e30, "warmup_steps": 0})
     with pytest.raises(InvalidInput, match=r"diverged at step \d+.*train-\d+"):
         tune(dataset, spec=wild)
+
+
+def test_without_a_validation_split_there_is_no_validation_loss_and_every_event_is_plain_json(
+    tune: Tune, dataset: Path
+) -> None:
+    (dataset / "data" / "validation-00000.parquet").unlink()
+    seen: list[Event] = []
+    assert tune(dataset, emit=seen.append).validation_loss is None
+    for line in [event.to_json() for event in seen]:
+        json.loads(line, parse_constant=pytest.fail)  # called for NaN and Infinity, which no browser reads

@@ -41,9 +41,9 @@ class TrainResult:
     steps: int
     tokens: int
     supervised_tokens: int
-    loss_first: float
-    loss_last: float
-    validation_loss: float
+    loss_first: float | None
+    loss_last: float | None
+    validation_loss: float | None  # None when the dataset has no validation split
     adapter_sha256: str
     wall_s: float
     cpu_s: float
