@@ -66,7 +66,7 @@ def show_job(context: Context, request: NameJob) -> JobView:
     return _view(context.store.jobs.get(job_id(request.id)))
 
 
-@operation("jobs.cancel", "POST /v1/jobs/{id}/cancel", positional=("id",))
+@operation("jobs.cancel", "POST /v1/jobs/{id}/cancel", positional=("id",), role="admin")
 def cancel_job(context: Context, request: NameJob) -> JobView:
     """Ask a job to stop: a queued one at once, a running one at its next progress event. Finished steps are kept."""
     job = context.store.jobs.cancel(job_id(request.id))
