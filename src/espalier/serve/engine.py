@@ -53,11 +53,17 @@ class Engine:
         self._turn = threading.Lock()  # held by whoever runs a step
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._broken = False
+
+    @property
+    def answering(self) -> bool:
+        """Whether a thread runs steps."""
+        return self._thread is not None and not self._broken
 
     def start(self) -> Self:
         """Begin to answer in a thread of its own."""
-        if self._thread is None:
-            self._stopping = False
+        if not self.answering:
+            self._stopping = self._broken = False
             self._thread = threading.Thread(target=self._work, name="espalier-engine", daemon=True)
             self._thread.start()
         return self
@@ -100,7 +106,7 @@ class Engine:
         Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going), Unavailable (not
         started, too many waiting).
         """
-        if self._thread is None:
+        if not self.answering:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
         if len(self._scheduler.waiting) >= MOST_WAITING:
             raise Unavailable(f"{MOST_WAITING} requests are waiting already", hint="ask again in a moment")
@@ -199,9 +205,9 @@ class Engine:
     def _run_until(self, done: Callable[[], bool]) -> None:
         """Wait for the engine's thread, or, where there is none, be it."""
         while not done():
-            if self._thread is not None:
+            if self.answering:
                 with self._change:
-                    self._change.wait_for(lambda: done() or self._thread is None)
+                    self._change.wait_for(lambda: done() or not self.answering)
             else:
                 self._step()
 
@@ -212,6 +218,7 @@ class Engine:
                     with self._change:
                         self._change.wait_for(lambda: self._stopping or self._scheduler.busy)
         finally:
+            self._broken = not self._stopping  # a bug ended it, not `stop`: nobody may wait for it any more
             for ticket in list(self._tickets.values()):
                 self._cancel(ticket)
             with self._change:
@@ -222,8 +229,9 @@ class Engine:
         with self._turn:
             with self._change:
                 plan = self._scheduler.plan()
-            if not plan.chunks:
-                return False
+                if not plan.chunks:
+                    self._change.notify_all()  # the plan may have let go of the last cancelled ones
+                    return False
             try:
                 deciding, logits = self._runner.run(plan)
                 tickets = [self._tickets.get(chunk.work) for chunk in deciding]

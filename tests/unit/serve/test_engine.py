@@ -147,16 +147,17 @@ def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(engine: E
 
 def test_unloading_waits_for_answers_under_way_and_refuses_new_ones(engine: Engine) -> None:
     async def drain() -> tuple[list[Delta], str]:
-        stream = engine.stream(make_request(adapter="a", max_tokens=120))
-        seen = [await anext(stream)]
         with engine._turn:  # nobody computes: what is under way stays under way
+            asking = asyncio.create_task(collect(engine, make_request(adapter="a", max_tokens=120)))
+            while not engine._tickets:
+                await asyncio.sleep(0.001)
             unloading = asyncio.create_task(asyncio.to_thread(engine.unload_adapter, "a"))
             while "a" in engine.list_adapters():
                 await asyncio.sleep(0.001)
             with pytest.raises(Conflict, match="being unloaded"):
                 engine.generate([[Message("user", "x")]], SamplingSpec(max_tokens=1), "a")
             assert not unloading.done()
-        seen += [delta async for delta in stream]
+        seen = await asking
         await unloading
         return seen, text_of(seen)
 
@@ -221,6 +222,9 @@ def test_a_bug_in_a_step_leaves_nobody_waiting(engine: Engine, monkeypatch: pyte
     monkeypatch.setattr(engine._runner._cache, "attend", fail)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     assert run(collect(engine, make_request()))[-1].finish_reason == "cancelled"
+    assert not engine.answering
+    with pytest.raises(Unavailable):
+        run(collect(engine, make_request()))
 
 
 def test_a_batch_too_long_in_one_place_is_refused_before_anything_is_computed(engine: Engine) -> None:
