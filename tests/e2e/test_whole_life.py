@@ -39,7 +39,7 @@ def test_a_second_run_is_all_hits_each_with_its_reason(house: Any) -> None:
         event for event in house.client().jobs.logs(id=again["id"], follow=False) if event.kind == "step.finished"
     ]
     assert len(events) == 8
-    assert all("same inputs" in event.data["reason"] for event in events if event.data["node"] != "version")
+    assert all("same inputs" in event.data["reason"] for event in events if event.data["name"] != "version")
     assert again["outputs"] == house.run.outputs
 
 
