@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -105,22 +105,50 @@ def rotary(t: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
+class Project(Protocol):
+    """How a layer multiplies: the named projections of x (n t, in), side by side."""
+
+    def __call__(self, x: Tensor, *names: str) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainProjections:
+    """Full weights, each cast to the compute type as it is used."""
+
+    weights: Mapping[str, Tensor]
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, *names: str) -> Tensor:
+        parts = [self.weights[name].to(self.dtype) for name in names]
+        return x @ (parts[0] if len(parts) == 1 else torch.cat(parts)).t()
+
+
 def hidden_rows(
-    weights: Mapping[str, Tensor], shape: LlamaShape, ids: Tensor, rows: Tensor, dtype: torch.dtype
+    weights: Mapping[str, Tensor],
+    shape: LlamaShape,
+    ids: Tensor,
+    rows: Tensor,
+    dtype: torch.dtype,
+    project: Project | None = None,
 ) -> Tensor:
-    """The final normed hidden states of `rows` (indices into ids.flatten()), (r, m) in `dtype`; ids (n, t) int64."""
+    """The final normed hidden states of `rows` (indices into ids.flatten()), (r, m) in `dtype`; ids (n, t) int64.
+
+    `project` multiplies by the layers' matrices, by default those of `weights`, where embedding and gains are from.
+    """
+    project = project or PlainProjections(weights, dtype)
     n, t = ids.shape
     cos, sin = rotary(t, shape.head_width, shape.rope_theta)
     x = functional.embedding(ids.flatten(), weights["model.embed_tokens.weight"]).float()
     for layer in range(shape.layers):
-        own = _Layer(weights, f"model.layers.{layer}.", dtype)
-        attended = _attend(own, shape, x, (n, t), cos, sin, dtype)
+        own = f"model.layers.{layer}."
+        y = _norm(x, weights[f"{own}input_layernorm.weight"], shape.norm_eps, dtype)
+        attended = _attend(project, own, shape, y, (n, t), cos, sin)
         if layer == shape.layers - 1:  # below the head only rows with a loss matter
             attended, x = attended[rows], x[rows]
-        x = x + attended @ own.matrix("self_attn.o_proj").t()
-        y = _norm(x, own.norm("post_attention_layernorm"), shape.norm_eps, dtype)
-        both = y @ own.matrix("mlp.gate_proj", "mlp.up_proj").t()
-        x = x + _SwiGlu.apply(both) @ own.matrix("mlp.down_proj").t()  # type: ignore[no-untyped-call]
+        x = x + project(attended, f"{own}self_attn.o_proj.weight")
+        y = _norm(x, weights[f"{own}post_attention_layernorm.weight"], shape.norm_eps, dtype)
+        both = project(y, f"{own}mlp.gate_proj.weight", f"{own}mlp.up_proj.weight")
+        x = x + project(_SwiGlu.apply(both), f"{own}mlp.down_proj.weight")  # type: ignore[no-untyped-call]
     return _norm(x, weights["model.norm.weight"], shape.norm_eps, dtype)
 
 
@@ -129,33 +157,18 @@ def head(weights: Mapping[str, Tensor], shape: LlamaShape, dtype: torch.dtype) -
     return weights["model.embed_tokens.weight" if shape.tied else "lm_head.weight"].to(dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    weights: Mapping[str, Tensor]
-    prefix: str
-    dtype: torch.dtype
-
-    def matrix(self, *names: str) -> Tensor:
-        """The named projections, one under the other, in the compute type."""
-        parts = [self.weights[f"{self.prefix}{name}.weight"].to(self.dtype) for name in names]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def norm(self, name: str) -> Tensor:
-        return self.weights[f"{self.prefix}{name}.weight"]
-
-
 def _norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     return _RmsNorm.apply(x, weight.float(), eps, dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _attend(
-    own: _Layer, shape: LlamaShape, x: Tensor, size: tuple[int, int], cos: Tensor, sin: Tensor, dtype: torch.dtype
+    project: Project, own: str, shape: LlamaShape, y: Tensor, size: tuple[int, int], cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Attention of one layer before its output projection: x (n t, m) -> (n t, h d)."""
+    """Attention of one layer before its output projection: normed y (n t, m) -> (n t, h d)."""
     n, t = size
     h, kv, d = shape.heads, shape.key_heads, shape.head_width
-    y = _norm(x, own.norm("input_layernorm"), shape.norm_eps, dtype)
-    qkv = (y @ own.matrix("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj").t()).view(n, t, h + 2 * kv, d)
+    names = [f"{own}self_attn.{name}_proj.weight" for name in "qkv"]
+    qkv = project(y, *names).view(n, t, h + 2 * kv, d)
     q = _Rotate.apply(qkv[:, :, :h], cos * d**-0.5, sin * d**-0.5)  # type: ignore[no-untyped-call]
     k = _Rotate.apply(qkv[:, :, h : h + kv], cos, sin)  # type: ignore[no-untyped-call]
     v = qkv[:, :, h + kv :].transpose(1, 2)

@@ -16,6 +16,7 @@ from espalier.nn.adapters import Adapters
 from espalier.nn.base import LoadedBase
 from espalier.nn.crossentropy import head_cross_entropy
 from espalier.nn.llama import LlamaShape, head, hidden_rows
+from espalier.nn.lowrank import LowRankProjections
 from espalier.tokens.pack import Rectangle
 from espalier.train.objectives import likelihood
 from espalier.train.trainable import Trainable
@@ -56,15 +57,16 @@ def lean_shape(config: Any) -> LlamaShape | None:
 
 
 class AdaptedLlama:
-    """The lean way: each step adds s B A to the frozen weights once and computes as if they were plain."""
+    """The lean way: fused frozen products, the adapters' beside them, the head where a loss is asked for."""
 
     def __init__(self, base: LoadedBase, adapters: Adapters, shape: LlamaShape, dtype: torch.dtype) -> None:
-        self._shape, self._dtype, self._scale = shape, dtype, adapters.spec.scale
+        self._shape, self._dtype = shape, dtype
         self._layers = {f"{name}.weight": (layer.a, layer.b) for name, layer in adapters.layers.items()}
-        self._frozen = {name.replace(".base.weight", ".weight"): w for name, w in _frozen(base, adapters).items()}
-        self._ready = {  # cast once; a layer with an adapter is cast after its sum
-            name: w if name in self._layers else w.to(dtype) if w.ndim == 2 else w for name, w in self._frozen.items()
+        self._frozen = {  # matrices are cast once; gains stay float32
+            name.replace(".base.weight", ".weight"): w.to(dtype) if w.ndim == 2 else w
+            for name, w in _frozen(base, adapters).items()
         }
+        self._project = LowRankProjections(self._frozen, self._layers, adapters.spec.scale)
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
@@ -75,14 +77,10 @@ class AdaptedLlama:
         }
 
     def loss(self, batch: Rectangle, weights: Tensor) -> Tensor:
-        merged = dict(self._ready)
-        for name, (a, b) in self._layers.items():
-            merged[name] = torch.addmm(self._frozen[name], b, a, alpha=self._scale).to(self._dtype)
         ids, rows = torch.from_numpy(batch.ids), torch.from_numpy(batch.rows)
-        hidden = hidden_rows(merged, self._shape, ids, rows, self._dtype)
-        return head_cross_entropy(
-            hidden, head(merged, self._shape, self._dtype), torch.from_numpy(batch.targets), weights
-        )
+        hidden = hidden_rows(self._frozen, self._shape, ids, rows, self._dtype, self._project)
+        matrix = head(self._frozen, self._shape, self._dtype)
+        return head_cross_entropy(hidden, matrix, torch.from_numpy(batch.targets), weights)
 
 
 class AdaptedTransformer:

@@ -24,7 +24,7 @@ from espalier.core.events import Emit, Event
 from espalier.nn.optimizers import Optimizer
 from espalier.tokens.pack import Rectangle
 from espalier.train import checkpoint
-from espalier.train.parallel import gradients, one_thread_each
+from espalier.train.parallel import gradients, losses, one_thread_each
 from espalier.train.plan import Corpus, Cursor, Plan
 from espalier.train.trainable import Trainable
 
@@ -95,12 +95,10 @@ def fit(
     return run.progress
 
 
-def evaluate(trainable: Trainable, batches: Sequence[Rectangle]) -> float:
-    """Weighted mean negative log-likelihood per supervised token; nan without batches."""
-    total = float(sum(float(batch.weights.sum()) for batch in batches))
-    with torch.no_grad():
-        loss = sum(float(trainable.loss(batch, torch.from_numpy(batch.weights))) for batch in batches)
-    return loss / total if total else math.nan
+def evaluate(pool: ThreadPoolExecutor, trainable: Trainable, batches: Sequence[Rectangle]) -> float:
+    """Weighted mean negative log-likelihood per supervised token, one batch to a core."""
+    total = sum(float(batch.weights.sum()) for batch in batches)
+    return sum(losses(pool, trainable, batches)) / total
 
 
 class _Run:
@@ -154,7 +152,7 @@ class _Run:
             self._count(batch, loss)
             self.emit(Event("train.step", self._figures(scale, norm)))
             if course.evaluate_every_steps and progress.step % course.evaluate_every_steps == 0:
-                self._evaluate()
+                self._evaluate(pool)
             due = bool(course.checkpoint_every_steps) and progress.step % course.checkpoint_every_steps == 0
             if due or time.monotonic() - saved_s > course.checkpoint_every_s:
                 self.save()
@@ -162,7 +160,7 @@ class _Run:
         if progress.step < course.steps:
             raise InvalidInput("the dataset holds nothing to train on", hint="look at the mask audit of the run")
         if left:
-            self._evaluate()
+            self._evaluate(pool)
             self.save()
 
     def save(self) -> None:
@@ -210,9 +208,9 @@ class _Run:
             progress.loss_first = loss
         self.clock.read(progress)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, pool: ThreadPoolExecutor) -> None:
         if self.validation:
-            self.progress.validation_loss = evaluate(self.trainable, self.validation)
+            self.progress.validation_loss = evaluate(pool, self.trainable, self.validation)
             figures = {"step": self.progress.step, "validation_loss": self.progress.validation_loss}
             self.emit(Event("train.eval", figures))
 

@@ -43,6 +43,16 @@ def gradients(
     return pool.map(lambda part: _gradient(trainable, part, total_weight), batch)
 
 
+def losses(pool: ThreadPoolExecutor, trainable: Trainable, batches: Sequence[Rectangle]) -> Iterator[float]:
+    """Per rectangle, in order: its weighted loss, without gradients."""
+    return pool.map(lambda part: _loss(trainable, part), batches)
+
+
+def _loss(trainable: Trainable, part: Rectangle) -> float:
+    with torch.no_grad():  # a thread's own switch
+        return float(trainable.loss(part, torch.from_numpy(part.weights)))
+
+
 def _gradient(trainable: Trainable, part: Rectangle, total_weight: float) -> Gradients:
     share = trainable.loss(part, torch.from_numpy(part.weights / total_weight))
     grads = torch.autograd.grad(share, list(trainable.parameters.values()), allow_unused=True)
