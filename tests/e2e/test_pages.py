@@ -86,7 +86,7 @@ def test_a_run_is_watched_approved_by_the_second_person_and_compared(
         expect(page.get_by_test_id("loss-curve").locator("canvas")).to_be_visible(timeout=120_000)
         expect(page.get_by_test_id("pace")).to_contain_text("tokens/s")
         expect(page.get_by_test_id("comparison")).to_contain_text("xml_valid", timeout=120_000)
-        expect(page.get_by_text("succeeded").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_test_id("status")).to_have_text("succeeded", timeout=120_000)
         take_picture(page, "run")
 
         page.goto(f"{url}/models")

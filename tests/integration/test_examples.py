@@ -41,7 +41,7 @@ def test_a_step_of_ones_own_runs_and_is_then_a_hit_until_it_is_edited(project: P
     context.close()
     assert json.loads(found.read_text())["answer"]["median"] == 12.5
     assert "+ " not in run(project, *recipe).stderr
-    (project / "lengths.py").write_text((project / "lengths.py").read_text() + "\n# edited\n")
+    (project / "lengths.py").write_text((project / "lengths.py").read_text() + "\nEDITED = True\n")
     again = run(project, *recipe)
     assert "code changed: lengths" in again.stderr
 

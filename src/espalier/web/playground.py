@@ -54,7 +54,9 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
                 )
                 with ui.row().classes("items-center gap-4"):
                     ask = ui.button("Ask both").props("unelevated").props("data-testid=ask")
-                    limit = ui.number("At most, tokens", value=160, min=1, max=1024).props("outlined dense")
+                    limit = (
+                        ui.number("At most, tokens", value=160, min=1, max=1024).props("outlined dense").classes("w-40")
+                    )
             with ui.row().classes("w-full gap-4 flex-nowrap items-stretch"):
                 panes = [_pane(names, index) for index in (0, 1)]
 
@@ -79,8 +81,8 @@ def add_pages(gate: Gate, base_url: Callable[[], str]) -> None:
 
 
 def _pane(names: list[str], index: int) -> _Pane:
-    # Left the base, right the newest adapter: the comparison people come for.
-    chosen = names[min(index, len(names) - 1)] if names else None
+    # Left a base, right the last alias: the comparison people come for.
+    chosen = names[-index] if names else None
     with ui.card().classes("sheet items-stretch gap-2 w-1/2").props(f"data-testid=pane-{index}"):
         model = ui.select(names, value=chosen, label="Model").props("outlined dense").classes("w-full")
         answer = ui.label().classes("answer mono").props(f"data-testid=answer-{index}")

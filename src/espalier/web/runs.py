@@ -11,6 +11,7 @@ from espalier.web import theme
 from espalier.web.session import Gate
 
 _LIVE = ("queued", "running")
+_LEAST_LOSS = 1e-4  # what lies below is drawn there: the axis is logarithmic
 _POLL_S = 1.0  # how often a live page asks for what is new
 
 
@@ -68,7 +69,7 @@ class _RunView:
     async def build(self) -> None:
         with ui.row().classes("items-center gap-3 w-full"):
             self._title = ui.label().classes("text-2xl font-semibold")
-            self._status = ui.row()
+            self._status = ui.row().props("data-testid=status")
             ui.space()
             ui.label(self._run.id).classes("mono quiet")
         if self._run.error:
@@ -118,10 +119,10 @@ class _RunView:
     def _show_curve(self, events: tuple[dict[str, Any], ...]) -> None:
         for event in events:
             if event["kind"] == "train.step" and "loss" in event:
-                self._points["loss"].append((int(event["step"]), float(event["loss"])))
+                self._points["loss"].append((int(event["step"]), max(_LEAST_LOSS, float(event["loss"]))))
                 self._pace.text = _describe_pace(event)
             elif event["kind"] == "train.eval" and "validation_loss" in event:
-                self._points["validation"].append((int(event["step"]), float(event["validation_loss"])))
+                self._points["validation"].append((int(event["step"]), max(_LEAST_LOSS, event["validation_loss"])))
         self._chart_card.visible = bool(self._points["loss"])
         for series, name in zip(self._chart.options["series"], ("loss", "validation"), strict=True):
             series["data"] = [list(point) for point in self._points[name]]
@@ -161,7 +162,7 @@ def _chart_options() -> dict[str, Any]:
         "tooltip": {"trigger": "axis"},
         "legend": {"data": ["training", "validation"], "right": 0, "top": 0},
         "xAxis": {"type": "value", "name": "step", "minInterval": 1, **axis},
-        "yAxis": {"type": "value", "name": "loss", "scale": True, **axis},
+        "yAxis": {"type": "log", "name": "loss", **axis},  # a loss falls by powers of ten
         "series": [
             {"name": "training", "type": "line", "showSymbol": False, "data": [], "color": theme.LEAF},
             {"name": "validation", "type": "line", "symbolSize": 7, "data": [], "color": theme.CLAY},

@@ -14,8 +14,9 @@ PATIENCE_S = 30  # a page waits so long for the store on a busy machine
 
 # One green, the colour of what grows along the frame; everything else is ink on paper.
 INK, PAPER, LEAF, CLAY, SUN, MIST = "#1c2b22", "#fbfaf6", "#2f6b46", "#a8402d", "#b7791f", "#e6e4da"
+STONE = "#6b7280"
 STATUS_COLOURS = {
-    "succeeded": LEAF, "running": SUN, "queued": "#6b7280", "failed": CLAY, "cancelled": "#6b7280",
+    "succeeded": LEAF, "running": SUN, "queued": STONE, "failed": CLAY, "cancelled": STONE,
     "Approved": LEAF, "PendingManualApproval": SUN, "Rejected": CLAY,
 }  # fmt: skip
 
@@ -53,7 +54,7 @@ def frame(title: str, who: Principal | None) -> Iterator[None]:
 def badge(status: str) -> None:
     """A run's or a model version's status as a coloured word."""
     words = {"PendingManualApproval": "pending approval"}.get(status, status.lower())
-    ui.badge(words).style(f"background: {STATUS_COLOURS.get(status, '#6b7280')}").classes("px-2 py-1")
+    ui.badge(words, color=STATUS_COLOURS.get(status, STONE)).classes("px-2 py-1")
 
 
 def empty(text: str, command: str) -> None:
