@@ -64,7 +64,9 @@ class LowRankProjections:
         weight = self._fused.get(names)
         if weight is None:
             weight = self._fused[names] = torch.cat([self.weights[name] for name in names])
-        columns, pairs, start = [], [], 0
+        columns: list[slice] = []
+        pairs: list[Tensor] = []
+        start = 0
         for name in names:
             end = start + self.weights[name].shape[0]
             if name in self.pairs:
