@@ -39,8 +39,8 @@ class RequestTrace(Spec):
         """The chain as an indented list."""
         lines = []
         for link in self.links:
-            id = link.id if link.id != link.label else ""
-            words = [f"{link.kind:<9}", link.label, id[:12] if len(id) == 64 else id, link.detail]
+            id = link.id[:12] if len(link.id) == 64 else link.id
+            words = [f"{link.kind:<9}", link.label, "" if id in link.label else id, link.detail]
             lines.append("  " * link.depth + "  ".join(word for word in words if word).rstrip())
         return "\n".join(lines)
 
@@ -124,7 +124,6 @@ def _describe_document(document: Any) -> Node:
         kind="page",
         id=span.blob,
         label=f"{span.uri}, page {span.page}, characters {span.start}{until}",
-        detail={"detail": f"sha256 {span.blob[:12]}"},
     )
 
 
