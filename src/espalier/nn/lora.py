@@ -34,7 +34,7 @@ _MUST_BE_OFF: dict[str, tuple[Any, ...]] = {
 
 
 class LoraSpec(Spec):
-    """What is trained beside the frozen weights. The defaults are swept in docs/models.md, not folklore."""
+    """What is trained beside the frozen weights. The defaults are the usual ones; seedling's card says how they did."""
 
     rank: int = Field(16, ge=1, le=1024, description="inner width; 8 to 32 learns a format, more learns more slowly")
     alpha: float = Field(32.0, gt=0, description="strength; the update is scaled by alpha / rank")
