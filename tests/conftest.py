@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,11 @@ import pytest
 # A busy machine is no failure, and a failure is the same one the next time.
 hypothesis.settings.register_profile("espalier", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("espalier")
+
+
+# A shell that starts us in the background has us ignore Ctrl-C, and every process we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
