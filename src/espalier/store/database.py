@@ -8,6 +8,8 @@ tears none. Knows no table.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,7 +33,8 @@ from espalier.core.errors import (
 from espalier.core.ids import canonical_json
 
 _BUSY_TIMEOUT_S = 30
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={_BUSY_TIMEOUT_S * 1000}")
+_BUSY_PAUSE_S = 0.02
+_PRAGMAS = (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 _BEGIN = "espalier_begin"  # execution option: how a SQLite transaction opens
 
 
@@ -129,7 +132,21 @@ def _connect(url: str) -> Engine:
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves (docs.sqlalchemy.org: pysqlite transactions)
     for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
+        _set_pragma(connection, pragma)
+
+
+def _set_pragma(connection: Any, pragma: str) -> None:
+    """Run a PRAGMA, waiting where SQLite does not: it gives up at once when a new file is switched to WAL by two."""
+    until_s = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
