@@ -1,0 +1,1 @@
+"""Batches of documents through steps: on one process or many, in bounded memory, with a checkpoint after each step."""
