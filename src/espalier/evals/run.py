@@ -19,7 +19,6 @@ from espalier.core.errors import EspalierError, InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.ports import Generate
 from espalier.core.types import EvalReport, Example, Generation, Message, SamplingSpec, Score
-from espalier.evals.answers import Journal, answer_key
 from espalier.evals.cases import (
     Case,
     Evaluation,
@@ -32,6 +31,7 @@ from espalier.evals.cases import (
 )
 from espalier.evals.intervals import interval_of
 from espalier.evals.metrics.metric import Answered, Metric
+from espalier.store.journal import Journal, answer_key
 
 Render = Callable[[Example, Sequence[Example]], list[Message]]
 BATCH = 16
