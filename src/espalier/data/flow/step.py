@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from espalier.core.types import Spec
 from espalier.data.flow.outcome import Outcome
+from espalier.data.flow.spread import Spread
 
 
 class Transform(Protocol):
@@ -42,8 +43,14 @@ class Survey(Protocol):
         """What of a batch must be known for the decision: small, any schema of the step's own."""
         ...
 
-    def decide(self, sketches: Sequence[pa.RecordBatch], shards: Shards, work: Path) -> Iterator[pa.RecordBatch]:
-        """One decision for each shard, in order. `sketches` are mapped from disk one by one; spill to `work`."""
+    def decide(
+        self, sketches: Sequence[pa.RecordBatch], shards: Shards, work: Path, spread: Spread
+    ) -> Iterator[pa.RecordBatch]:
+        """One decision for each shard, in order.
+
+        `sketches` are mapped from disk one by one; what does not fit into memory is spilled to `work`; what can be done
+        side by side is mapped by `spread`. `shards` may be sent along with a task.
+        """
         ...
 
     def apply_decision(self, batch: pa.RecordBatch, decision: pa.RecordBatch) -> Outcome: ...
