@@ -20,7 +20,7 @@ from espalier.data.clean.normalise import NormaliseSpec, normalise
 from espalier.data.clean.outcome import Outcome
 from espalier.data.clean.replies import RepliesSpec, cut_replies
 from espalier.data.clean.wrap import UnwrapSpec, unwrap
-from espalier.data.dedup import DedupSpec, drop_duplicates
+from espalier.data.dedup.documents import DedupSpec, drop_duplicates
 from espalier.data.pii.redact import RedactSpec, load_redactor, redact_documents
 
 StepSpec = Annotated[

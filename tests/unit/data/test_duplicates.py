@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.types import Document
-from espalier.data.dedup import DedupSpec, drop_duplicates
+from espalier.data.dedup.documents import DedupSpec, drop_duplicates
 from espalier.data.nearness import find_pairs, jaccard, shingle
 
 MakeDocument = Callable[..., Document]

@@ -1,0 +1,1 @@
+"""Duplicates at scale: sketches of texts, candidates by their bands, verification by true Jaccard, components."""
