@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 
@@ -10,14 +8,11 @@ import pytest
 from espalier.core.errors import InvalidInput, MissingExtra
 from espalier.core.types import Document
 from espalier.data.readers.mail import read_eml
-from espalier.data.readers.office import read_docx
 from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
 from espalier.data.readers.plain import decode, read_text
 from espalier.data.readers.reading import known_suffixes, read_sources
 from espalier.data.readers.source import SourceFile
 from espalier.data.readers.table import read_csv, read_jsonl
-from espalier.data.readers.web import read_html
-from espalier.data.synth.tickets.docx import Table, Text, write_docx
 from espalier.data.synth.tickets.pdf import write_pdf
 
 MakeSource = Callable[[str, bytes], SourceFile]
@@ -54,93 +49,6 @@ def test_a_corrupt_pdf_is_refused(source: MakeSource, data: bytes) -> None:
         list(read_pdf(source("t.pdf", data)))
 
 
-# DOCX
-
-
-def test_a_docx_gives_paragraphs_and_tables_in_order_without_its_footer(source: MakeSource) -> None:
-    blocks = [Text("Title", "Heading1"), Table((("Ticket", "A-1"), ("Product", "Scope 5"))), Text("The end.")]
-    (document,) = read_docx(source("t.docx", write_docx(blocks, "footer")))
-    assert document.text == "Title\nTicket: A-1\nProduct: Scope 5\nThe end."
-
-
-def test_a_wide_docx_table_keeps_its_columns(source: MakeSource) -> None:
-    (document,) = read_docx(source("t.docx", write_docx([Table((("a", "b", "c"),))])))
-    assert document.text == "a | b | c"
-
-
-@pytest.mark.parametrize("data", [b"PK broken", b"plain text"])
-def test_a_corrupt_docx_is_refused(source: MakeSource, data: bytes) -> None:
-    with pytest.raises(InvalidInput, match="not a readable DOCX"):
-        list(read_docx(source("t.docx", data)))
-
-
-def test_a_zip_that_is_no_docx_is_refused(source: MakeSource) -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as package:
-        package.writestr("other.xml", "<a/>")
-    with pytest.raises(InvalidInput, match=r"word/document\.xml"):
-        list(read_docx(source("t.docx", stream.getvalue())))
-
-
-def test_a_zip_bomb_is_refused_without_unpacking_it(source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.data.readers.office.MAX_UNPACKED_BYTES", 1000)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as package:
-        package.writestr("word/document.xml", b" " * 1_000_000)
-    with pytest.raises(InvalidInput, match="unpacks to more than 1000 bytes"):
-        list(read_docx(source("t.docx", stream.getvalue())))
-
-
-def test_an_external_entity_in_a_docx_is_not_read(source: MakeSource, tmp_path: object) -> None:
-    body = (
-        '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
-        '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
-        "<w:body><w:p><w:r><w:t>safe &x;</w:t></w:r></w:p></w:body></w:document>"
-    )
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as package:
-        package.writestr("word/document.xml", body)
-    (document,) = read_docx(source("t.docx", stream.getvalue()))
-    assert document.text.strip() == "safe"
-
-
-def test_a_text_box_is_read_once_though_word_writes_it_twice(source: MakeSource) -> None:
-    box = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
-    body = (
-        '<w:document xmlns:w="urn:w" xmlns:mc="urn:mc"><w:body><w:p><w:r><w:t>A </w:t><mc:AlternateContent>'
-        f"<mc:Choice>{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback></mc:AlternateContent></w:r></w:p></w:body></w:document>"
-    )
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as package:
-        package.writestr("word/document.xml", body)
-    (document,) = read_docx(source("t.docx", stream.getvalue()))
-    assert document.text.split() == ["A", "boxed"]
-
-
-# HTML
-
-
-def test_html_gives_the_main_element_with_its_table_and_no_navigation(source: MakeSource) -> None:
-    page = """<html><head><title>T &amp; more</title><script>var x = 1;</script></head><body>
-    <nav>Home</nav><main><h1>Ticket A-1</h1><table><tr><th>Product:</th><td>Scope <b>5</b></td></tr></table>
-    <p>It is <i>broken</i>.<br>Please help.</p></main><footer>Imprint</footer></body></html>"""
-    (document,) = read_html(source("t.html", page.encode()))
-    assert document.text == "Ticket A-1\nProduct: Scope 5\nIt is broken.\nPlease help."
-    assert document.tags["html.title"] == "T & more"
-
-
-def test_html_without_a_main_element_still_gives_its_text(source: MakeSource) -> None:
-    page = "<body><div>Dear team,</div><div>the pump is broken since Monday and nobody came.</div></body>"
-    (document,) = read_html(source("t.html", page.encode()))
-    assert "the pump is broken since Monday" in document.text
-
-
-def test_deeply_nested_html_is_read_or_refused_but_never_crashes(source: MakeSource) -> None:
-    page = "<div>" * 100_000 + "deep" + "</div>" * 100_000
-    reading = read_sources([source("t.html", page.encode())])
-    assert reading.documents or reading.skipped
-
-
 # Mail
 
 
@@ -170,7 +78,7 @@ def test_a_mail_gives_subject_and_plain_body_but_no_addresses(source: MakeSource
 
 def test_a_mail_of_html_only_gives_its_text(source: MakeSource) -> None:
     (document,) = read_eml(source("t.eml", write_mail(html="<p>One</p><p>Two</p>", Subject="S")))
-    assert document.text == "Subject: S\n\nOne\nTwo"
+    assert document.text == "Subject: S\n\nOne\n\nTwo"
 
 
 def test_a_mail_with_an_unknown_charset_is_still_read(source: MakeSource) -> None:
