@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from espalier.core.types import Document, Span
 
@@ -70,20 +72,40 @@ def to_documents(batch: pa.RecordBatch) -> Iterator[Document]:
 
 def tag_column(batch: pa.RecordBatch, name: str) -> pa.StringArray:
     """The value of one tag for each row, null where a row has none. (n,)"""
-    found: list[str | None] = [dict(tags).get(name) for tags in batch.column("tags").to_pylist()]
-    return pa.array(found, pa.string())
+    return pc.map_lookup(batch.column("tags"), pa.scalar(name), "first")
 
 
 def set_tags(batch: pa.RecordBatch, columns: Mapping[str, pa.StringArray]) -> pa.RecordBatch:
-    """The batch with tags set from columns (n,); a null leaves that row's tag as it was."""
-    if not columns:
-        return batch
-    rows = [dict(tags) for tags in batch.column("tags").to_pylist()]
+    """The batch with tags set from columns (n,); a null leaves that row's tag as it was. A row's tags stand in order."""
+    tags = batch.column("tags")
     for name, column in columns.items():
-        for row, value in zip(rows, column.to_pylist(), strict=True):
-            if value is not None:
-                row[name] = value
-    return set_column(batch, "tags", pa.array([sorted(row.items()) for row in rows], TAGS))
+        tags = _set_tag(tags, name, column)
+    return batch if not columns else set_column(batch, "tags", tags)
+
+
+def _set_tag(tags: pa.MapArray, name: str, column: pa.StringArray) -> pa.MapArray:
+    offsets = np.asarray(tags.offsets)
+    first, last = offsets[0], offsets[-1]
+    offsets = offsets - first
+    keys, values = tags.keys.slice(first, last - first), tags.items.slice(first, last - first)
+    # How many keys of each row come before the new one, and whether the next one is the same.
+    before = np.concatenate([[0], np.cumsum(pc.less(keys, name).to_numpy(zero_copy_only=False))])
+    place = offsets[:-1] + before[offsets[1:]] - before[offsets[:-1]]
+    same = np.append(pc.equal(keys, name).to_numpy(zero_copy_only=False), False)
+    known = same[place] & (place < offsets[1:])
+    given = column.is_valid().to_numpy(zero_copy_only=False)
+    old = len(keys)
+    chosen = np.arange(old)
+    chosen[place[known & given]] = old + np.flatnonzero(known & given)
+    added = given & ~known
+    chosen = np.insert(chosen, place[added], old + np.flatnonzero(added))
+    key_of = np.minimum(chosen, old)
+    made = pa.MapArray.from_arrays(
+        pa.array(offsets + np.concatenate([[0], np.cumsum(added)]), pa.int32()),
+        pa.concat_arrays([keys, pa.array([name], pa.string())]).take(pa.array(key_of)),
+        pa.concat_arrays([values, column.cast(pa.string())]).take(pa.array(chosen)),
+    )
+    return made.cast(TAGS)
 
 
 def set_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
