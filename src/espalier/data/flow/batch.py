@@ -76,7 +76,7 @@ def tag_column(batch: pa.RecordBatch, name: str) -> pa.StringArray:
 
 
 def set_tags(batch: pa.RecordBatch, columns: Mapping[str, pa.StringArray]) -> pa.RecordBatch:
-    """The batch with tags set from columns (n,); a null leaves that row's tag as it was. A row's tags stand in order."""
+    """The batch with tags set from columns (n,); a null leaves that row's tag. Tags stand in order."""
     tags = batch.column("tags")
     for name, column in columns.items():
         tags = _set_tag(tags, name, column)
