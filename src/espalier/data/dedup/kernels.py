@@ -88,9 +88,9 @@ def read_words(
                     | (data[index + 3] & 63)
                 )
                 index += 4
-            entry = np.int64(table[code]) if code < len(table) else 0
-            kind = entry >> KIND_SHIFT
-            if state != BREAK and (kind == BREAK or kind == ALONE or (kind == LETTER and state == ALONE)):
+            entry = np.int64(table[code]) if code < len(table) else np.int64(0)
+            kind = int(entry >> KIND_SHIFT)
+            if state != BREAK and (kind in (BREAK, ALONE) or (kind == LETTER and state == ALONE)):
                 hashes[word] = _stir(value)
                 word += 1
                 state = BREAK
@@ -243,10 +243,11 @@ def measure_pairs(pairs: Any, left: Any, left_offsets: Any, right: Any, right_of
 
 
 @_compile
-def pair_up(packed: Any, small: int, leaders: int, again: bool, kept: Any, known: int, out: Any) -> int:
+def pair_up(packed: Any, kept: Any, small: int, leaders: int, known: int, out: Any) -> int:
     """Candidate pairs of sorted `packed` (key << 32 | position) into `out`, as later << 32 | earlier; how many.
 
-    See `candidates.find_candidates` for what the numbers mean. With an empty `out` they are only counted.
+    Of a bucket (equal keys) only rows that are `kept` count; of one larger than `small` only its first `leaders` rows
+    are paired with the others. Rows before `known` are not paired with each other. An empty `out` only counts.
     """
     low = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
@@ -257,40 +258,32 @@ def pair_up(packed: Any, small: int, leaders: int, again: bool, kept: Any, known
         end = start + 1
         while end < len(packed) and packed[end] >> shift == packed[start] >> shift:
             end += 1
-        size = end - start
-        if size > 1 and (not again or size > small):
-            if size > len(members):
-                members = np.empty(2 * size, np.int64)
-            held = 0
-            for index in range(start, end):
-                position = np.int64(packed[index] & low)
-                if not again or kept[position]:
-                    members[held] = position
-                    held += 1
-            first = held if size <= small else min(held, leaders)
-            for one in range(first):
-                for other in range(one + 1, held):
-                    if members[other] >= known:
-                        if len(out):
-                            out[count] = (np.uint64(members[other]) << shift) | np.uint64(members[one])
-                        count += 1
+        if end - start > len(members):
+            members = np.empty(2 * (end - start), np.int64)
+        size = 0
+        for index in range(start, end):
+            position = np.int64(packed[index] & low)
+            if kept[position]:
+                members[size] = position
+                size += 1
+        first = size if size <= small else min(size, leaders)
+        for one in range(first):
+            for other in range(one + 1, size):
+                if members[other] >= known:
+                    if len(out):
+                        out[count] = (np.uint64(members[other]) << shift) | np.uint64(members[one])
+                    count += 1
         start = end
     return count
 
 
 @_compile
 def choose_kept(pairs: Any, kept: Any) -> None:
-    """Judge rows in order: `pairs` (later << 32 | earlier, sorted) clears `kept[later]` where an earlier one is kept.
-
-    Every later row among the pairs starts as kept.
-    """
+    """Judge rows in order: sorted `pairs` (later << 32 | earlier) clear `kept[later]` where the earlier is kept."""
     low = np.uint64(0xFFFFFFFF)
     for index in range(len(pairs)):
-        later = np.int64(pairs[index] >> np.uint64(32))
-        if index == 0 or later != np.int64(pairs[index - 1] >> np.uint64(32)):
-            kept[later] = 1
         if kept[np.int64(pairs[index] & low)]:
-            kept[later] = 0
+            kept[np.int64(pairs[index] >> np.uint64(32))] = 0
 
 
 @_compile

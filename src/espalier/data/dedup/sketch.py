@@ -52,7 +52,7 @@ def _digest(
     text: NDArray[np.uint8], bounds: NDArray[np.int64], texts: pa.LargeStringArray, first: int
 ) -> NDArray[np.uint64]:
     """Digests of a stretch of `texts` from row `first` on, of which `text` holds the normal forms. (n, 2)"""
-    view = memoryview(text)
+    view = text.data
     made = []
     for row, (start, end) in enumerate(pairwise(bounds.tolist())):
         normal = view[start:end] if end > start else b"\0" + texts[first + row].as_py().encode()

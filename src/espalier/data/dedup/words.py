@@ -62,7 +62,7 @@ def hash_texts(texts: pa.LargeStringArray) -> list[int]:
     """64 bits for each text that are equal for texts of the same words."""
     out = []
     for words in read_words(texts):
-        view = memoryview(words.text)
+        view = words.text.data
         out += [xxhash.xxh3_64_intdigest(view[start:end]) for start, end in pairwise(words.text_offsets.tolist())]
     return out
 
