@@ -38,6 +38,8 @@ class Progress:
             "train.done": self._train_done,
             "eval.progress": self._eval_progress,
             "eval.finished": self._eval_finished,
+            "generate.progress": self._generate_progress,
+            "generate.finished": self._generate_finished,
             "step.skipped": self._step_skipped,
             "step.retry": self._step_skipped,
             "ask.finished": self._ask_finished,
@@ -130,6 +132,20 @@ class Progress:
         scores = data.get("scores") or {}
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
         return [f"    {data.get('label', '')}: {shown}".rstrip()] if shown else []
+
+    def _generate_progress(self, data: dict[str, Any]) -> list[str]:
+        left = f"{format_s(data['eta_ms'] / 1000)} left" if data.get("eta_ms") else ""
+        tokens = data.get("prompt_tokens", 0) + data.get("completion_tokens", 0)
+        told = [f"{tokens:,} tokens", data.get("cost", ""), left]
+        self._show(
+            str(data.get("what", "asked")), data.get("done", 0), data.get("total", 0), "  ".join(filter(None, told))
+        )
+        return []
+
+    def _generate_finished(self, data: dict[str, Any]) -> list[str]:
+        self.status = ""
+        lines = [f"    {data.get('kept', 0)} of {data.get('rows', 0)} rows kept"]
+        return lines + [f"    left out: {counts}" for counts in [_list_counts(data.get("drops", {}))] if counts]
 
     def _show(self, what: str, done: int, total: int, rest: str) -> None:
         self.share = done / total if total else 0.0

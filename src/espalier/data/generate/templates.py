@@ -23,7 +23,10 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PromptVersion:
-    """A prompt ready to ask with. `digest` is of its text; `fill` raises InvalidInput for a variable it lacks."""
+    """A prompt ready to ask with. `digest` is of its text; `fill` raises InvalidInput for a variable it lacks.
+
+    A prompt that came as an artifact has no version (0): an artifact holds what a prompt says, not where it is kept.
+    """
 
     name: str
     version: int
@@ -32,7 +35,7 @@ class PromptVersion:
 
     @property
     def ref(self) -> str:
-        return f"{self.name}@v{self.version}"
+        return f"{self.name}@v{self.version}" if self.version else self.name
 
 
 _JSON_ONLY = "You answer with one JSON object and nothing else: no words before or after it, no comments."
