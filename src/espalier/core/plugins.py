@@ -2,7 +2,7 @@
 
 espalier.operations   module of @operation functions        espalier.steps     name -> Step
 espalier.readers      suffix -> reader                       espalier.metrics   name -> metric
-espalier.blobs        URL scheme -> Blobs factory
+espalier.blobs        URL scheme -> Blobs factory             espalier.cleaners  name -> cleaning step of a dataset
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import Any
 
 from espalier.core.errors import EspalierError, MissingExtra, NotFound, did_you_mean
 
-GROUPS = ("espalier.operations", "espalier.steps", "espalier.readers", "espalier.metrics", "espalier.blobs")
+GROUPS = (
+    "espalier.operations",
+    "espalier.steps",
+    "espalier.readers",
+    "espalier.cleaners",
+    "espalier.metrics",
+    "espalier.blobs",
+)
 
 
 @functools.cache

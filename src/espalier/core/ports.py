@@ -99,6 +99,12 @@ class StepContext(Protocol):
         """A folder that outlives a crash of this very step (same key): checkpoints go here."""
         ...
 
+    @property
+    def cache(self) -> Path:
+        """A folder all steps of the workspace share. What stands in it is named by its content, and may be gone at any
+        time: it saves work and decides nothing."""
+        ...
+
     def input(self, name: str) -> Path:
         """The folder of input artifact `name`, read-only. Raises InvalidInput when the step was given none."""
         ...

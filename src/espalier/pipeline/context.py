@@ -33,6 +33,7 @@ class RequestContext:
             port: Artifact.model_validate(given["artifact"]) for port, given in task["inputs"].items()
         }
         self.scratch = Path(task["scratch"])
+        self.cache = Path(task["cache"])
         self.run_id: str = task["run"]
         self.actor: str = task["actor"]
         self.workspace = Path(task["workspace"])

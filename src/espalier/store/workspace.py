@@ -4,7 +4,7 @@
       config.yaml          settings (core/config.py)          espalier.db          records (SQLite, WAL)
       blobs/ab/cd...       bytes by sha256                     artifacts/<digest>/  artifacts laid out as folders
       runs/<run>/          events.jsonl, log.txt               staging/<run>/       a running step's outputs
-      scratch/<key>/       checkpoints of a step not finished
+      scratch/<key>/       checkpoints of a step not finished  cache/              what may be deleted at any time
 
 Knows where things are, not what is in them.
 """
@@ -58,6 +58,10 @@ class Workspace:
 
     def scratch_folder(self, key: str) -> Path:
         return self.folder / "scratch" / key
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.folder / "cache"
 
 
 def find_workspace(start: Path | None = None) -> Workspace:

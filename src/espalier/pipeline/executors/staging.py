@@ -62,6 +62,7 @@ def stage(store: Store, task: Task) -> Iterator[dict[str, Any]]:
             "actor": task.actor,
             "staging": str(staging),
             "scratch": str(scratch),
+            "cache": str(store.workspace.cache_folder),
         }
     finally:
         shutil.rmtree(staging, ignore_errors=True)
