@@ -20,6 +20,7 @@ MODULES = {
     "openai-chat": "openai",
     "openai-preference": "openai",
     "bedrock-conversation": "bedrock",
+    "bedrock-claude": "bedrock",
     "bedrock-completion": "bedrock",
     "sharegpt": "sharegpt",
     "alpaca": "columns",
