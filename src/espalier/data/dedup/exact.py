@@ -46,6 +46,7 @@ def _read(search: Search, ranges: int) -> Iterator[tuple[NDArray[np.uint64], NDA
 
 def _group(rows: NDArray[np.uint64]) -> Pairs:
     """Rows (n, 3) of digest and position -> each row that equals an earlier one, with the first such."""
+    rows = rows.reshape(-1, 3)
     order = np.sort(rows[:, 0])
     twice = order[1:][order[1:] == order[:-1]]
     rows = rows[np.isin(rows[:, 0], twice)]  # few: sorting by three columns is dear
