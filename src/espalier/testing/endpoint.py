@@ -124,7 +124,7 @@ def serve_script(script: Script, *, model: str = "scripted", key: str = "") -> I
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", double.answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         double.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"

@@ -83,3 +83,21 @@ def test_a_built_dataset_is_summed_up_with_what_was_left_out() -> None:
     ]
     assert lines[-1] == "    unreadable: 2 more, in the version's exclusions.jsonl" and len(lines) == 9
     assert Progress().take(Event("data.built", {"examples": 1})) == ["    1 examples from 0 of 0 documents: "]
+
+
+def test_generation_shows_what_was_asked_what_it_cost_and_what_was_left_out() -> None:
+    progress = Progress()
+    data = {
+        "what": "passages",
+        "done": 3,
+        "total": 12,
+        "eta_ms": 61_000,
+        "prompt_tokens": 1200,
+        "completion_tokens": 34,
+    }
+    assert progress.take(Event("generate.progress", {**data, "cost": "$0.012"})) == []
+    assert progress.status.split("  ") == [
+        "", "", "passages 3/12", "━━━━╌╌╌╌╌╌╌╌╌╌╌╌", "1,234 tokens", "$0.012", "61 s left",
+    ]  # fmt: skip
+    told = progress.take(Event("generate.finished", {"rows": 12, "kept": 9, "drops": {"not JSON": 3}}))
+    assert [line.strip() for line in told] == ["9 of 12 rows kept", "left out: 3 not JSON"]
