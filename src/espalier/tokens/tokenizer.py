@@ -30,7 +30,7 @@ from espalier.tokens import chat
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, TURN_START, TURN_END)  # ids 0, 1, 2
-_PIECES = "|".join(
+PIECES = "|".join(
     (
         r"\p{N}{1,2}",
         r"\p{Lu}\p{Ll}*",
@@ -119,7 +119,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> ChatTokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -1,0 +1,53 @@
+"""How a kernel is compiled: once for each machine, kept on disk, without the interpreter's lock.
+
+Handing an array to another kernel counts a reference, an atomic addition at both ends; so kernels called for every word
+or byte take addresses (`array.ctypes.data`) and read them by `load1`, `load4` and `load8`, which check no bounds.
+
+Importing this imports numba (0.4 s), so modules of kernels are imported where they are used and no earlier. Knows no
+kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+Whole: TypeAlias = Any  # an integer, as wide as the compiler finds it must be
+
+
+def kernel(function: Kernel) -> Kernel:
+    """Compile at the first call. Its machine code is kept beside the module, or in NUMBA_CACHE_DIR.
+
+    Where neither that nor a cache folder of the user's can be written, it is compiled anew in each process.
+    """
+    try:
+        compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available"
+        compiled = numba.njit(nogil=True)(function)
+    made: Kernel = compiled
+    return made
+
+
+def _make_load(bits: int) -> Any:
+    """A function of an address: the whole number of so many bits there, least byte first."""
+
+    signature: Any = {8: types.uint8, 32: types.int32, 64: types.uint64}[bits](types.uint64)  # type: ignore[operator]
+
+    def load(typing_context: Any, address: Any) -> Any:
+        from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
+            return builder.load(pointer, align=1)
+
+        return signature, generate
+
+    return intrinsic(load)
+
+
+load1, load4, load8 = _make_load(8), _make_load(32), _make_load(64)
