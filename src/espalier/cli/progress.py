@@ -30,6 +30,9 @@ class Progress:
             "step.finished": self._step_finished,
             "step.failed": lambda data: self._step_finished({**data, "status": "failed", "reason": ""}),
             "data.read": self._data_read,
+            "data.problems": lambda data: [f"    {line}" for line in data.get("lines", ())],
+            "data.progress": self._data_progress,
+            "data.survey": self._data_survey,
             "data.built": self._data_built,
             "train.audit": self._train_audit,
             "train.resumed": self._train_resumed,
@@ -77,7 +80,18 @@ class Progress:
         return [f"{data.get('request', '')}{tokens}: `espalier trace {data.get('request', '')}` follows it back"]
 
     def _data_read(self, data: dict[str, Any]) -> list[str]:
-        self._show("read", data.get("files", 0), data.get("of_files", 0), f"{data.get('documents', 0)} documents")
+        told = [f"{data.get('documents', 0):,} documents", _left(data)]
+        self._show("read", data.get("files", 0), data.get("of_files", 0), "  ".join(filter(None, told)))
+        return []
+
+    def _data_progress(self, data: dict[str, Any]) -> list[str]:
+        steps = [str(step).partition("@")[0] for step in data.get("steps", ())]
+        told = [", ".join(steps), _left(data)]
+        self._show("clean", data.get("shards", 0), data.get("of_shards", 0), "  ".join(filter(None, told)))
+        return []
+
+    def _data_survey(self, data: dict[str, Any]) -> list[str]:
+        self.status, self.share = f"{data.get('step', '')} over {data.get('rows', 0):,} documents ...", 0.0
         return []
 
     def _data_built(self, data: dict[str, Any]) -> list[str]:
@@ -104,7 +118,7 @@ class Progress:
         loss = float(data.get("loss", 0.0))
         self.losses.append(loss)
         speed = f"{data.get('tokens_per_s', 0):,.0f} tokens/s"
-        left = f"{format_s(data['eta_s'])} left" if data.get("eta_s") else ""
+        left = _left(data)
         figures = "  ".join(part for part in (f"loss {loss:.3f}", curve(self.losses), speed, left) if part)
         self._show("step", data.get("step", 0), data.get("steps", 0), figures)
         return []
@@ -186,6 +200,10 @@ def format_s(seconds: float) -> str:
 
 def _name(data: dict[str, Any]) -> str:
     return str(data.get("name") or data.get("node") or data.get("step") or "step")
+
+
+def _left(data: dict[str, Any]) -> str:
+    return f"{format_s(data['eta_s'])} left" if data.get("eta_s") else ""
 
 
 def _list_counts(counts: dict[str, int]) -> str:

@@ -59,6 +59,7 @@ class DatasetManifest(Spec):
     name: str
     description: str = ""
     licence: str = ""
+    licences: dict[str, dict[str, str]] = {}  # folder of sources -> what a file beside them says of their use
     examples: int
     splits: dict[str, int]
     documents_read: int
@@ -68,9 +69,11 @@ class DatasetManifest(Spec):
     labels: dict[str, dict[str, int]]  # field of the answer -> value -> examples
     labels_unused: int = 0
     formats: dict[str, int]  # kept documents by format
+    languages: dict[str, int] = {}  # by the tag a `language` step sets
     strata: dict[str, dict[str, int]] = {}  # stratum -> split -> examples
     chars: Distribution  # of an example, all its messages
     words: Distribution
+    tokens: Distribution | None = None  # where the recipe names a tokenizer
     steps: tuple[StepReport, ...]
     sources: tuple[SourceEntry, ...]
     skipped: tuple[SkippedFile, ...]

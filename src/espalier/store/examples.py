@@ -7,7 +7,8 @@ for; the manifest beside the files is the business of whoever makes the artifact
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -51,15 +52,41 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
     """
     rows = iter(examples)
     count = 0
+    with open_writer(path, SCHEMA) as write:
+        while group := list(islice(rows, _ROWS_IN_GROUP)):
+            write(pa.RecordBatch.from_pylist([_to_row(example) for example in group], SCHEMA))
+            count += len(group)
+    return count
+
+
+@contextmanager
+def open_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """A function that writes batches to the Parquet file `path`; the file is there, whole, once the block is left.
+
+    How rows are given in batches does not show in the bytes. Raises StorageFull, PermissionDenied.
+    """
+    waiting: list[pa.RecordBatch] = []
+
+    def flush(writer: pq.ParquetWriter, *, everything: bool) -> None:
+        table = pa.Table.from_batches(waiting, schema).combine_chunks()
+        whole = len(table) if everything else len(table) - len(table) % _ROWS_IN_GROUP
+        if whole:
+            writer.write_table(table.slice(0, whole), row_group_size=_ROWS_IN_GROUP)
+        waiting[:] = table.slice(whole).to_batches()
+
     with (
         new_file(path) as descriptor,
         os.fdopen(os.dup(descriptor), "wb") as stream,
-        pq.ParquetWriter(stream, SCHEMA, compression="zstd", write_page_index=True) as writer,
+        pq.ParquetWriter(stream, schema, compression="zstd", write_page_index=True) as writer,
     ):
-        while group := list(islice(rows, _ROWS_IN_GROUP)):
-            writer.write_table(pa.Table.from_pylist([_to_row(example) for example in group], SCHEMA))
-            count += len(group)
-    return count
+
+        def write(batch: pa.RecordBatch) -> None:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _ROWS_IN_GROUP:
+                flush(writer, everything=False)
+
+        yield write
+        flush(writer, everything=True)
 
 
 def read_examples(path: Path, split: str | None = None) -> Iterator[Example]:

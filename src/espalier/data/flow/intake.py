@@ -1,6 +1,6 @@
 """Reads the sources, each once: what was read is kept by content, and a source that comes again is not opened.
 
-One unreadable source, or line, is a line in the report, never the end of the build, unless the recipe says so.
+What is wrong with a source is kept with it: a recipe that refuses it finds the same problems in the cache.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import pyarrow as pa
 
 from espalier.core.events import Event
 from espalier.core.ids import digest_of
-from espalier.data.flow.batch import SCHEMA, to_batch
+from espalier.data.flow.batch import SCHEMA
 from espalier.data.flow.chain import place
 from espalier.data.flow.files import load_json, open_batches, save_batches, save_json
 from espalier.data.flow.plan import digest_code
 from espalier.data.flow.run import Flow
 from espalier.data.flow.shard import SHARD_BYTES, SHARD_ROWS, Part
-from espalier.data.readers.reading import read_file
+from espalier.data.readers.options import ReadOptions
+from espalier.data.readers.plugin import reader_id
+from espalier.data.readers.problem import Problem
+from espalier.data.readers.reading import read_source
 from espalier.data.readers.source import SourceFile, suffix_of
 
 _PROGRESS_S = 0.5
@@ -32,78 +35,88 @@ class ReadTask:
     """One source to read into the cache under `key`."""
 
     source: SourceFile
+    options: ReadOptions
     key: str
     cache: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSource:
-    """What a source gave: parts with rows, and what of it could not be read."""
+    """What a source gave: parts with rows, and what was wrong with it."""
 
     source: SourceFile
     parts: tuple[Part, ...]
-    skipped: str  # why the source (or the rest of it) gave nothing
-    dropped: tuple[dict[str, Any], ...]  # rows that could not be read, as they go to the exclusion file
+    note: str  # the file with its problems
+
+    def problems(self) -> Iterator[Problem]:
+        """What was wrong, under the name the source has today."""
+        for told in (load_json(Path(self.note)) or {}).get("problems", ()):
+            yield Problem.from_json({**told, "uri": self.source.uri})
 
 
-def read_sources(flow: Flow, sources: Sequence[SourceFile]) -> Iterator[ReadSource]:
-    """Every source in order; emits `data.read` with files, bytes and an estimate of the time left."""
-    tasks = [ReadTask(source, read_key(source), str(flow.cache)) for source in sources]
-    sizes = [source.path.stat().st_size for source in sources]
+def read_sources(flow: Flow, sources: Sequence[SourceFile], options: ReadOptions) -> Iterator[ReadSource]:
+    """Every source in order; emits `data.read` with files, rows and an estimate of the time left."""
+    tasks = [ReadTask(source, options, read_key(source, options), str(flow.cache)) for source in sources]
     started = last = time.monotonic()
-    documents = done_bytes = 0
-    for number, found in enumerate(flow.spread(read_into_cache, tasks)):
+    rows = done_bytes = 0
+    total_bytes = sum(size_of(source) for source in sources)
+    for number, found in enumerate(flow.spread(read_into_cache, tasks), 1):
         yield found
-        documents += sum(part.rows for part in found.parts) + len(found.dropped)
-        done_bytes += sizes[number]
+        rows += sum(part.rows for part in found.parts)
+        done_bytes += size_of(found.source)
         now = time.monotonic()
-        if now - last >= _PROGRESS_S or number + 1 == len(tasks):
+        if now - last >= _PROGRESS_S or number == len(tasks):
             last = now
-            left_s = (now - started) / max(done_bytes, 1) * (sum(sizes) - done_bytes)
-            told = {"files": number + 1, "of_files": len(tasks), "documents": documents, "eta_s": round(left_s, 1)}
+            left_s = (now - started) / max(done_bytes, 1) * (total_bytes - done_bytes)
+            told = {"files": number, "of_files": len(tasks), "documents": rows, "eta_s": round(left_s, 1)}
             flow.emit(Event("data.read", told))
 
 
-def read_key(source: SourceFile) -> str:
-    """What the outcome of reading depends on: the bytes, the reader, and this code. Not the name, not the place."""
-    return digest_of({"sha256": source.sha256, "reader": suffix_of(source.uri), "code": digest_code()})
+def size_of(source: SourceFile) -> int:
+    """Bytes on disk, packed as they are."""
+    return source.path.stat().st_size
+
+
+def read_key(source: SourceFile, options: ReadOptions) -> str:
+    """What the outcome of reading depends on: the bytes, the reader, its options and code. Not the name or the place."""
+    told = {"sha256": source.sha256, "reader": reader_id(source.uri, options), "licence": source.licence}
+    return digest_of({**told, "suffix": suffix_of(source.uri), "options": options.to_json(), "code": digest_code()})
 
 
 def read_into_cache(task: ReadTask) -> ReadSource:
     """Read a source unless it was read before."""
     path = place(Path(task.cache), "read", task.key)
-    note = load_json(path.with_suffix(".json"))
+    told = path.with_suffix(".json")
+    note = load_json(told)
     if note is None or (note["rows"] and open_batches(path) is None):
-        note = _read(task.source, path)
-        save_json(path.with_suffix(".json"), note)
+        note = _read(task, path)
+        save_json(told, note)
     source = task.source
     count = len(note["rows"])
     parts = tuple(
         Part(str(path), number, task.key, source.uri, rows, text_bytes, number == count - 1)
         for number, (rows, text_bytes) in enumerate(zip(note["rows"], note["bytes"], strict=True))
     )
-    return ReadSource(source, parts, note["skipped"], tuple({**row, "uri": source.uri} for row in note["dropped"]))
+    return ReadSource(source, parts, str(told))
 
 
-def _read(source: SourceFile, path: Path) -> dict[str, Any]:
-    documents, reason = read_file(source)
-    dropped = [
-        {
-            "id": document.id,
-            "blob": document.span.blob,
-            "page": document.span.page,
-            "start": document.span.start,
-            "end": document.span.end,
-            "reason": document.dropped_because,
-        }
-        for document in documents
-        if document.dropped_because
-    ]
-    kept = to_batch(document for document in documents if not document.dropped_because)
-    note: dict[str, Any] = {"rows": [], "bytes": [], "skipped": reason, "dropped": dropped}
-    if len(kept):
-        save_batches(path, SCHEMA, _noting(_cut([kept]), note))
+def _read(task: ReadTask, path: Path) -> dict[str, Any]:
+    note: dict[str, Any] = {"rows": [], "bytes": [], "problems": []}
+    batches = _take_problems(read_source(task.source, task.options), note["problems"])
+    save_batches(path, SCHEMA, _noting(_cut(batches), note))
+    if not note["rows"]:
+        path.unlink()
     return note
+
+
+def _take_problems(
+    items: Iterable[pa.RecordBatch | Problem], problems: list[dict[str, Any]]
+) -> Iterator[pa.RecordBatch]:
+    for item in items:
+        if isinstance(item, Problem):
+            problems.append(item.to_json())
+        else:
+            yield item
 
 
 def _noting(batches: Iterable[pa.RecordBatch], note: dict[str, Any]) -> Iterator[pa.RecordBatch]:

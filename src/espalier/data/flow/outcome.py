@@ -28,6 +28,7 @@ class Outcome:
     reasons: pa.StringArray | None = None  # (n,) why a row is dropped; null where it stays
     tags: dict[str, pa.StringArray] = field(default_factory=dict)  # (n,) each; null leaves that row's tag
     conversations: dict[str, pa.ListArray] = field(default_factory=dict)  # messages, chosen, rejected: (n,) each
+    rows: pa.LargeStringArray | None = None  # (n,) the fields of table rows, as JSON
     batch: pa.RecordBatch | None = None  # (m,)
     parents: pa.Int32Array | None = None  # (m,), given with `batch`
     counts: dict[str, int] = field(default_factory=dict)  # the step's own figures; summed over batches
@@ -41,25 +42,29 @@ def apply_outcome(batch: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
         batch = set_column(batch, "text", outcome.texts)
     for name, column in outcome.conversations.items():
         batch = set_column(batch, name, column)
+    if outcome.rows is not None:
+        batch = set_column(batch, "row", outcome.rows)
     batch = set_tags(batch, outcome.tags)
     return batch if outcome.reasons is None else batch.filter(pc.is_null(outcome.reasons))
 
 
 def rewrite_conversations(batch: pa.RecordBatch, rewrite: Any) -> dict[str, pa.ListArray]:
     """Every message of the batch through `rewrite` (LargeStringArray -> LargeStringArray); only columns that changed."""
-    out = {}
-    for name in CONVERSATIONS:
-        column = batch.column(name)
-        messages = column.flatten()
-        if len(messages) == 0:
-            continue
-        contents = messages.field("content")
-        rewritten = rewrite(contents)
-        if rewritten.equals(contents):
-            continue
-        made = pa.StructArray.from_arrays(
-            [messages.field("role"), rewritten, messages.field("weight")], fields=list(messages.type)
-        )
-        offsets = pc.subtract(column.offsets, column.offsets[0])
-        out[name] = pa.ListArray.from_arrays(offsets, made, type=column.type)
-    return out
+    made = {name: rewrite_messages(batch.column(name), rewrite) for name in CONVERSATIONS}
+    return {name: column for name, column in made.items() if column is not None}
+
+
+def rewrite_messages(column: pa.ListArray, rewrite: Any) -> pa.ListArray | None:
+    """One column of conversations through `rewrite`; None when no message changed."""
+    messages = column.flatten()
+    if len(messages) == 0:
+        return None
+    contents = messages.field("content")
+    rewritten = rewrite(contents)
+    if rewritten.equals(contents):
+        return None
+    made = pa.StructArray.from_arrays(
+        [messages.field("role"), rewritten, messages.field("weight")], fields=list(messages.type)
+    )
+    offsets = pc.subtract(column.offsets, column.offsets[0])
+    return pa.ListArray.from_arrays(offsets, made, type=column.type)

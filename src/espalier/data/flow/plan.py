@@ -34,6 +34,7 @@ def plan_step(spec: Any, folder: Path) -> Planned:
             "step": declared.id,
             "spec": spec.model_dump(mode="json"),
             "files": [hash_tree(path) for path in named],
+            "besides": declared.fingerprint(spec, folder) if declared.fingerprint else "",
             "code": digest_code(),
         }
     )

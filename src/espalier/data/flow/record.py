@@ -44,6 +44,8 @@ def save_outcome(path: Path, outcome: Outcome, dropped: pa.RecordBatch | None, n
         columns["texts"] = outcome.texts
     if outcome.reasons is not None:
         columns["reasons"] = outcome.reasons
+    if outcome.rows is not None:
+        columns["rows"] = outcome.rows
     columns |= {f"tag:{name}": column for name, column in outcome.tags.items()}
     columns |= outcome.conversations
     made = outcome.batch is not None
@@ -59,6 +61,7 @@ def load_outcome(path: Path) -> Outcome:
         reasons=columns.get("reasons"),
         tags={name.removeprefix("tag:"): column for name, column in columns.items() if name.startswith("tag:")},
         conversations={name: columns[name] for name in CONVERSATIONS if name in columns},
+        rows=columns.get("rows"),
         counts=file.note["counts"],
     )
     if file.note["made_rows"]:

@@ -60,7 +60,8 @@ class Survey(Protocol):
 class CleanStep:
     """A declared step. `prepare(spec, folder)` makes it ready; relative paths in the spec start at `folder`.
 
-    `files` lists the spec's fields that name files; their content is part of the step's key.
+    `files` lists the spec's fields that name files; their content is part of the step's key. `fingerprint` says what
+    else the outcome depends on and is in no file (a salt in the environment), without saying what it is.
     """
 
     name: str
@@ -68,6 +69,7 @@ class CleanStep:
     spec: type[Spec]
     prepare: Callable[[Any, Path], Transform | Survey]
     files: tuple[str, ...] = ()
+    fingerprint: Callable[[Any, Path], str] | None = None
 
     @property
     def id(self) -> str:
