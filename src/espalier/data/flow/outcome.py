@@ -49,7 +49,7 @@ def apply_outcome(batch: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
 
 
 def rewrite_conversations(batch: pa.RecordBatch, rewrite: Any) -> dict[str, pa.ListArray]:
-    """Every message of the batch through `rewrite` (LargeStringArray -> LargeStringArray); only columns that changed."""
+    """Every message of the batch through `rewrite` (LargeStringArray -> same); only the columns that changed."""
     made = {name: rewrite_messages(batch.column(name), rewrite) for name in CONVERSATIONS}
     return {name: column for name, column in made.items() if column is not None}
 

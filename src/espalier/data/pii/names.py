@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from espalier.core.errors import InvalidInput, NotFound, did_you_mean
-from espalier.data.pii.rules import Finding
+from espalier.data.pii.finding import Finding
 from espalier.data.readers.plain import decode
 
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
@@ -45,11 +45,11 @@ class Names:
         last: Finding | None = None
         for start, end in self._find_each(text):
             if last and text[last.end : start] == " ":
-                last = Finding(last.start, end, "NAME")
+                last = Finding(last.start, end, "NAME", "names")
                 continue
             if last:
                 yield last
-            last = Finding(start, end, "NAME")
+            last = Finding(start, end, "NAME", "names")
         if last:
             yield last
 

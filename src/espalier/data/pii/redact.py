@@ -1,106 +1,301 @@
-"""Replaces personal data in texts, tags and answers by its kind: `[EMAIL]`, or `[EMAIL_3]` with `style: number`.
+"""The step that takes personal data out: every finding replaced, or its document dropped or marked, as the kind says.
 
 Redacting twice changes nothing more. The originals are kept nowhere; only counts per kind are reported.
 """
 
 from __future__ import annotations
 
-import re
+import functools
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
+from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.types import Document, Spec
-from espalier.data.clean.outcome import Outcome
+from espalier.data.clean import outcome as documentwise
+from espalier.data.flow.batch import CONVERSATIONS
+from espalier.data.flow.outcome import Outcome, rewrite_messages
+from espalier.data.flow.step import CleanStep
+from espalier.data.pii.detect import Detector, Recognizer
+from espalier.data.pii.finding import Finding
 from espalier.data.pii.names import Names, read_names
-from espalier.data.pii.rules import Finding, find_patterns
+from espalier.data.pii.rules import DEFAULT_KINDS
+from espalier.data.pii.splice import splice
+from espalier.data.pii.surrogates import Surrogates, read_salt
 
-Kind = Literal["SECRET", "EMAIL", "IBAN", "CARD", "SSN", "IP", "PHONE"]
-_REPLACEMENT = re.compile(r"\[[A-Z]+(_\d+)?\]")
+Kind = Literal[
+    "SECRET",
+    "EMAIL",
+    "PHONE",
+    "CARD",
+    "IBAN",
+    "BANK_CODE",
+    "CRYPTO",
+    "SSN",
+    "NATIONAL_ID",
+    "DOCUMENT",
+    "BIRTH_DATE",
+    "IP",
+    "MAC",
+    "URL",
+    "COORDINATES",
+]
+Mode = Literal["mask", "hash", "pseudonymise", "drop", "flag", "keep"]
 # Tags that our readers write about the file itself.
 _OWN_TAGS = frozenset({"format", "line", "pdf.pages", "mail.date", "mail.attachments"})
+FLAG_TAG = "personal_data"
+_ROUNDS = 20  # what was taken out may have hidden its neighbour; two rounds nearly always do
 
 
 class RedactSpec(Spec):
     """Replace personal data and secrets."""
 
     step: Literal["redact"] = "redact"
-    kinds: tuple[Kind, ...] = Field(get_args(Kind), description="kinds found by pattern and validator")
+    kinds: tuple[Kind, ...] = Field(
+        cast(tuple[Kind, ...], DEFAULT_KINDS), description="kinds found by pattern and validator"
+    )
+    mode: Mode = Field(
+        "mask",
+        description="mask: [EMAIL]; hash: [EMAIL:...], the same for the same value; pseudonymise: a look-alike, the "
+        "same for the same value; drop: leave the document out; flag: only tag it; keep: only count",
+    )
+    modes: dict[str, Mode] = Field(
+        {}, description="another mode for some kinds, NAME and those of recognizers included"
+    )
+    salt: str = Field(
+        "", description="key of hashes and pseudonyms: env:NAME, or a file relative to the source folder; never stored"
+    )
     names: str = Field("", description="CSV file with people's names, relative to the source folder; empty = none")
     name_columns: tuple[str, ...] = Field((), description="its columns that hold names; empty = those called like one")
     name_parts: bool = Field(True, description="also redact first and last names standing alone, when capitalised")
-    style: Literal["mask", "number"] = Field(
-        "mask", description="number: the same value gets the same number throughout"
-    )
+    recognizers: tuple[str, ...] = Field((), description="plug-ins that find more: presidio, or your own")
+
+    def mode_of(self, kind: str) -> Mode:
+        """What is done with findings of a kind."""
+        return self.modes.get(kind, self.mode)
+
+
+@dataclass(slots=True)
+class Examined:
+    """A column after redaction, and what was found in it, by row and kind."""
+
+    texts: pa.LargeStringArray  # (n,), the column itself when nothing changed
+    found: dict[int, Counter[str]] = field(default_factory=dict)
 
 
 class Redactor:
-    """Redacts texts one after another and counts what it replaced, by kind."""
+    """A prepared redaction: pure, so batches may come in any order and any process."""
 
-    def __init__(self, spec: RedactSpec, names: Names | None = None) -> None:
+    def __init__(
+        self, spec: RedactSpec, names: Names | None = None, *, salt: bytes = b"", recognizers: Sequence[Recognizer] = ()
+    ) -> None:
         self._spec = spec
-        self._names = names
-        self._numbers: dict[tuple[str, str], int] = {}
-        self.counts: Counter[str] = Counter()
+        self._surrogates = Surrogates(salt)
+        modes = {kind: spec.mode_of(kind) for kind in spec.kinds}
+        self._detector = Detector(
+            spec.kinds,
+            (*([names] if names else []), *recognizers),
+            look_alikes=[kind for kind, mode in modes.items() if mode == "pseudonymise"],
+        )
 
-    def redact(self, text: str, *, count: bool = True) -> str:
-        """The text with every finding replaced; `count=False` for what repeats a text already counted."""
-        while True:
-            redacted = self._redact_once(text, count)
-            if redacted == text:
-                return text
-            text = redacted  # what was taken out may have hidden its neighbour
+    def apply(self, batch: pa.RecordBatch) -> Outcome:
+        """Text, table row, messages and source tags of every document; counts and drops by kind."""
+        text = self.examine(batch.column("text"))
+        rows = self._examine_rows(batch.column("row"))
+        found = [text.found, rows.found]
+        outcome = Outcome()
+        if text.texts is not batch.column("text"):
+            outcome.texts = text.texts
+        if rows.texts is not batch.column("row"):
+            outcome.rows = rows.texts
+        for name in CONVERSATIONS:
+            column = batch.column(name)
+            examine = functools.partial(self._examine_each, column=column, found=found)
+            changed = rewrite_messages(column, examine)
+            if changed is not None:
+                outcome.conversations[name] = changed
+        outcome.tags = self._redact_tags(batch.column("tags"))
+        self._conclude(outcome, found, len(batch))
+        return outcome
 
-    def _redact_once(self, text: str, count: bool) -> str:
+    def rewrite(self, texts: pa.LargeStringArray) -> pa.LargeStringArray:
+        """Texts (n,) with every finding replaced; what would drop a document is masked."""
+        return self.examine(texts).texts
+
+    def redact(self, text: str) -> str:
+        """One text with every finding replaced."""
+        redacted: str = self.rewrite(pa.array([text], pa.large_string()))[0].as_py()
+        return redacted
+
+    def examine(self, texts: pa.LargeStringArray) -> Examined:
+        """A column (n,) redacted until nothing more is found in it, with what was found."""
+        examined = Examined(texts)
+        changed: dict[int, bytes] = {}
+        rows = np.arange(len(texts))
+        column = texts
+        for round_number in range(_ROUNDS):
+            edited: dict[int, bytes] = {}
+            for at, findings in self._detector.find(column):
+                row = int(rows[at])
+                taken = [each for each in findings if self._spec.mode_of(each.kind) not in ("flag", "keep")]
+                told = taken if round_number else findings
+                if told:
+                    examined.found.setdefault(row, Counter()).update(each.kind for each in told)
+                if taken:
+                    edited[row] = self._replace(column[at].as_buffer().to_pybytes(), taken)
+            if not edited:
+                break
+            changed |= edited
+            rows = np.fromiter(edited, np.int64)
+            column = pa.array(list(edited.values()), pa.large_binary()).cast(pa.large_string())
+        examined.texts = splice(texts, changed)
+        return examined
+
+    def _replace(self, text: bytes, findings: Sequence[Finding]) -> bytes:
         parts, last = [], 0
-        for finding in find_personal(text, self._spec.kinds, self._names):
-            value = text[finding.start : finding.end]
-            parts += [text[last : finding.start], self._replacement(finding.kind, value)]
-            last = finding.end
-            self.counts[finding.kind] += count
-        return "".join((*parts, text[last:])) if parts else text
+        for found in findings:
+            parts += [text[last : found.start], self._substitute(found.kind, text[found.start : found.end])]
+            last = found.end
+        return b"".join((*parts, text[last:]))
 
-    def _replacement(self, kind: str, value: str) -> str:
-        if self._spec.style == "mask":
-            return f"[{kind}]"
-        key = (kind, "".join(value.casefold().split()))
-        number = self._numbers.setdefault(key, 1 + sum(known == kind for known, _ in self._numbers))
-        return f"[{kind}_{number}]"
+    def _substitute(self, kind: str, value: bytes) -> bytes:
+        mode = self._spec.mode_of(kind)
+        if mode in ("hash", "pseudonymise"):
+            return self._surrogates.make(mode, kind, value.decode()).encode()
+        return f"[{kind}]".encode()
+
+    def _examine_each(
+        self, contents: pa.LargeStringArray, column: pa.ListArray, found: list[dict[int, Counter[str]]]
+    ) -> pa.LargeStringArray:
+        """Messages redacted; what was found in them is noted by the row they belong to."""
+        examined = self.examine(contents)
+        owners = np.repeat(np.arange(len(column)), np.diff(np.asarray(column.offsets)))
+        by_row: dict[int, Counter[str]] = {}
+        for message, counts in examined.found.items():
+            by_row.setdefault(int(owners[message]), Counter()).update(counts)
+        found.append(by_row)
+        return examined.texts
+
+    def _examine_rows(self, column: pa.LargeStringArray) -> Examined:
+        """Table rows as JSON objects: every string in them, at any depth, but not their keys."""
+        owners, values = list[int](), list[str]()
+        held = {at: json.loads(row) for at, row in enumerate(column.to_pylist()) if row}
+        for at, row in held.items():
+            strings = list(_strings(row))
+            values += strings
+            owners += [at] * len(strings)
+        examined = self.examine(pa.array(values, pa.large_string()))
+        by_row: dict[int, Counter[str]] = {}
+        for place, counts in examined.found.items():
+            by_row.setdefault(owners[place], Counter()).update(counts)
+        renamed = dict(zip(values, examined.texts.to_pylist(), strict=True))
+        changed = {}
+        for at in by_row:
+            row = _map_strings(held[at], renamed)
+            if row != held[at]:
+                changed[at] = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+        return Examined(splice(column, changed), by_row)
+
+    def _redact_tags(self, column: pa.MapArray) -> dict[str, pa.StringArray]:
+        """Tags that came from the source, where they change: name -> new values (n,), null elsewhere."""
+        rows = [dict(tags) for tags in column.to_pylist()]
+        values = sorted({value for row in rows for name, value in row.items() if name not in _OWN_TAGS})
+        redacted = self.rewrite(pa.array(values, pa.large_string())).to_pylist()
+        renamed = {old: new for old, new in zip(values, redacted, strict=True) if old != new}
+        if not renamed:
+            return {}
+        names = sorted({name for row in rows for name, value in row.items() if value in renamed} - _OWN_TAGS)
+        return {name: pa.array([renamed.get(row.get(name, "")) for row in rows], pa.string()) for name in names}
+
+    def _conclude(self, outcome: Outcome, found: Sequence[Mapping[int, Counter[str]]], size: int) -> None:
+        """Counts, drops and flags, from what was found in each column. A text that repeats its row counts once."""
+        by_row: dict[int, Counter[str]] = {}
+        for each in found:
+            for row, counts in each.items():
+                by_row[row] = by_row.get(row, Counter()) | counts
+        totals, reasons, flags = Counter[str](), list[str | None]([None] * size), list[str | None]([None] * size)
+        for row, counts in by_row.items():
+            dropping = sorted(kind for kind in counts if self._spec.mode_of(kind) == "drop")
+            flagged = sorted(kind for kind in counts if self._spec.mode_of(kind) == "flag")
+            if dropping:
+                reasons[row] = f"personal data: {', '.join(dropping)}"
+            if flagged:
+                flags[row] = ",".join(flagged)
+            for kind, count in counts.items():
+                done = {"drop": " dropped", "flag": " flagged", "keep": " kept"}.get(self._spec.mode_of(kind), "")
+                totals[f"{kind}{done}"] += count
+                totals[f"{kind} documents"] += 1
+        outcome.counts = dict(sorted(totals.items()))
+        if any(reasons):
+            outcome.reasons = pa.array(reasons, pa.string())
+        if any(flags):
+            outcome.tags[FLAG_TAG] = pa.array(flags, pa.string())
+
+
+def _strings(value: Any) -> Any:
+    """Every string in a JSON value that is no key."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
+
+
+def _map_strings(value: Any, renamed: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return renamed[value]
+    if isinstance(value, dict):
+        return {name: _map_strings(each, renamed) for name, each in value.items()}
+    return [_map_strings(each, renamed) for each in value] if isinstance(value, list) else value
 
 
 def load_redactor(spec: RedactSpec, root: Path) -> Redactor:
-    """A redactor with the names of `spec.names`, a path relative to `root`."""
+    """A redactor with the names, salt and recognisers that the spec names; paths are relative to `root`.
+
+    Raises NotFound, InvalidInput (a mode that needs a salt and has none ...) or MissingExtra.
+    """
+    from espalier.data.pii.recognizers import load_recognizers
+
+    unknown = [kind for kind in spec.modes if not kind.isupper()]
+    if unknown:
+        hint = did_you_mean(unknown[0].upper(), (*DEFAULT_KINDS, "URL", "COORDINATES", "NAME"))
+        raise InvalidInput(f"`{unknown[0]}` is no kind", where="redact.modes", hint=hint)
+    keyed = sorted({mode for mode in (spec.mode, *spec.modes.values()) if mode in ("hash", "pseudonymise")})
+    if keyed and not spec.salt:
+        hint = "openssl rand -hex 32 > salt.key; then `salt: salt.key`, or `salt: env:NAME`"
+        raise InvalidInput(f"mode {keyed[0]} needs a salt", where="redact.salt", hint=hint)
     names = Names(read_names(root / spec.names, spec.name_columns), parts=spec.name_parts) if spec.names else None
-    return Redactor(spec, names)
+    salt = read_salt(spec.salt, root) if spec.salt else b""
+    return Redactor(spec, names, salt=salt, recognizers=load_recognizers(spec.recognizers))
 
 
-def redact_documents(documents: Sequence[Document], redactor: Redactor) -> Outcome:
-    """Redact texts and tags of the kept documents; `counts` is per kind."""
-    before = redactor.counts.copy()
-    out = [document if document.dropped_because else redact_document(document, redactor) for document in documents]
-    return Outcome(out, dict(sorted((redactor.counts - before).items())))
+def fingerprint(spec: RedactSpec, root: Path) -> str:
+    """Which salt it is, without saying it."""
+    return hashlib.sha256(b"fingerprint\0" + read_salt(spec.salt, root)).hexdigest()[:16] if spec.salt else ""
 
 
-def redact_document(document: Document, redactor: Redactor) -> Document:
-    """The document with its text and the tags that came from the source redacted."""
-    tags = {
-        name: value if name in _OWN_TAGS else redactor.redact(value, count=False)
-        for name, value in document.tags.items()
-    }
-    return replace(document, text=redactor.redact(document.text), tags=tags)
+STEP = CleanStep("redact", 2, RedactSpec, load_redactor, files=("names",), fingerprint=fingerprint)
 
 
-def find_personal(text: str, kinds: Sequence[str], names: Names | None) -> Iterator[Finding]:
-    """Findings of patterns and names together, in order; where two overlap the pattern's is kept."""
-    patterns = list(find_patterns(text, tuple(kinds))) if kinds else []
-    if names is None:
-        yield from patterns
-        return
-    taken = [(finding.start, finding.end) for finding in patterns]
-    taken += [match.span() for match in _REPLACEMENT.finditer(text)]  # somebody may be called Email
-    free = [name for name in names.find(text) if not any(name.start < end and start < name.end for start, end in taken)]
-    yield from sorted(patterns + free, key=lambda finding: finding.start)
+def redact_documents(documents: Sequence[Document], redactor: Redactor) -> documentwise.Outcome:
+    """Redact texts and tags of kept documents; `counts` is per kind."""
+    counts: Counter[str] = Counter()
+    rewrite: Callable[[str], str] = redactor.redact
+    out = []
+    for document in documents:
+        if document.dropped_because:
+            out.append(document)
+            continue
+        examined = redactor.examine(pa.array([document.text], pa.large_string()))
+        counts.update(examined.found.get(0, {}))
+        tags = {name: value if name in _OWN_TAGS else rewrite(value) for name, value in document.tags.items()}
+        out.append(replace(document, text=examined.texts[0].as_py(), tags=tags))
+    return documentwise.Outcome(out, dict(sorted(counts.items())))
