@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from espalier.data.readers.reading import Reader, find_reader, known_suffixes
 from espalier.data.synth.tickets.docx import Table, Text, write_docx
@@ -10,15 +12,29 @@ from espalier.data.synth.tickets.pdf import write_pdf
 from espalier.testing.contracts.reader import ReaderContract, Sample
 
 _HTML = b"<html><title>T</title><body><main><p>A Wombat.</p><table><tr><th>a<td>b</table></main></body></html>"
+_LINES = b'{"text": "A Wombat."}\n{"text": "A bear.", "n": 2}\n'
+
+
+def write_parquet(columns: dict[str, list[object]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
 SAMPLES = {
     "csv": b'animal,note\nWombat,"two\nlines"\nBear,x\n',
     "docx": write_docx([Text("A Wombat."), Table((("a", "b"), ("c", "d")))]),
     "eml": b"Subject: Wombat\nContent-Type: text/plain; charset=utf-8\n\nIt dug a hole.\n",
     "htm": _HTML,
     "html": _HTML,
-    "jsonl": b'{"text": "A Wombat."}\n{"text": "A bear.", "n": 2}\n',
+    "json": b'[{"text": "A Wombat."}, {"text": "A bear.", "n": 2}]\n',
+    "jsonl": _LINES,
     "md": "# Wombat\n\nÜber Höhlen.\n".encode(),
+    "ndjson": _LINES,
+    "parquet": write_parquet({"text": ["A Wombat.", "A bear."], "n": [None, 2]}),
     "pdf": write_pdf([["A Wombat."], ["On page two."]]),
+    "tsv": b"animal\tnote\nWombat\tx\n",
     "txt": "Wombat und Bär".encode("cp1252"),
 }
 

@@ -28,7 +28,9 @@ def source_of(name: str, data: bytes, folder: str) -> SourceFile:
     return SourceFile(path, name, hashlib.sha256(data).hexdigest())
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "eml", "html", "md", "txt", "docx", "pdf"])
+@pytest.mark.parametrize(
+    "suffix", ["csv", "tsv", "jsonl", "json", "parquet", "eml", "html", "md", "txt", "docx", "pdf"]
+)
 @given(data=st.binary(max_size=300))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_bytes_are_read_or_refused_with_a_reason(suffix: str, data: bytes) -> None:
@@ -51,7 +53,11 @@ def test_a_csv_gives_back_the_cells_that_were_written(rows: list[tuple[str, str]
 
 
 @given(
-    texts=st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60), min_size=1, max_size=8)
+    texts=st.lists(
+        st.text(st.characters(min_codepoint=1, exclude_categories=("Cs",)), min_size=1, max_size=60),
+        min_size=1,
+        max_size=8,
+    )
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_json_lines_give_back_the_texts_that_were_written_each_with_its_line(texts: list[str]) -> None:

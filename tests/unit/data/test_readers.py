@@ -10,9 +10,8 @@ from espalier.core.types import Document
 from espalier.data.readers.mail import read_eml
 from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
 from espalier.data.readers.plain import decode, read_text
-from espalier.data.readers.reading import known_suffixes, read_sources
+from espalier.data.readers.reading import known_suffixes, read_sources, versioned
 from espalier.data.readers.source import SourceFile
-from espalier.data.readers.table import read_csv, read_jsonl
 from espalier.data.synth.tickets.pdf import write_pdf
 
 MakeSource = Callable[[str, bytes], SourceFile]
@@ -92,53 +91,6 @@ def test_bytes_without_headers_are_no_mail(source: MakeSource) -> None:
         list(read_eml(source("t.eml", b"\njust text\n")))
 
 
-# Tables
-
-
-def test_each_csv_row_is_a_document_with_its_columns_as_tags_and_its_place_as_span(source: MakeSource) -> None:
-    text = 'ref,note\nA-1,"two\nlines"\nA-2,short\n'
-    first, second = read_csv(source("t.csv", text.encode()))
-    assert first.text == "ref: A-1\nnote: two\nlines"
-    assert first.tags["ref"] == "A-1" and (first.tags["line"], second.tags["line"]) == ("2", "4")
-    assert text[first.span.start : first.span.end] == 'A-1,"two\nlines"\n'
-    assert text[second.span.start : second.span.end] == "A-2,short\n"
-
-
-def test_a_column_called_text_is_the_text(source: MakeSource) -> None:
-    (document,) = read_csv(source("t.csv", b"text;kind\nHello;x\n"))
-    assert document.text == "Hello" and document.tags["kind"] == "x" and "text" not in document.tags
-
-
-def test_a_csv_row_with_too_many_fields_is_dropped_with_its_line_and_the_rest_is_read(source: MakeSource) -> None:
-    good, bad, also_good = read_csv(source("t.csv", b"a,b\n1,2\n1,2,3\n4,5\n"))
-    assert bad.dropped_because == "unreadable: t.csv:3: 3 fields under a header of 2"
-    assert not good.dropped_because and also_good.tags["a"] == "4"
-
-
-def test_an_open_quote_drops_what_follows_and_says_where_it_began(source: MakeSource) -> None:
-    good, bad = read_csv(source("t.csv", b'a,b\n1,2\n3,"open\n4,5\n'))
-    assert not good.dropped_because
-    assert bad.dropped_because.startswith("unreadable: t.csv:3: ") and "rest of the file" in bad.dropped_because
-
-
-@pytest.mark.parametrize("header", [b"a,a\n1,2\n", b"a,\n1,2\n"])
-def test_an_unusable_header_refuses_the_file(source: MakeSource, header: bytes) -> None:
-    with pytest.raises(InvalidInput, match="line 1: the header"):
-        list(read_csv(source("t.csv", header)))
-
-
-def test_a_jsonl_line_that_is_no_json_is_dropped_with_its_line_number(source: MakeSource) -> None:
-    good, bad, wrong, last = read_jsonl(source("t.jsonl", b'{"text": "one"}\n\n{"text": \n[1]\n{"text": "two"}\n'))
-    assert (good.text, last.text) == ("one", "two")
-    assert bad.dropped_because == "unreadable: t.jsonl:3: not JSON: Expecting value at column 10"
-    assert wrong.dropped_because == "unreadable: t.jsonl:4: a JSON object is wanted, not list"
-
-
-def test_a_bad_line_stops_the_reading_when_asked_to(source: MakeSource) -> None:
-    with pytest.raises(InvalidInput, match=r"t\.jsonl:2: not JSON"):
-        read_sources([source("t.jsonl", b'{"text": "one"}\nnope\n')], on_error="fail")
-
-
 # Text
 
 
@@ -173,7 +125,9 @@ def test_a_missing_package_is_no_property_of_the_file(source: MakeSource, monkey
         raise MissingExtra("pdf needs a package", hint="pip install it")
         yield
 
-    monkeypatch.setattr("espalier.data.readers.reading.find_reader", lambda uri: read)
+    monkeypatch.setattr(
+        "espalier.data.readers.reading.find_reader", lambda uri, options: versioned(1, trusted=True)(read)
+    )
     with pytest.raises(MissingExtra):
         read_sources([source("a.pdf", b"x")])
 
@@ -186,7 +140,9 @@ def test_an_unforeseen_error_of_a_reader_skips_its_file_only(
             raise AttributeError("a bug in a parser")
         yield Document(file.document_id(1), "fine", file.span())
 
-    monkeypatch.setattr("espalier.data.readers.reading.find_reader", lambda uri: read)
+    monkeypatch.setattr(
+        "espalier.data.readers.reading.find_reader", lambda uri, options: versioned(1, trusted=True)(read)
+    )
     reading = read_sources([source("a.txt", b"x"), source("b.txt", b"y")])
     assert [document.text for document in reading.documents] == ["fine"]
     assert reading.skipped[0].reason == "unreadable: AttributeError: a bug in a parser"

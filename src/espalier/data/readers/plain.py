@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
+from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
 # UTF-32's mark begins with UTF-16's, so it is looked for first.
@@ -19,9 +20,10 @@ _MARKS = (
 )
 
 
+@versioned(1, trusted=True)
 def read_text(source: SourceFile) -> Iterator[Document]:
     """One document: the whole file."""
-    text = decode(source.path.read_bytes())
+    text = decode(source.read_bytes())
     if text.strip():
         yield Document(source.document_id(1), text, source.span(end=len(text)))
 

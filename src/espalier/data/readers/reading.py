@@ -1,23 +1,44 @@
-"""Reads all sources of a dataset: each file by the reader of its suffix; what cannot be read is reported, never lost.
+"""Reads sources: each by the reader of its suffix, foreign formats in a process apart; what is wrong is reported.
 
-Knows the plug-in group `espalier.readers`. Does not know any format.
+One unreadable file is a `Problem`, never the end. Does not know any format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import pyarrow as pa
+
 from espalier.core.errors import EspalierError, InvalidInput, MissingExtra
 from espalier.core.events import Emit, Event, ignore
-from espalier.core.plugins import find_plugins, load_plugin
 from espalier.core.types import Document
+from espalier.data.flow.batch import to_batch, to_documents
+from espalier.data.readers.lines import Watch
+from espalier.data.readers.options import ReadOptions
+from espalier.data.readers.plugin import Reader, find_reader, known_suffixes, reader_id, versioned
+from espalier.data.readers.problem import Problem
+from espalier.data.readers.sandbox import read_apart
 from espalier.data.readers.source import SkippedFile, SourceFile, suffix_of
+from espalier.data.readers.table import TableReader
 
-Reader = Callable[[SourceFile], Iterator[Document]]
+__all__ = [
+    "OnError",
+    "Reader",
+    "Reading",
+    "find_reader",
+    "known_suffixes",
+    "read_file",
+    "read_source",
+    "read_sources",
+    "reader_id",
+    "tag_format",
+    "versioned",
+]
+
 OnError = Literal["skip", "fail"]
-GROUP = "espalier.readers"
+_DEFAULTS = ReadOptions()
 
 
 @dataclass(slots=True)
@@ -28,15 +49,71 @@ class Reading:
     skipped: list[SkippedFile] = field(default_factory=list)
 
 
-def find_reader(uri: str) -> Reader:
-    """The reader of a file's suffix; raises NotFound when there is none."""
-    reader: Reader = load_plugin(GROUP, suffix_of(uri))
-    return reader
+def read_source(
+    source: SourceFile, options: ReadOptions = _DEFAULTS, watch: Watch | None = None
+) -> Iterator[pa.RecordBatch | Problem]:
+    """What one source gives: batches of `flow.batch.SCHEMA` in order, and its problems as they are met.
+
+    A problem whose action is "refuse" is the last item: the caller raises its `to_error()`. A reader parses hostile
+    bytes, so any exception but a missing package means that the file is unreadable. `watch` is told the progress of a
+    table.
+    """
+    found = False
+    try:
+        for item in _read(source, options, watch):
+            found |= not isinstance(item, Problem) or item.action != "repair"
+            yield item
+            if isinstance(item, Problem) and item.action == "refuse":
+                return
+    except MissingExtra:
+        raise
+    except EspalierError as error:
+        yield _unreadable(source, options, error.message)
+    except MemoryError:
+        yield _unreadable(source, options, "reading it takes more memory than there is")
+    except Exception as error:  # noqa: BLE001 - see the docstring
+        yield _unreadable(source, options, f"{type(error).__name__}: {error}"[:300])
+    else:
+        if not found:
+            yield _unreadable(source, options, "no text in it")
 
 
-def known_suffixes() -> frozenset[str]:
-    """Every suffix that has a reader."""
-    return frozenset(find_plugins(GROUP))
+def _read(source: SourceFile, options: ReadOptions, watch: Watch | None) -> Iterator[pa.RecordBatch | Problem]:
+    reader = find_reader(source.uri, options)
+    if isinstance(reader, TableReader):
+        yield from reader.read(source, options, watch)
+    elif options.sandbox and not getattr(reader, "trusted", False):
+        yield from read_apart(source, options)
+    else:
+        documents = list(tag_format(reader(source), suffix_of(source.uri)))
+        if source.licence:
+            for document in documents:
+                document.tags.setdefault("licence", source.licence)
+        if documents:
+            yield to_batch(documents)
+
+
+def _unreadable(source: SourceFile, options: ReadOptions, message: str) -> Problem:
+    return Problem("unreadable", source.uri, 0, message, options.problems["unreadable"])
+
+
+def read_file(source: SourceFile, options: ReadOptions = _DEFAULTS) -> tuple[list[Document], str]:
+    """One file's documents, and the reason when it (or the rest of it) could not be read.
+
+    A row that was left out comes as a dropped document, its reason naming the line.
+    """
+    documents: list[Document] = []
+    reason = ""
+    for item in read_source(source, options):
+        if isinstance(item, pa.RecordBatch):
+            documents += to_documents(item)
+        elif item.kind == "unreadable":
+            reason = f"unreadable: {item.message}"
+        elif item.action != "repair":
+            name = f"{source.sha256[:16]}.{item.kind}.{item.line}"
+            why = f"unreadable: {item.where}: {item.message}"
+            documents.append(Document(name, "", source.span(), {"format": suffix_of(source.uri)}, why))
+    return documents, reason
 
 
 def read_sources(sources: Sequence[SourceFile], *, on_error: OnError = "skip", emit: Emit = ignore) -> Reading:
@@ -59,25 +136,6 @@ def read_sources(sources: Sequence[SourceFile], *, on_error: OnError = "skip", e
         if done % 50 == 0 or done == len(sources):
             emit(Event("data.read", {"files": done, "of_files": len(sources), "documents": len(reading.documents)}))
     return reading
-
-
-def read_file(source: SourceFile) -> tuple[list[Document], str]:
-    """One file's documents, and the reason when it (or the rest of it) could not be read.
-
-    A reader is a boundary: it parses hostile bytes through foreign code, so any exception but a missing package or
-    an exhausted machine means "this file is unreadable".
-    """
-    reader = find_reader(source.uri)
-    documents: list[Document] = []
-    try:
-        documents.extend(tag_format(reader(source), suffix_of(source.uri)))
-    except (MissingExtra, MemoryError):
-        raise
-    except EspalierError as error:
-        return documents, f"unreadable: {error.message}"
-    except Exception as error:  # noqa: BLE001 - see the docstring
-        return documents, f"unreadable: {type(error).__name__}: {error}"[:300]
-    return documents, "" if documents else "unreadable: no text in it"
 
 
 def tag_format(documents: Iterable[Document], suffix: str) -> Iterator[Document]:
