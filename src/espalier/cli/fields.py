@@ -90,7 +90,7 @@ def _argument(name: str, field: FieldInfo) -> click.Argument:
 
 def _option(name: str, field: FieldInfo) -> click.Option:
     kind, many, flag = _read(field.annotation)
-    spelled = name.replace("_", "-")
+    spelled = (field.alias or name).replace("_", "-")
     if flag:
         return click.Option(
             [f"--{spelled}/--no-{spelled}", name], default=None, help=_help(field), required=field.is_required()

@@ -50,6 +50,7 @@ def check_dataset(path: Path, target: str, *, count_tokens: CountTokens | None =
         unverified=limits.unverified,
         records=dict(records),
         counts=findings.totals(),
+        accepted=not any(finding.level == "error" for finding in findings.kept),
         findings=findings.ordered(),
     )
 

@@ -31,12 +31,8 @@ class CheckReport(Spec):
     unverified: tuple[str, ...]
     records: dict[str, int]  # by role: train, validation
     counts: dict[str, int]  # findings by rule, shown or not
+    accepted: bool  # nothing was found that would be refused
     findings: tuple[Finding, ...]
-
-    @property
-    def accepted(self) -> bool:
-        """Whether nothing was found that would be refused."""
-        return not any(finding.level == "error" for finding in self.findings)
 
     def to_text(self) -> str:
         """For a terminal: the verdict, the findings by place, what was not checked, where the limits stand."""

@@ -11,33 +11,14 @@ from pathlib import Path
 from typing import TextIO
 
 from espalier.core.errors import Conflict, InvalidInput
-from espalier.core.types import Example, Spec
+from espalier.core.types import Example
 from espalier.data.exchange.containers import Container, check_container, open_container, suffix_of_container
 from espalier.data.exchange.hub import write_hub_card
+from espalier.data.exchange.report import REFUSED, ExportReport
 from espalier.data.formats.format import encode_example, find_format
 from espalier.data.manifest import name_reason
 from espalier.store.disk import new_file
 from espalier.store.examples import SPLITS, read_examples
-
-REFUSED = "refused.jsonl"
-
-
-class ExportReport(Spec):
-    """What was written. `refused` counts, by reason, examples the format cannot hold; refused.jsonl lists them."""
-
-    folder: str
-    format: str
-    container: str
-    files: tuple[str, ...]
-    examples: dict[str, int]  # written, by split
-    refused: dict[str, int]
-
-    def to_text(self) -> str:
-        """For a terminal: the files, and what was left out."""
-        told = ", ".join(f"{count} {split}" for split, count in self.examples.items() if count)
-        lines = [f"{told} examples as {self.format} in {self.folder}: {', '.join(self.files)}"]
-        lines += [f"{count} left out: {reason} (see {REFUSED})" for reason, count in self.refused.items()]
-        return "\n".join(lines)
 
 
 def export_dataset(

@@ -15,7 +15,8 @@ from espalier.data.formats.format import Format
 from espalier.data.formats.turns import (
     conversation_of,
     exchange_of,
-    read_content,
+    read_parts,
+    read_plain,
     read_turns,
     refuse_roles,
     refuse_weights,
@@ -37,12 +38,12 @@ def decode_conversation(row: Row, columns: Mapping[str, str]) -> Decoded:
     if version not in (SCHEMA_VERSION, None):
         raise InvalidInput(f"`{columns['version']}` is {version!r}", hint=f"known is {SCHEMA_VERSION}")
     system = row.get(columns["system"])
-    messages = read_turns(row.get(columns["messages"]), columns["messages"], hint=_HINT)
+    messages = read_turns(row.get(columns["messages"]), columns["messages"], hint=_HINT, read=read_parts)
     refuse_roles(messages, ("user", "assistant"), _NAME)
     refuse_weights(messages, _NAME)
     check_conversation(messages, _HINT)
     if system:
-        messages.insert(0, Message("system", read_content(system, columns["system"], _HINT)))
+        messages.insert(0, Message("system", read_parts(system, columns["system"], _HINT)))
     return Decoded(messages)
 
 
@@ -73,7 +74,7 @@ def encode_completion(example: Example) -> dict[str, object]:
 
 def decode_claude(row: Row, columns: Mapping[str, str]) -> Decoded:
     """Turns whose content is a text, and a system text beside them."""
-    messages = read_turns(row.get(columns["messages"]), columns["messages"])
+    messages = read_turns(row.get(columns["messages"]), columns["messages"], read=read_plain)
     refuse_roles(messages, ("user", "assistant"), "bedrock-claude")
     refuse_weights(messages, "bedrock-claude")
     check_conversation(messages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from espalier.core.errors import InvalidInput
@@ -11,19 +11,27 @@ from espalier.core.types.examples import Role
 
 ROLES: tuple[str, ...] = get_args(Role)
 CHAT_HINT = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+NO_ROLES: Mapping[str, Role] = {}
+ReadContent = Callable[[Any, str, str], str]
 # What a turn may carry that a Message cannot hold: dropping it would teach something else than was written.
 _UNHELD = ("tool_calls", "function_call", "tool_call_id", "audio", "refusal", "name", "reasoning_content")
 
 
-def read_turns(turns: Any, where: str, roles: Mapping[str, Role] | None = None, hint: str = CHAT_HINT) -> list[Message]:
-    """A list of {"role", "content", "weight"?}; `where` names it in errors. Raises InvalidInput("messages[2]...")."""
+def read_turns(
+    turns: Any, where: str, roles: Mapping[str, Role] = NO_ROLES, hint: str = CHAT_HINT, read: ReadContent | None = None
+) -> list[Message]:
+    """A list of {"role", "content", "weight"?}; `where` names it in errors. Raises InvalidInput("messages[2]...").
+
+    roles: further spellings of roles, {"developer": "system"}. read: what a content may be, by default `read_content`.
+    """
     if not isinstance(turns, list) or not turns:
         raise InvalidInput(f"`{where}` must be a list that is not empty", hint=hint)
-    return [read_turn(turn, f"{where}[{index}]", roles or {}, hint) for index, turn in enumerate(turns)]
+    return [
+        _read_turn(turn, f"{where}[{index}]", roles, hint, read or read_content) for index, turn in enumerate(turns)
+    ]
 
 
-def read_turn(turn: Any, where: str, roles: Mapping[str, Role], hint: str = CHAT_HINT) -> Message:
-    """One turn. `roles` adds spellings of roles ({"developer": "system"})."""
+def _read_turn(turn: Any, where: str, roles: Mapping[str, Role], hint: str, read: ReadContent) -> Message:
     if not isinstance(turn, dict):
         raise InvalidInput(f"{where} is not an object", hint=hint)
     for name in _UNHELD:
@@ -31,7 +39,7 @@ def read_turn(turn: Any, where: str, roles: Mapping[str, Role], hint: str = CHAT
             raise InvalidInput(f"{where}.{name} cannot be held", hint="an example holds plain turns: take it out")
     return Message(
         read_role(turn.get("role"), f"{where}.role", roles),
-        read_content(turn.get("content"), f"{where}.content", hint),
+        read(turn.get("content"), f"{where}.content", hint),
         read_weight(turn.get("weight"), f"{where}.weight"),
     )
 
@@ -54,6 +62,22 @@ def read_content(content: Any, where: str, hint: str = CHAT_HINT) -> str:
     if not isinstance(content, str) or not content.strip():
         raise InvalidInput(f"{where} must be a text that is not empty", hint=hint)
     return content
+
+
+def read_parts(content: Any, where: str, hint: str) -> str:
+    """`read_content` of a list of parts, which Bedrock wants, and of nothing else."""
+    if not isinstance(content, list):
+        raise InvalidInput(f'{where} must be a list of parts, [{{"text": "..."}}]', hint=hint)
+    if any(isinstance(part, dict) and "type" in part for part in content):
+        raise InvalidInput(f"{where} has parts with a `type`, as OpenAI's have", hint=hint)
+    return read_content(content, where, hint)
+
+
+def read_plain(content: Any, where: str, hint: str) -> str:
+    """`read_content` of a text, and of nothing else."""
+    if isinstance(content, list):
+        raise InvalidInput(f"{where} must be a text, not a list", hint=hint)
+    return read_content(content, where, hint)
 
 
 def read_part(part: Any, where: str) -> str:
