@@ -8,7 +8,6 @@ import pytest
 from espalier.core.errors import InvalidInput, MissingExtra
 from espalier.core.types import Document
 from espalier.data.readers.mail import read_eml
-from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
 from espalier.data.readers.plain import decode, read_text
 from espalier.data.readers.reading import known_suffixes, read_sources, versioned
 from espalier.data.readers.source import SourceFile
@@ -19,33 +18,6 @@ MakeSource = Callable[[str, bytes], SourceFile]
 
 def test_every_suffix_of_the_product_has_a_reader() -> None:
     assert {"csv", "docx", "eml", "htm", "html", "jsonl", "md", "pdf", "txt"} <= known_suffixes()
-
-
-# PDF
-
-
-def test_a_pdf_of_two_pages_is_one_document_with_a_span_for_each_page(source: MakeSource) -> None:
-    file = source("t.pdf", write_pdf([["First page."], ["Second page."]]))
-    (document,) = read_pdf(file)
-    assert document.text == f"First page.{PAGE_BREAK}Second page."
-    assert [(span.page, span.start, span.end) for span in document.spans] == [(1, 0, 11), (2, 0, 12)]
-    assert {span.blob for span in document.spans} == {file.sha256}
-
-
-def test_a_page_without_text_gets_no_span(source: MakeSource) -> None:
-    (document,) = read_pdf(source("t.pdf", write_pdf([["One."], [], ["Three."]])))
-    assert [span.page for span in document.spans] == [1, 3]
-
-
-def test_a_pdf_without_a_text_layer_says_so(source: MakeSource) -> None:
-    with pytest.raises(InvalidInput, match="no text layer"):
-        list(read_pdf(source("t.pdf", write_pdf([[]]))))
-
-
-@pytest.mark.parametrize("data", [b"%PDF-1.4 broken", b"no pdf at all", b"\x00" * 100])
-def test_a_corrupt_pdf_is_refused(source: MakeSource, data: bytes) -> None:
-    with pytest.raises(InvalidInput, match="not a readable PDF"):
-        list(read_pdf(source("t.pdf", data)))
 
 
 # Mail

@@ -7,6 +7,7 @@ know where pages end: Word decides that when it prints.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from espalier.data.readers.blocks import Block, Code, Heading, Item, Paragraph, 
 from espalier.data.readers.container import Package, attribute, child, local_name, open_zip
 from espalier.data.readers.omml import write_math
 from espalier.data.readers.parts import graphic_parts, linked, main_part, read_properties, relations_of
+from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 from espalier.data.readers.tabletext import flatten
 from espalier.data.readers.wordstyles import Numbering, Styles, read_numbering, read_styles
@@ -29,9 +31,10 @@ _WRAPPERS = {"sdt", "sdtContent", "ins", "smartTag", "customXml", "moveTo", "Alt
 _SKIPPED = {"del", "moveFrom", "Fallback", "pPr", "rPr", "tblPr", "sdtPr", "sdtEndPr", "instrText"}
 
 
+@versioned(2)
 def read_docx(source: SourceFile) -> Iterator[Document]:
     """One document; of a form, `name: value` lines, of another table a Markdown table."""
-    with open_zip(source.path, "DOCX") as package:
+    with open_zip(io.BytesIO(source.read_bytes()), "DOCX") as package:
         text, tags = _read_package(package)
     if text.strip():
         yield Document(source.document_id(1), text, source.span(end=len(text)), tags)

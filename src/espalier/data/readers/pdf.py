@@ -1,53 +1,106 @@
-"""PDF through its text layer (pypdfium2). One file is one document; a page break stands in its text as a form feed.
+"""PDF through its text layer (pypdfium2), laid out again: headings by their size, tables as tables, words that a line
+end has parted joined. One file is one document; a page break stands in its text as a form feed.
 
-Does not know scans: a file without a text layer is refused with that reason.
+A page without a text layer is read by tesseract where the machine has it. Form fields and annotations are not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
+from espalier.data.readers import ocr
+from espalier.data.readers.pdflayout import half_points, write_page
+from espalier.data.readers.pdfpage import Page, read_page
+from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
 PAGE_BREAK = "\n\f\n"
 MAX_PAGES = 5_000
+MAX_LEVELS = 4
+HEADING_RATIO = 1.14
+MIN_BODY_CHARS = 400
+MAX_HEADING_SHARE = 0.2
 
 
+@versioned(2)
 def read_pdf(source: SourceFile) -> Iterator[Document]:
     """The pages with text, joined; `spans` holds one Span for each of them."""
-    pages = [(number, text) for number, text in enumerate(_page_texts(source), 1) if text.strip()]
+    texts, tags = _read(source)
+    pages = [(number, text) for number, text in enumerate(texts, 1) if text.strip()]
     if not pages:
-        raise InvalidInput("no text layer on any page (a scan?)", hint="run OCR on it first")
+        raise _no_text(len(texts))
     spans = tuple(source.span(number, 0, len(text)) for number, text in pages)
     joined = PAGE_BREAK.join(text for _, text in pages)
-    tags = {"pdf.pages": str(len(pages))}
+    tags["pdf.pages"] = str(len(pages))
     yield Document(source.document_id(1), joined, spans[0], tags, continued=spans[1:])
 
 
-def _page_texts(source: SourceFile) -> list[str]:
+def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:
     import pypdfium2
 
     try:
-        with pypdfium2.PdfDocument(source.path) as pdf:
+        with pypdfium2.PdfDocument(source.read_bytes()) as pdf:
             if len(pdf) > MAX_PAGES:
                 raise InvalidInput(f"{len(pdf)} pages, more than {MAX_PAGES}", hint="split the file")
-            return [_page_text(pdf, index) for index in range(len(pdf))]
+            pages = [read_page(pdf, index) for index in range(len(pdf))]
+            levels = heading_levels(pages)
+            texts = [write_page(page, levels) for page in pages]
+            empty = [
+                index for index, text in enumerate(texts) if not re.search(r"\w", text) and pages[index].has_picture
+            ]
+            tags = _title(pdf)
+            if empty and ocr.find_tesseract():
+                for index in empty[: ocr.MAX_PAGES]:
+                    texts[index] = ocr.recognise(*ocr.render(pdf, index))
+                tags["pdf.scanned_pages"] = str(len(empty))
+            elif empty:
+                tags["pdf.unread_pages"] = str(len(empty))
+            return texts, tags
     except pypdfium2.PdfiumError as error:
+        if "assword" in str(error):
+            raise InvalidInput("encrypted: it needs a password", hint="save it without a password") from None
         raise InvalidInput(f"not a readable PDF: {error}") from None
 
 
-def _page_text(pdf: Any, index: int) -> str:
-    page = pdf[index]
-    try:
-        textpage = page.get_textpage()
-        try:
-            text: str = textpage.get_text_range()
-        finally:
-            textpage.close()
-    finally:
-        page.close()
-    # pdfium marks a hyphen it believes to be soft, at the end of a line, as U+FFFE.
-    return text.replace("\r\n", "\n").replace("\ufffe", "\u00ad")
+def heading_levels(pages: Sequence[Page]) -> dict[int, int]:
+    """Line height (in half points) -> heading level, of the heights clearly larger than that of most text."""
+    chars: Counter[int] = Counter()
+    for page in pages:
+        for line in page.lines:
+            chars[half_points(line.height)] += len(line.text)
+    if chars.total() < MIN_BODY_CHARS:
+        return {}
+    body = max(chars, key=lambda height: (chars[height], -height))
+    larger = sorted((height for height in chars if height > HEADING_RATIO * body), reverse=True)
+    levels: dict[int, int] = {}
+    level = taken = 0
+    before = None
+    for height in larger:
+        taken += chars[height]
+        if taken > MAX_HEADING_SHARE * chars.total():
+            break  # so much text is no heading, however large
+        level += before is None or before - height > 1
+        levels[height] = min(level, MAX_LEVELS)
+        before = height
+    return levels
+
+
+def _title(pdf: Any) -> dict[str, str]:
+    title = " ".join(str(pdf.get_metadata_dict().get("Title") or "").split())[:200]
+    return {"title": title} if title else {}
+
+
+def _no_text(pages: int) -> InvalidInput:
+    if not pages:
+        return InvalidInput("a PDF without pages")
+    if ocr.find_tesseract():
+        return InvalidInput("no text layer on any page, and tesseract found no text either")
+    return InvalidInput(
+        "no text layer on any page (a scan?), and there is no tesseract on this machine",
+        hint="install tesseract-ocr, or run OCR on the file first",
+    )

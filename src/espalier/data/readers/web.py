@@ -16,6 +16,7 @@ from espalier.core.types import Document
 from espalier.data.readers.blocks import Block, Heading, Table, write_block, write_blocks
 from espalier.data.readers.htmlblocks import read_blocks
 from espalier.data.readers.plain import decode
+from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 from espalier.data.readers.tabletext import flatten
 
@@ -32,9 +33,10 @@ _DECLARED_WITHIN_BYTES = 4_096
 _ROBOTS = {"robots", "googlebot", "tdm-reservation", "ai-usage"}
 
 
+@versioned(2)
 def read_html(source: SourceFile) -> Iterator[Document]:
     """One document, tagged with the page's title, language, robots rules and licence."""
-    tree = parse_html(decode_html(source.path.read_bytes()))
+    tree = parse_html(decode_html(source.read_bytes()))
     text = extract_main(tree)
     if text:
         yield Document(source.document_id(1), text, source.span(end=len(text)), page_tags(tree))
