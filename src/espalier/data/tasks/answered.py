@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from espalier.core.types import Message
 from espalier.data.tasks.fields import Read
-from espalier.data.tasks.rows import to_examples, to_turns
+from espalier.data.tasks.gather import to_turns
+from espalier.data.tasks.rows import to_examples
 
 
 def ask(batch: pa.RecordBatch, read: Read | None, system: Read | None = None) -> pa.RecordBatch:

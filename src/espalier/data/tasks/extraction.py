@@ -24,7 +24,9 @@ from espalier.data.readers.plain import decode
 from espalier.data.readers.table import parse_object
 from espalier.data.tasks.answered import ask
 from espalier.data.tasks.fields import Read, prepare_required
-from espalier.data.tasks.rows import GROUP, Origin, hash_key, list_origins, to_turns
+from espalier.data.tasks.gather import to_turns
+from espalier.data.tasks.origins import Origin, iterate_origins
+from espalier.data.tasks.rows import GROUP, hash_key
 from espalier.data.tasks.task import Rewrite, Task, TaskKind
 
 Render = Callable[[Document], list[Message]]
@@ -56,7 +58,7 @@ class LabelledDocuments:
 
     def parse(self, batch: pa.RecordBatch) -> Outcome:
         """The answer as a turn and the key as the tag `group`; a document without either is dropped."""
-        keys = [self._find_key(origin) for origin in list_origins(batch)]
+        keys = [self._find_key(origin) for origin in iterate_origins(batch)]
         shown = self._conceal(keys)
         answers = [self.answers.get(key) if key is not None else None for key in keys]
         reasons = [

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,17 +18,17 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from espalier.core.errors import InvalidInput
-from espalier.core.types import Message, Spec
-from espalier.data.flow.batch import CONVERSATIONS, MESSAGE, SCHEMA
+from espalier.core.types import Spec
 from espalier.data.flow.outcome import Outcome
 from espalier.data.formats.decoded import Decoded
 from espalier.data.tasks.fields import Read, prepare_field
+from espalier.data.tasks.gather import Columns
+from espalier.data.tasks.origins import Origin, iterate_origins
 from espalier.store import examples
 
 # From a row's fields (of a document: its text, uri and tags) to what it says. Raises InvalidInput.
 Decode = Callable[[Mapping[str, Any]], Decoded | Sequence[Decoded]]
 GROUP = "group"  # tag: examples that share it share a split
-MESSAGES = SCHEMA.field("messages").type
 
 
 class RowSpec(Spec):
@@ -54,22 +53,18 @@ class RowTask:
     group: Read | None = None  # what rows must share to stay in one split
 
     def parse(self, batch: pa.RecordBatch) -> Outcome:
-        """Rows -> texts, conversations and tags; what cannot be read is dropped, naming file and line."""
-        origins = list_origins(batch)
-        found: list[Sequence[Decoded]] = []
+        """Rows -> texts, conversations and tags; what cannot be read is dropped, naming file and line.
+
+        A row's fields end here: what the task did not take is not carried along, nor cleaned, nor kept.
+        """
+        columns = Columns()
         reasons: list[str | None] = []
-        counts: Counter[str] = Counter()
-        for origin in origins:
-            decoded, reason = self._decode_one(origin)
-            found.append(decoded)
+        for index, origin in enumerate(iterate_origins(batch)):
+            several, reason = self._decode_one(origin)
             reasons.append(reason)
-            counts.update(each.form for each in decoded if each.form)
-        if any(len(decoded) > 1 or (decoded and decoded[0].end) for decoded in found):
-            outcome = multiply(batch, origins, found)
-        else:
-            outcome = fill(batch, [decoded[0] if decoded else Decoded() for decoded in found])
+            columns.add(index, origin, several)
+        outcome = columns.to_outcome()
         outcome.reasons = pa.array(reasons, pa.string()) if any(reasons) else None
-        outcome.counts = dict(sorted(counts.items()))
         return outcome
 
     def make_examples(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -90,94 +85,6 @@ class RowTask:
         for each in several:
             each.tags = {**kept, **each.tags, **group}
         return several, None
-
-
-@dataclass(slots=True)
-class Origin:
-    """One row of a batch: where it is from, and its fields when asked for."""
-
-    id: str
-    row: str
-    text: str
-    tags: dict[str, str]
-    uri: str
-    spans: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def place(self) -> str:
-        """file:line, or the file of a document that is no row."""
-        line = self.tags.get("line")
-        return f"{self.uri}:{line}" if line else self.uri
-
-    def fields(self) -> dict[str, Any]:
-        """A table row's own fields; of a document its tags, `uri` and `text`. Raises InvalidInput."""
-        if not self.row:
-            return {**self.tags, "uri": self.uri, "text": self.text}
-        fields = json.loads(self.row)
-        if not isinstance(fields, dict):
-            raise InvalidInput(f"a JSON object is wanted, not {type(fields).__name__}")
-        return fields
-
-
-def list_origins(batch: pa.RecordBatch) -> list[Origin]:
-    """The rows of a batch. (n,)"""
-    names = ("id", "row", "text", "tags", "spans")
-    columns = [batch.column(name).to_pylist() for name in names]
-    return [
-        Origin(id_, row, text, dict(tags), spans[0]["uri"] if spans else "", spans)
-        for id_, row, text, tags, spans in zip(*columns, strict=True)
-    ]
-
-
-def fill(batch: pa.RecordBatch, decoded: Sequence[Decoded]) -> Outcome:
-    """The outcome of one `Decoded` a row, in place. (n,)"""
-    names = sorted({name for each in decoded for name in each.tags})
-    return Outcome(
-        texts=pa.array([each.whole_text() for each in decoded], pa.large_string()),
-        tags={name: pa.array([each.tags.get(name) for each in decoded], pa.string()) for name in names},
-        conversations={
-            name: column
-            for name in CONVERSATIONS
-            if len((column := to_turns([getattr(each, name) for each in decoded])).values)
-        },
-    )
-
-
-def multiply(batch: pa.RecordBatch, origins: Sequence[Origin], found: Sequence[Sequence[Decoded]]) -> Outcome:
-    """The outcome of several `Decoded` a row: rows with ids `{id}.{k}`, k from 1, their spans narrowed."""
-    rows, parents = [], []
-    for index, (origin, several) in enumerate(zip(origins, found, strict=True)):
-        for number, each in enumerate(several, 1):
-            parents.append(index)
-            rows.append(
-                {
-                    "id": origin.id if len(several) == 1 and not each.end else f"{origin.id}.{number}",
-                    "text": each.whole_text(),
-                    "spans": origin.spans if origin.row else _narrow(origin.spans, each.start, each.end),
-                    "tags": sorted({**origin.tags, **each.tags}.items()),
-                    "row": origin.row,
-                    **{name: _structs(getattr(each, name)) for name in CONVERSATIONS},
-                }
-            )
-    return Outcome(batch=pa.RecordBatch.from_pylist(rows, SCHEMA), parents=pa.array(parents, pa.int32()))
-
-
-def to_turns(conversations: Iterable[Sequence[Message]]) -> pa.ListArray:
-    """Conversations as a column of lists of turns."""
-    offsets: list[int] = [0]
-    turns: list[Message] = []
-    for conversation in conversations:
-        turns += conversation
-        offsets.append(len(turns))
-    made = pa.StructArray.from_arrays(
-        [
-            pa.array([turn.role for turn in turns], pa.string()),
-            pa.array([turn.content for turn in turns], pa.large_string()),
-            pa.array([turn.weight for turn in turns], pa.float64()),
-        ],
-        fields=list(MESSAGE),
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), made, type=MESSAGES)
 
 
 def to_examples(batch: pa.RecordBatch, *, raw: bool = False, messages: pa.ListArray | None = None) -> pa.RecordBatch:
@@ -207,13 +114,3 @@ def hash_key(key: str) -> str:
 def as_tag(value: Any) -> str:
     """A column's value as a tag: texts as they are, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _structs(turns: Sequence[Message]) -> list[dict[str, Any]]:
-    return [{"role": turn.role, "content": turn.content, "weight": turn.weight} for turn in turns]
-
-
-def _narrow(spans: list[dict[str, Any]], start: int, end: int) -> list[dict[str, Any]]:
-    if not end or len(spans) != 1:
-        return spans
-    return [{**spans[0], "start": spans[0]["start"] + start, "end": spans[0]["start"] + end}]

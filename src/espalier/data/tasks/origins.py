@@ -1,0 +1,47 @@
+"""The rows of a batch, one by one: where each is from, and its fields. Knows batches; knows no task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from espalier.core.errors import InvalidInput
+
+
+@dataclass(slots=True)
+class Origin:
+    """One row of a batch: where it is from, and its fields when asked for."""
+
+    id: str
+    row: str
+    text: str
+    tags: dict[str, str]
+    uri: str
+    spans: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """file:line, or the file of a document that is no row."""
+        line = self.tags.get("line")
+        return f"{self.uri}:{line}" if line else self.uri
+
+    def fields(self) -> dict[str, Any]:
+        """A table row's own fields; of a document its tags, `uri` and `text`. Raises InvalidInput."""
+        if not self.row:
+            return {**self.tags, "uri": self.uri, "text": self.text}
+        fields = json.loads(self.row)
+        if not isinstance(fields, dict):
+            raise InvalidInput(f"a JSON object is wanted, not {type(fields).__name__}")
+        return fields
+
+
+def iterate_origins(batch: pa.RecordBatch) -> Iterator[Origin]:
+    """The rows of a batch. (n,)"""
+    names = ("id", "row", "text", "tags", "spans")
+    columns = [batch.column(name).to_pylist() for name in names]
+    for id_, row, text, tags, spans in zip(*columns, strict=True):
+        yield Origin(id_, row, text, dict(tags), spans[0]["uri"] if spans else "", spans)
