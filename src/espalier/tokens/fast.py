@@ -40,7 +40,7 @@ from espalier.tokens.bpe_tables import (
     token_lengths,
 )
 from espalier.tokens.pretoken_pattern import Automaton, UnknownPattern
-from espalier.tokens.pretokenizer import AddedTokens, Plan, read_plan
+from espalier.tokens.pretokenizer import AddedTokens, Plan, add_tokens, read_plan
 from espalier.tokens.wordcache import WordCache, as_bytes
 
 BLOCK_BYTES = 1 << 18  # of text at a time: its pieces stay in the processor's cache
@@ -56,6 +56,7 @@ class _Engine:
     plan: Plan
     merges: Merges
     lengths: Ids  # bytes of text per token id
+    doubtful: AddedTokens  # whose id is also that of another text
     pinned: dict[bytes, int]
 
 
@@ -74,7 +75,7 @@ class FastTokenizer:
         self._idle: list[WordCache] = []
         self._engine: _Engine | None = None
         try:
-            self._engine = _make_engine(settings)
+            self._engine = _make_engine(settings, self._backend)
         except (UnknownPattern, UnknownModel) as unknown:
             self.reason = str(unknown)
             return
@@ -105,7 +106,8 @@ class FastTokenizer:
     def encode_with_ends(self, texts: pa.Array | pa.ChunkedArray) -> tuple[pa.LargeListArray, pa.LargeListArray]:
         """Ids of each text, and the byte of its UTF-8 at which each token ends: (d,) lists of int32, and of int64.
 
-        A token that ends within a character ends, here, where that character does.
+        A token that ends within a character ends, here, where that character does; one that stands for a space the
+        tokenizer put before the text ends at 0.
         """
         array = _large(texts)
         prepared = self._prepare(array, altering=False)
@@ -147,6 +149,10 @@ class FastTokenizer:
             data, offsets = text_buffers(texts)
             if len(plan.odd.ids):
                 routed |= mark_added(data, offsets, plan.odd)
+        if not altering:
+            routed |= mark_added(data, offsets, self._engine.doubtful)
+            if plan.alphabet == "characters":  # U+2581 itself is three bytes, the space it stands for one
+                routed |= pc.match_substring(texts, SPACE).to_numpy(zero_copy_only=False)
         if plan.prefix != "never":
             for added in (plan.early, plan.late):
                 routed |= mark_added(data, offsets, added)
@@ -280,17 +286,22 @@ def _read(path: Path) -> Tokenizer:
         raise InvalidInput(f"the tokenizer {file} cannot be read: {error}") from error
 
 
-def _make_engine(settings: dict[str, Any]) -> _Engine:
+def _make_engine(settings: dict[str, Any], backend: Tokenizer) -> _Engine:
     model = settings["model"]
     check_model(model)
-    plan = read_plan(settings)
+    normalize = backend.normalizer.normalize_str if backend.normalizer else str
+    plan = read_plan(settings, normalize)
     merges = byte_merges(model) if plan.alphabet == "bytes" else character_merges(model)
     lengths = token_lengths(model, merges)
-    added = {token["id"]: len(token["content"].encode()) for token in settings["added_tokens"]}
-    lengths = np.concatenate([lengths, np.zeros(max(0, max(added, default=0) + 1 - len(lengths)), np.int32)])
-    for number, size in added.items():
-        lengths[number] = size
-    return _Engine(plan, merges, lengths, _unmerged_words(model, merges) if model.get("ignore_merges") else {})
+    added = settings["added_tokens"]
+    last = max([len(lengths) - 1, *(token["id"] for token in added)])
+    lengths = np.concatenate([lengths, np.zeros(last + 1 - len(lengths), np.int32)])
+    sizes = [(token, len(token["content"].encode())) for token in added]
+    doubtful = add_tokens(token for token, size in sizes if lengths[token["id"]] not in (0, size))
+    for token, size in sizes:
+        lengths[token["id"]] = lengths[token["id"]] or size
+    pinned = _unmerged_words(model, merges) if model.get("ignore_merges") else {}
+    return _Engine(plan, merges, lengths, doubtful, pinned)
 
 
 def _unmerged_words(model: dict[str, Any], merges: Merges) -> dict[bytes, int]:

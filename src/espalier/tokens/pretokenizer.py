@@ -8,7 +8,7 @@ ByteLevel) and of SentencePiece-style ones (no cut, or Metaspace). What cannot b
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -76,14 +76,21 @@ class Plan:
     odd: AddedTokens  # take white space with them, or stand alone only: Hugging Face's code sees to such texts
 
 
-def read_plan(settings: Json) -> Plan:
-    """The plan of a tokenizer.json (as tokenizers itself writes it). Raises UnknownPattern."""
+def read_plan(settings: Json, normalize: Callable[[str], str]) -> Plan:
+    """The plan of a tokenizer.json as tokenizers itself writes it, with its own normalizer. Raises UnknownPattern."""
     tokens = [token for token in settings["added_tokens"] if token["content"]]
     simple = [token for token in tokens if not (token["lstrip"] or token["rstrip"] or token["single_word"])]
     added = {
         "early": add_tokens(token for token in simple if not token["normalized"]),
-        "late": add_tokens(token for token in simple if token["normalized"]),
-        "odd": add_tokens(token for token in tokens if token not in simple),
+        "late": add_tokens(
+            {**token, "content": normalize(token["content"])} for token in simple if token["normalized"]
+        ),
+        "odd": add_tokens(
+            {**token, "content": form}
+            for token in tokens
+            if token not in simple
+            for form in sorted({token["content"], normalize(token["content"])})
+        ),
     }
     if settings["model"].get("byte_fallback"):
         return _character_plan(settings, added)
@@ -94,7 +101,8 @@ def read_plan(settings: Json) -> Plan:
 
 def add_tokens(tokens: Iterable[Json]) -> AddedTokens:
     """The search table of some entries of `added_tokens`."""
-    found = sorted(((token["content"].encode(), int(token["id"])) for token in tokens), key=lambda item: -len(item[0]))
+    contents = [(token["content"].encode(), int(token["id"])) for token in tokens if token["content"]]
+    found = sorted(contents, key=lambda item: -len(item[0]))
     buckets: list[list[int]] = [[] for _ in range(1 << 16)]
     firsts = np.zeros(256, np.uint8)
     for number, (content, _) in enumerate(found):
