@@ -1,33 +1,37 @@
-"""Train, validation and test by hash: grouped, so that nothing straddles, and stable, so that growth moves nothing
-out of a test set.
+"""Train, validation and test: what a recipe may say of them, and the drawing of them for all the examples of a corpus.
 
-A unit is what must not be torn: documents of one key (a ticket as mail and as PDF) and near-duplicates are merged
-into a group. Each unit's key hashes to a place in [0, 1); a group goes where its most held-out member would go. So
-adding units can move a group from train towards test, never from test to train. Knows texts and keys; does not know
-files or tasks.
+Each shard's rows become numbers (`units`), near-duplicates are found over the whole corpus (`dedup.search`) and joined
+to components (`dedup.components`), and the numbers are divided (`division`). Shards are read side by side by `spread`;
+no text is held beyond its shard.
 
-Hashing alone leaves a small stratum's share, and a small dataset's whole test split, to chance. So with `stratify_by` a
-stratum with fewer held-out groups than its share is topped up from train, and a split that was asked for is never left
-empty. What is topped up is held out only while it is needed, unless `previous` keeps it.
+Legend: n = examples of a shard, N = of all.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
+from espalier.core.errors import InvalidInput
 from espalier.core.types import Spec
 from espalier.core.types.examples import Split
-from espalier.data.nearness import Pair
 
-# With fewer groups than splits none can be spared.
-_FEWEST_GROUPS = 3
-_HELD_OUT: tuple[Split, ...] = ("test", "validation")
-_RANK: dict[Split, int] = {"test": 0, "validation": 1, "train": 2}
+if TYPE_CHECKING:
+    from espalier.data.dedup.components import Forest
+    from espalier.data.dedup.plan import Search
+    from espalier.data.division import Units
+    from espalier.data.flow.spread import Spread
+    from espalier.data.harvest import Harvest
+
+# Words of a shingle, for likeness across splits.
+SHINGLE_WORDS = 3
 
 
 class SplitSpec(Spec):
@@ -35,93 +39,140 @@ class SplitSpec(Spec):
 
     test: float = Field(0.1, ge=0, lt=1, description="share held out for evaluation")
     validation: float = Field(0.1, ge=0, lt=1, description="share held out for choosing while training")
-    stratify_by: tuple[str, ...] = Field((), description="tags, or label:FIELD, whose values each get their share")
+    stratify_by: tuple[str, ...] = Field(
+        (),
+        description="tags (format, language ...), label:FIELD, source (the folder) or length, "
+        "whose values each get their share",
+    )
+    group_by: str = Field("", description="a tag whose equal values share a split; source documents always do")
     near: float = Field(0.7, gt=0, le=1, description="Jaccard index from which two documents share a split")
     salt: str = Field("", description="another salt gives another division")
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One example as splitting sees it."""
+class Drawn:
+    """A shard's examples divided."""
 
-    key: str  # equal keys stay together
-    stratum: str = ""
+    splits: NDArray[np.uint8]  # (n,) index into store.examples.SPLITS
+    groups: pa.StringArray  # (n,) what stays together by name; the key of an earlier version's assignments
+    strata: pa.StringArray  # (n,)
 
 
-def assign_splits(
-    units: Sequence[Unit], near: Sequence[Pair], spec: SplitSpec, previous: Mapping[str, Split] | None = None
-) -> list[Split]:
-    """The split of each unit.
+def draw_splits(
+    harvests: Sequence[Harvest], spec: SplitSpec, previous: Mapping[str, Split], work: Path, spread: Spread
+) -> Iterator[Drawn]:
+    """The division of each harvest, in order. `previous`: group -> split of an earlier version; those stay there.
 
-    near: the pairs of units that are too much alike to be parted (`find_pairs` at `spec.near`).
-    previous: key -> split of an earlier version: those stay where they were.
+    Raises InvalidInput when nothing is left to train on, StorageFull.
     """
-    groups = group_units(units, near)
-    splits = {
-        root: _place_group([units[i].key for i in members], spec, previous or {}) for root, members in groups.items()
+    from espalier.data.division import TRAIN, Shares, divide, index_known
+    from espalier.data.flow.files import BatchFile
+
+    tasks = [
+        (harvest, spec, _near_path(work, number), _unit_path(work, number)) for number, harvest in enumerate(harvests)
+    ]
+    for _ in spread(_sketch, tasks):
+        pass
+    search = open_search(harvests, spec, work)
+    near = find_components(search, spread)
+    units = _load_units(work, len(harvests))
+    shares = Shares(spec.test, spec.validation, bool(spec.stratify_by))
+    splits = divide(units, near, shares, index_known(previous, spec.salt))
+    if len(splits) and not (splits == TRAIN).any():
+        raise _nothing_to_train(units, near, spec)
+    for number in range(len(harvests)):
+        first, last = search.starts[number : number + 2]
+        names = BatchFile(_unit_path(work, number))[0]
+        yield Drawn(splits[first:last], names.column("group"), names.column("stratum_name"))
+
+
+def open_search(harvests: Sequence[Harvest], spec: SplitSpec, work: Path) -> Search:
+    """The search for near-duplicates among the harvests' documents; `work` is the folder they are drawn in."""
+    from espalier.data.dedup.known import Sketches
+    from espalier.data.dedup.plan import Search
+
+    sketches = Sketches([_near_path(work, number) for number in range(len(harvests))])
+    folder = work / "near"
+    folder.mkdir(exist_ok=True)
+    return Search(sketches, DocumentShards(harvests), folder, spec.near, SHINGLE_WORDS)
+
+
+class DocumentShards(Sequence[pa.RecordBatch]):
+    """The documents behind each harvest, loaded when asked for. Picklable."""
+
+    def __init__(self, harvests: Sequence[Harvest]) -> None:
+        self._harvests = tuple(harvests)
+
+    def __len__(self) -> int:
+        return len(self._harvests)
+
+    def __getitem__(self, number: Any) -> Any:
+        from espalier.data.flow.shard import load_shard
+
+        return load_shard(self._harvests[number].shard)
+
+
+def find_components(search: Search, spread: Spread) -> Forest:
+    """The rows of a corpus that are duplicates of each other, exactly or nearly, transitively."""
+    from espalier.data.dedup.components import merge_forests
+    from espalier.data.dedup.plan import part_shards
+    from espalier.data.dedup.search import find_duplicates
+
+    find_duplicates(search, spread)
+    return merge_forests(spread(contract_shards, [(search, stretch) for stretch in part_shards(search)]))
+
+
+def contract_shards(task: tuple[Search, range]) -> Forest:
+    """The forest of the duplicates found for some shards' rows."""
+    from espalier.data.dedup.components import contract
+    from espalier.data.dedup.exact import read_exact
+    from espalier.data.dedup.plan import read_edges, split_pairs
+
+    search, shards = task
+    pairs = [read_edges(search, shard)["pair"] for shard in shards]
+    pairs += [read_exact(search, shard) for shard in shards]
+    return contract(np.stack(split_pairs(np.concatenate([np.empty(0, np.uint64), *pairs])), axis=1))
+
+
+def _sketch(task: tuple[Harvest, SplitSpec, Path, Path]) -> None:
+    """Write one harvest's sketch for likeness, and its units."""
+    from espalier.data.dedup.sketch import sketch_texts
+    from espalier.data.flow.files import save_batch
+    from espalier.data.flow.shard import load_shard
+    from espalier.data.units import sketch_units
+
+    harvest, spec, near_path, unit_path = task
+    documents = load_shard(harvest.shard)
+    save_batch(near_path, sketch_texts(documents.column("text"), spec.near, SHINGLE_WORDS))
+    save_batch(unit_path, sketch_units(harvest.load(), documents, spec.stratify_by, spec.group_by, spec.salt))
+
+
+def _load_units(work: Path, count: int) -> Units:
+    from espalier.data.division import Units
+    from espalier.data.flow.files import BatchFile
+
+    files = [BatchFile(_unit_path(work, number))[0] for number in range(count)]
+    columns = {
+        name: np.concatenate([np.empty(0, np.uint64), *(file.column(name).to_numpy() for file in files)])
+        for name in ("key", "document", "stratum")
     }
-    free = {root for root, members in groups.items() if not any(units[i].key in (previous or {}) for i in members)}
-    _top_up(units, splits, free, spec)
-    out: list[Split] = ["train"] * len(units)
-    for root, members in groups.items():
-        for member in members:
-            out[member] = splits[root]
-    return out
+    return Units(columns["key"], columns["document"], columns["stratum"])
 
 
-def group_units(units: Sequence[Unit], near: Sequence[Pair]) -> dict[int, list[int]]:
-    """Positions of units that must stay together, by the first of them: equal keys, near-duplicates, transitively."""
-    parent = list(range(len(units)))
+def _nothing_to_train(units: Units, near: Forest, spec: SplitSpec) -> InvalidInput:
+    from espalier.data.division import group_units
 
-    def find(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    first_with: dict[str, int] = {}
-    links = [(first_with.setdefault(unit.key, index), index) for index, unit in enumerate(units)]
-    links += [(pair.first, pair.second) for pair in near]
-    for one, other in links:
-        low, high = sorted((find(one), find(other)))
-        parent[high] = low
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(units)):
-        groups[find(index)].append(index)
-    return dict(groups)
+    tied = int(np.bincount(group_units(units, near)).max())
+    return InvalidInput(
+        f"no example is left to train on: {tied} of {len(units.keys)} are tied together by their source or by likeness",
+        where="split.near",
+        hint=f"raise it above {spec.near}, if examples may be that much alike across splits; or give more examples",
+    )
 
 
-def place(key: str, salt: str) -> float:
-    """A key's place in [0, 1): the same for ever."""
-    digest = hashlib.sha256(f"{salt}\n{key}".encode()).digest()
-    return int.from_bytes(digest[:7], "big") / (1 << 56)
+def _near_path(work: Path, number: int) -> Path:
+    return work / f"likeness-{number:06d}.arrow"
 
 
-def _place_group(keys: Sequence[str], spec: SplitSpec, previous: Mapping[str, Split]) -> Split:
-    known = [previous[key] for key in keys if key in previous]
-    return min(known or [_place_key(key, spec) for key in keys], key=_RANK.__getitem__)
-
-
-def _place_key(key: str, spec: SplitSpec) -> Split:
-    at = place(key, spec.salt)
-    return "test" if at < spec.test else "validation" if at < spec.test + spec.validation else "train"
-
-
-def _top_up(units: Sequence[Unit], splits: dict[int, Split], free: Collection[int], spec: SplitSpec) -> None:
-    """Move groups of `free` from train to held-out splits where those are short; `splits` is by group."""
-    by_place = sorted(splits, key=lambda root: (place(units[root].key, spec.salt), units[root].key))
-    strata: dict[str, list[int]] = defaultdict(list)
-    for root in by_place:
-        strata[units[root].stratum].append(root)
-    for split, share in zip(_HELD_OUT, (spec.test, spec.validation), strict=True):
-        for roots in strata.values() if spec.stratify_by else ():
-            missing = int(share * len(roots)) - sum(splits[root] == split for root in roots)
-            _promote(roots, splits, free, split, missing)
-        if share and len(splits) >= _FEWEST_GROUPS and split not in splits.values():
-            _promote(by_place, splits, free, split, 1)
-
-
-def _promote(roots: Sequence[int], splits: dict[int, Split], free: Collection[int], split: Split, count: int) -> None:
-    candidates = [root for root in roots if splits[root] == "train" and root in free]
-    for root in candidates[: max(0, count)]:
-        splits[root] = split
+def _unit_path(work: Path, number: int) -> Path:
+    return work / f"units-{number:06d}.arrow"

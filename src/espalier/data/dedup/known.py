@@ -18,7 +18,7 @@ from espalier.data.dedup.sketch import sketch_texts
 from espalier.data.flow.files import BatchFile, save_batch
 from espalier.data.flow.spread import Spread
 
-_PLACES = ("documents.parquet", "documents/*.parquet", "documents-*.parquet", "data/*.parquet", "*.parquet")
+_DOCUMENTS, _EXAMPLES = "documents*.parquet", "data/*.parquet"
 
 
 class KnownRows(Sequence[pa.RecordBatch]):
@@ -73,13 +73,13 @@ def open_known(paths: Sequence[Path]) -> KnownRows:
 
 
 def find_parquet(path: Path) -> list[Path]:
-    """The Parquet files that hold a dataset version's texts: its documents, else its examples. Raises NotFound."""
+    """The Parquet files that hold a dataset version's texts: of its documents and of its examples. Raises NotFound."""
     if path.is_file():
         return [path]
-    for place in _PLACES:
-        if files := sorted(path.glob(place)):
-            return files
-    raise NotFound(f"no dataset version in {path}", hint="a version's folder holds documents.parquet or data/*.parquet")
+    files = [*sorted(path.glob(_DOCUMENTS)), *sorted(path.glob(_EXAMPLES))]
+    if not files:
+        raise NotFound(f"no dataset version in {path}", hint="a version's folder holds documents-00000.parquet and data/")
+    return files
 
 
 def sketch_known(

@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
+from espalier.data.kernels.buffers import view_texts
+
 # Planes 0 to 3 hold every letter there is; what lies beyond parts words.
 _CODE_POINTS = 0x40000
 _SURROGATES = (0xD800, 0xE000)
@@ -49,7 +51,7 @@ class Words:
 
 def read_words(texts: pa.LargeStringArray) -> Iterator[Words]:
     """Consecutive stretches of the texts, about `_BLOCK_BYTES` each, as words."""
-    data, offsets = _open_buffers(texts)
+    data, offsets = view_texts(texts)
     first = 0
     while first < len(texts):
         last = int(np.searchsorted(offsets, offsets[first] + _BLOCK_BYTES, side="right")) - 1
@@ -99,12 +101,3 @@ def _read_block(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Words:
     text_offsets, word_offsets = np.zeros(rows + 1, np.int64), np.zeros(rows + 1, np.int64)
     kernels.read_words(data, offsets, word_table(), text, text_offsets, hashes, word_offsets)
     return Words(hashes[: word_offsets[-1]], word_offsets, text[: text_offsets[-1]], text_offsets)
-
-
-def _open_buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of all texts, and where each begins and the last ends (n + 1,), without a copy."""
-    _, offsets, data = texts.buffers()
-    if not len(texts):
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
-    bounds = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
-    return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), bounds
