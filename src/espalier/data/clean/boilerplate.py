@@ -8,17 +8,34 @@ decoration.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from espalier.core.types import Document, Spec
+from espalier.data.clean.edges import (
+    PAGE_BREAK,
+    Edges,
+    Hashes,
+    find_candidates,
+    hash_line,
+    is_decoration,
+    read_edges,
+    sketch_edges,
+)
 from espalier.data.clean.outcome import Outcome, with_text
-
-PAGE_BREAK = "\f"
+from espalier.data.clean.rewriting import say_changes
+from espalier.data.flow import outcome as flow
+from espalier.data.flow.batch import tag_column, to_batch
+from espalier.data.flow.spread import Spread, run_here
+from espalier.data.flow.step import CleanStep, Shards
 
 
 class BoilerplateSpec(Spec):
@@ -34,93 +51,145 @@ class BoilerplateSpec(Spec):
     edge_lines: int = Field(12, ge=1, description="most lines to peel from an edge")
 
 
-_FIELD = re.compile(r"[\w#][\w .#/-]{0,30}: .*")
-_PAGE_NUMBER = re.compile(r"(page|seite|p\.|pg\.)? ?-? ?\d{1,4}( ?(of|/|von) ?\d{1,4})? ?-?", re.IGNORECASE)
-_WORD = re.compile(r"\w")
-Page = list[str]
+@dataclass(frozen=True, slots=True)
+class Boilerplate:
+    """The prepared survey: edges of pages -> the common lines -> texts without them.
+
+    Counts the `changed` documents, and once for the corpus the distinct `lines`.
+    """
+
+    spec: BoilerplateSpec
+
+    def sketch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        spec = self.spec
+        return sketch_edges(batch.column("text").to_pylist(), _formats(batch), spec.edge_lines, spec.min_chars)
+
+    def decide(
+        self, sketches: Sequence[pa.RecordBatch], shards: Shards, work: Path, spread: Spread
+    ) -> Iterator[pa.RecordBatch]:
+        common = find_common(EdgeBook(sketches, self.spec), shards, self.spec, spread)
+        for shard in range(len(shards)):
+            told = pa.array([shard == 0] * len(common), pa.bool_())  # so that the sum over shards counts a line once
+            yield pa.RecordBatch.from_arrays([pa.array(common), told], ["line", "told"])
+
+    def apply_decision(self, batch: pa.RecordBatch, decision: pa.RecordBatch) -> flow.Outcome:
+        common = frozenset(decision.column("line").to_pylist())
+        texts = batch.column("text").to_pylist()
+        peeled = [
+            peel_text(text, form, common, self.spec.edge_lines)
+            for text, form in zip(texts, _formats(batch), strict=True)
+        ]
+        outcome = say_changes(batch, pa.array(peeled, pa.large_string()))
+        outcome.counts["lines"] = pc.sum(decision.column("told"), min_count=0).as_py()
+        return outcome
 
 
-def peel_boilerplate(documents: Sequence[Document], spec: BoilerplateSpec) -> Outcome:
-    """Counts the distinct boilerplate `lines` found and the `changed` documents."""
-    groups: dict[str, list[Document]] = defaultdict(list)
-    for document in documents:
-        if not document.dropped_because:
-            groups[document.tags.get("format", "")].append(document)
-    common = {name: find_common_lines(group, spec) for name, group in groups.items()}
-    out = [
-        document
-        if document.dropped_because
-        else with_text(document, peel(document.text, common[_format(document)], spec))
-        for document in documents
-    ]
-    changed = sum(old is not new for old, new in zip(documents, out, strict=True))
-    return Outcome(out, {"lines": sum(map(len, common.values())), "changed": changed})
+class EdgeBook:
+    """The edges of all pages, a batch at a time, however often they are gone through."""
+
+    def __init__(self, sketches: Sequence[pa.RecordBatch], spec: BoilerplateSpec) -> None:
+        self._sketches = sketches
+        documents: Counter[str] = Counter()
+        for sketch in sketches:
+            documents.update(sketch.filter(sketch.column("first")).column("format").to_pylist())
+        self._enough = {
+            form: max(spec.min_documents, math.ceil(spec.min_share * count)) for form, count in documents.items()
+        }
+
+    def __iter__(self) -> Iterator[Edges]:
+        return (read_edges(sketch, self._enough) for sketch in self._sketches)
 
 
-def find_common_lines(documents: Sequence[Document], spec: BoilerplateSpec) -> frozenset[str]:
-    """The lines that begin or end pages in enough documents, and hardly ever stand elsewhere.
+def find_common(book: EdgeBook, shards: Shards, spec: BoilerplateSpec, spread: Spread) -> Hashes:
+    """The lines that begin or end pages in enough documents, and hardly ever stand elsewhere; in order.
 
     Found from the outside in: what stands under a found line is at the edge in the next round.
     """
-    enough = max(spec.min_documents, math.ceil(spec.min_share * len(documents)))
-    if len(documents) < enough:
-        return frozenset()
-    pages = [_split_pages(document.text) for document in documents]
-    holding = Counter(line for document in pages for line in {line for page in document for line in page})
-    common: frozenset[str] = frozenset()
-    at_edge: dict[str, set[int]] = defaultdict(set)
+    candidates = find_candidates(book)
+    common = np.zeros(0, np.uint64)
+    if len(candidates) == 0:
+        return common
+    least = np.zeros(len(candidates), np.float64)
+    for edges in book:
+        lines, _, enough = edges.pair_all()
+        known = np.isin(lines, candidates)
+        least[np.searchsorted(candidates, lines[known])] = enough[known]
+    tasks = ((shards, shard, candidates.tobytes()) for shard in range(len(shards)))
+    held = sum(spread(count_holding, tasks), start=np.zeros(len(candidates), np.int64))
+    least = np.maximum(least, spec.min_edge * held)
     for _ in range(spec.edge_lines):
-        for index, document in enumerate(pages):
-            for page in document:
-                start, end = _peel_page(page, common, spec.edge_lines)
-                for line in {*page[start : start + 1], *page[max(start, end - 1) : end]}:
-                    at_edge[line].add(index)
-        found = frozenset(
-            line
-            for line, where in at_edge.items()
-            if len(where) >= max(enough, spec.min_edge * holding[line]) and _may_be_boilerplate(line, spec)
-        )
-        if found <= common:
+        at_edge = np.zeros(len(candidates), np.int64)
+        for edges in book:
+            lines, _ = edges.expose(common)
+            lines = lines[np.isin(lines, candidates)]
+            at_edge += np.bincount(np.searchsorted(candidates, lines), minlength=len(candidates))
+        found = np.union1d(common, candidates[at_edge >= least])
+        if len(found) == len(common):
             break
-        common |= found
+        common = found
     return common
 
 
-def peel(text: str, common: frozenset[str], spec: BoilerplateSpec) -> str:
+def count_holding(task: tuple[Shards, int, bytes]) -> np.ndarray:
+    """How many documents of a shard hold each candidate line, wherever it stands. (c,) for the candidates' bytes."""
+    shards, shard, packed = task
+    candidates = np.frombuffer(packed, np.uint64)
+    place = {line: index for index, line in enumerate(candidates.tolist())}
+    held = np.zeros(len(candidates), np.int64)
+    batch = shards[shard]
+    for text, form in zip(batch.column("text").to_pylist(), _formats(batch), strict=True):
+        lines = {line.strip() for page in text.split(PAGE_BREAK) for line in page.split("\n")}
+        for line in lines:
+            index = place.get(hash_line(form, line))
+            if index is not None:
+                held[index] += 1
+    return held
+
+
+def peel_text(text: str, form: str, common: frozenset[int], edge_lines: int) -> str:
     """The text without its pages' boilerplate edges; page breaks become line ends. Never peels to nothing."""
+
+    def goes(line: str) -> bool:
+        return is_decoration(line) or (bool(common) and hash_line(form, line) in common)
+
     pages = []
     for page in text.split(PAGE_BREAK):
         lines = page.split("\n")
-        start, end = _peel_page(lines, common, spec.edge_lines)
+        start = _count_peeled(lines, edge_lines, goes)
+        end = len(lines) - _count_peeled(lines[start:][::-1], edge_lines, goes)
         pages.append("\n".join(lines[start:end]))
     return "\n".join(page for page in pages if page) or text
 
 
-def _split_pages(text: str) -> list[Page]:
-    return [[line.strip() for line in page.split("\n")] for page in text.split(PAGE_BREAK)]
-
-
-def _peel_page(lines: Page, common: frozenset[str], edge_lines: int) -> tuple[int, int]:
-    start, end = 0, len(lines)
+def _count_peeled(lines: list[str], edge_lines: int, goes: Callable[[str], bool]) -> int:
+    """Lines to peel from the front: blank ones, and at most `edge_lines` of those that go."""
     peeled = 0
-    while start < end and peeled < edge_lines and _is_decoration(lines[start], common):
-        peeled += bool(lines[start].strip())
-        start += 1
-    peeled = 0
-    while end > start and peeled < edge_lines and _is_decoration(lines[end - 1], common):
-        peeled += bool(lines[end - 1].strip())
-        end -= 1
-    return start, end
+    for count, line in enumerate(map(str.strip, lines)):
+        if line and (peeled == edge_lines or not goes(line)):
+            return count
+        peeled += bool(line)
+    return len(lines)
 
 
-def _is_decoration(line: str, common: frozenset[str]) -> bool:
-    line = line.strip()
-    return line in common or not _WORD.search(line) or bool(_PAGE_NUMBER.fullmatch(line))
+def _formats(batch: pa.RecordBatch) -> list[str]:
+    formats: list[str] = pc.fill_null(tag_column(batch, "format"), "").to_pylist()
+    return formats
 
 
-def _may_be_boilerplate(line: str, spec: BoilerplateSpec) -> bool:
-    return len(line) >= spec.min_chars and not _FIELD.fullmatch(line)
+def peel_boilerplate(documents: Sequence[Document], spec: BoilerplateSpec) -> Outcome:
+    """The survey over documents in memory, as one batch."""
+    batch = to_batch(document for document in documents if not document.dropped_because)
+    survey = Boilerplate(spec)
+    [decision] = survey.decide([survey.sketch(batch)], [batch], Path(), run_here)
+    outcome = survey.apply_decision(batch, decision)
+    texts = iter((batch.column("text") if outcome.texts is None else outcome.texts).to_pylist())
+    out = [document if document.dropped_because else with_text(document, next(texts)) for document in documents]
+    return Outcome(out, outcome.counts)
 
 
-def _format(document: Document) -> str:
-    return document.tags.get("format", "")
+def prepare(spec: BoilerplateSpec, folder: Path) -> Boilerplate:
+    """Ready to run; names no file."""
+    return Boilerplate(spec)
+
+
+STEP = CleanStep("boilerplate", 2, BoilerplateSpec, prepare)

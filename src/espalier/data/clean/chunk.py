@@ -32,12 +32,12 @@ class ChunkSpec(Spec):
     by: Literal["bytes", "tokens", "sentences", "headings"] = Field(
         "bytes",
         description="bytes: at the last paragraph end, line end or space that fits; tokens: the same, counted by the "
-        "tokenizer; sentences: whole sentences; headings: sections of Markdown or reStructuredText, too long ones by sentence",
+        "tokenizer; sentences: whole sentences; headings: sections of Markdown or reStructuredText, long ones cut",
     )
     size: int = Field(
         2000,
         ge=16,
-        description="most bytes or tokens of a chunk; by sentences or headings: tokens, or characters with no tokenizer",
+        description="most bytes or tokens of a chunk; by sentences or headings: tokens, or characters without one",
     )
     overlap: int = Field(0, ge=0, description="how much of the chunk before is repeated, at most; in the same unit")
     min_size: int = Field(0, ge=0, description="a shorter rest, sentence or section joins its neighbour; same unit")

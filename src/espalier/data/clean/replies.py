@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from espalier.core.types import Document, Spec
 from espalier.data.clean.outcome import Outcome, with_text
+from espalier.data.clean.rewriting import FormatStep
+from espalier.data.flow.step import CleanStep
 
 
 class RepliesSpec(Spec):
@@ -99,3 +102,11 @@ def _is_mark(line: str) -> bool:
 
 def _has_message(text: str) -> bool:
     return bool(re.search(r"\w", _SUBJECT.sub("", text)))
+
+
+def prepare(spec: RepliesSpec, folder: Path) -> FormatStep:
+    """Ready to run; names no file."""
+    return FormatStep(spec.formats, lambda text: cut_signature(cut_quotes(text), spec.signature_lines))
+
+
+STEP = CleanStep("replies", 2, RepliesSpec, prepare)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from espalier.core.types import Document, Spec
 from espalier.data.clean.outcome import Outcome, with_text
+from espalier.data.clean.rewriting import FormatStep
+from espalier.data.flow.step import CleanStep
 
 
 class UnwrapSpec(Spec):
@@ -70,3 +73,11 @@ def _wraps(before: str, line: str, full_chars: float) -> bool:
 def _join(head: str, tail: str) -> str:
     # A hyphen in the text itself is kept: "follow-" + "up" is "follow-up".
     return f"{head}{tail}" if re.search(r"\w-$", head) and tail[:1].isalpha() else f"{head.rstrip()} {tail.lstrip()}"
+
+
+def prepare(spec: UnwrapSpec, folder: Path) -> FormatStep:
+    """Ready to run; names no file."""
+    return FormatStep(spec.formats, lambda text: unwrap_text(text, spec))
+
+
+STEP = CleanStep("unwrap", 2, UnwrapSpec, prepare)
