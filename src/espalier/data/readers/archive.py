@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from espalier.core.errors import InvalidInput
 
@@ -46,7 +46,7 @@ class Limits:
 class Counted(io.RawIOBase):
     """A stream of at most `allowed` bytes; InvalidInput at the next one, and for bytes that do not unpack."""
 
-    def __init__(self, stream: IO[bytes], allowed: int, what: str) -> None:
+    def __init__(self, stream: Any, allowed: int, what: str) -> None:
         super().__init__()
         self._stream, self._allowed, self._what = stream, allowed, what
         self._left = allowed
@@ -58,7 +58,7 @@ class Counted(io.RawIOBase):
         """Up to `size` bytes; all there are without it."""
         wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
         try:
-            data = self._stream.read(wanted)
+            data: bytes = self._stream.read(wanted)
         except BROKEN as error:
             raise InvalidInput(f"{self._what} does not unpack: {error}") from None
         self._left -= len(data)

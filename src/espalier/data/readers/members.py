@@ -80,7 +80,7 @@ def keep_stream(stream: IO[bytes] | Any, cache: Path) -> tuple[str, int]:
 
 def _load_or_keep(archive: SourceFile, selection: Selection, cache: Path) -> list[tuple[str, str, str]]:
     """(name, sha256, why it is not read) of each member; one that is read is in the cache."""
-    limits = Limits()
+    limits = Limits(ratio=selection.max_ratio)
     told = [_LAYOUT, archive.sha256, asdict(limits), sorted(selection.suffixes), selection.max_file_bytes]
     index = cache / "archives" / f"{hashlib.sha256(canonical_json(told)).hexdigest()}.json"
     if index.is_file():
@@ -119,5 +119,5 @@ def _keep(member: Member, selection: Selection, cache: Path) -> tuple[str, str, 
 
 
 def _is_hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
+    parts = PurePosixPath(name.replace("\\", "/")).parts
     return any(part.startswith(".") and part not in (".", "..") for part in parts) or "__MACOSX" in parts

@@ -71,6 +71,7 @@ class Problem:
     message: str
     action: str  # what was done: "refuse", "skip" or "repair"
     rows: int = 1
+    transient: bool = False  # it may be gone the next time, on a machine with less to do: not to be remembered
 
     @property
     def where(self) -> str:
@@ -78,7 +79,7 @@ class Problem:
 
     def to_json(self) -> dict[str, Any]:
         """One line of problems.jsonl."""
-        return {name: getattr(self, name) for name in ("kind", "uri", "line", "message", "action", "rows")}
+        return {name: getattr(self, name) for name in ("kind", "uri", "line", "message", "action", "rows", "transient")}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Problem:

@@ -6,12 +6,12 @@ One unreadable file is a `Problem`, never the end. Does not know any format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
 
-from espalier.core.errors import EspalierError, InvalidInput, MissingExtra
+from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, Unavailable
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.types import Document
 from espalier.data.flow.batch import to_batch, to_documents
@@ -68,7 +68,8 @@ def read_source(
     except MissingExtra:
         raise
     except EspalierError as error:
-        yield _unreadable(source, options, error.message)
+        problem = _unreadable(source, options, error.message)
+        yield replace(problem, transient=isinstance(error, Unavailable))
     except MemoryError:
         yield _unreadable(source, options, "reading it takes more memory than there is")
     except Exception as error:  # noqa: BLE001 - see the docstring

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, from_json
+from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, Unavailable, from_json
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.plugin import place_reader
 from espalier.data.readers.problem import Problem
@@ -46,6 +46,10 @@ _SET = {
 
 class _Died(Exception):
     """The process ended, or had to be ended, while it read a file; the text is for the report."""
+
+
+class _TooSlow(_Died):
+    """It had to be ended because of the time."""
 
 
 @dataclass(slots=True)
@@ -80,7 +84,7 @@ class _Child:
         while left:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 self.kill()
-                raise _Died(f"reading took more than {seconds:g} s")
+                raise _TooSlow(f"reading took more than {seconds:g} s")
             piece = os.read(stream.fileno(), min(left, 1 << 20))
             if not piece:
                 raise _Died(self.obituary())
@@ -118,10 +122,11 @@ _starting = threading.Lock()
 
 
 def read_apart(source: SourceFile, options: ReadOptions) -> Iterator[pa.RecordBatch | Problem]:
-    """What the source's reader gives, from the other process. Raises InvalidInput where the file cannot be read.
+    """What the source's reader gives, from the other process.
 
     A file that crashes or exhausts its reader gives nothing; one whose reader raises gives what came before. Raises
-    MissingExtra where a package is absent, which is no property of the file.
+    InvalidInput where the file cannot be read, Unavailable where that took too long, and MissingExtra where a package
+    is absent, which is no property of the file.
     """
     group, name = place_reader(source.uri, options)
     request = {
@@ -134,6 +139,8 @@ def read_apart(source: SourceFile, options: ReadOptions) -> Iterator[pa.RecordBa
     }
     try:
         frames = _ask(request, options)
+    except _TooSlow as death:
+        raise Unavailable(str(death), hint="raise `source.max_seconds`, or exclude it") from None
     except _Died as death:
         raise InvalidInput(str(death), hint="open it with the program it was made with, or exclude it") from None
     for kind, body in frames:

@@ -9,7 +9,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from espalier.core.errors import InvalidInput, NotFound
@@ -84,6 +84,11 @@ class Found:
     sources: list[SourceFile] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
 
+    def below(self, prefix: str) -> Found:
+        """The same with `prefix` before each uri."""
+        skipped = [item.model_copy(update={"uri": prefix + item.uri}) for item in self.skipped]
+        return Found([replace(source, uri=prefix + source.uri) for source in self.sources], skipped)
+
     def settle(self) -> Found:
         """Sorted by uri; of files with the same bytes the first one stays.
 
@@ -115,6 +120,7 @@ class Selection:
     exclude: tuple[str, ...] = ()
     max_file_bytes: int = 1 << 26
     cache: Path | None = None  # without one, archives have no reader
+    max_ratio: float = MAX_RATIO  # of an archive, unpacked over packed
 
     def chooses(self, uri: str) -> bool:
         """Whether the patterns want it; `*` matches slashes too."""
@@ -243,7 +249,11 @@ def _matches(uri: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _refuse_place(path: Path, base: Path) -> str:
-    if path.is_symlink() and not path.resolve().is_relative_to(base.resolve()):
+    try:
+        inside = not path.is_symlink() or path.resolve().is_relative_to(base.resolve())
+    except (RuntimeError, OSError):  # Python 3.11 and 3.12 say RuntimeError
+        return "refused: symbolic links that lead to each other"
+    if not inside:
         return "refused: a symbolic link that leads out of the source folder"
     if path.is_dir():
         return "refused: a symbolic link to a folder; its files are read where they lie"
