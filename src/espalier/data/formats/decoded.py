@@ -55,7 +55,7 @@ def read_optional(row: Row, name: str) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    raise InvalidInput(f"`{name}` must be a text, not a {_name_of(value)}", hint=f"fields here: {', '.join(row)}")
+    raise InvalidInput(f"`{name}` must be a text, not {_name_of(value)}", hint=f"fields here: {', '.join(row)}")
 
 
 def check_conversation(messages: Sequence[Message], hint: str = "") -> None:
@@ -82,4 +82,4 @@ def check_pair(decoded: Decoded, hint: str = "") -> None:
 
 
 def _name_of(value: Any) -> str:
-    return "list" if isinstance(value, list) else "object" if isinstance(value, dict) else type(value).__name__
+    return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
