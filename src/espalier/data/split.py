@@ -73,7 +73,7 @@ def draw_splits(
     ]
     for _ in spread(_sketch, tasks):
         pass
-    search = open_search(harvests, spec, work)
+    search = open_search(harvests, spec.near, work)
     near = find_components(search, spread)
     units = _load_units(work, len(harvests))
     shares = Shares(spec.test, spec.validation, bool(spec.stratify_by))
@@ -86,7 +86,7 @@ def draw_splits(
         yield Drawn(splits[first:last], names.column("group"), names.column("stratum_name"))
 
 
-def open_search(harvests: Sequence[Harvest], spec: SplitSpec, work: Path) -> Search:
+def open_search(harvests: Sequence[Harvest], near: float, work: Path) -> Search:
     """The search for near-duplicates among the harvests' documents; `work` is the folder they are drawn in."""
     from espalier.data.dedup.known import Sketches
     from espalier.data.dedup.plan import Search
@@ -94,7 +94,7 @@ def open_search(harvests: Sequence[Harvest], spec: SplitSpec, work: Path) -> Sea
     sketches = Sketches([_near_path(work, number) for number in range(len(harvests))])
     folder = work / "near"
     folder.mkdir(exist_ok=True)
-    return Search(sketches, DocumentShards(harvests), folder, spec.near, SHINGLE_WORDS)
+    return Search(sketches, DocumentShards(harvests), folder, near, SHINGLE_WORDS)
 
 
 class DocumentShards(Sequence[pa.RecordBatch]):

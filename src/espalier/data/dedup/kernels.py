@@ -304,3 +304,47 @@ def unite(edges: Any, parent: Any) -> None:
             parent[one] = other
     for item in range(len(parent)):
         parent[item] = parent[parent[item]]
+
+
+@_compile
+def hash_runs(hashes: Any, word_offsets: Any, size: int, out: Any, out_offsets: Any) -> None:
+    """A hash of every run of `size` words of each of n texts into `out`; a shorter text has none."""
+    base = np.uint64(0x9E3779B97F4A7C15)
+    leading = np.uint64(1)
+    for _ in range(size - 1):
+        leading *= base
+    at = 0
+    for row in range(len(word_offsets) - 1):
+        first = word_offsets[row]
+        last = word_offsets[row + 1]
+        if last - first >= size:
+            value = np.uint64(0)
+            for index in range(first, first + size):
+                value = value * base + hashes[index]
+            out[at] = _stir(value)
+            at += 1
+            for index in range(first + size, last):
+                value = (value - hashes[index - size] * leading) * base + hashes[index]
+                out[at] = _stir(value)
+                at += 1
+        out_offsets[row + 1] = at
+
+
+@_compile
+def mark_bits(values: Any, shift: int, bits: Any) -> None:
+    """Set the bit (value >> shift) of `bits` for each value."""
+    for index in range(len(values)):
+        place = values[index] >> np.uint64(shift)
+        bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
+
+
+@_compile
+def sift(values: Any, shift: int, bits: Any, out: Any) -> int:
+    """The places of values whose bit is set into `out`; how many."""
+    count = 0
+    for index in range(len(values)):
+        place = values[index] >> np.uint64(shift)
+        if bits[place >> np.uint64(3)] & (np.uint8(1) << np.uint8(place & np.uint64(7))):
+            out[count] = index
+            count += 1
+    return count

@@ -78,7 +78,9 @@ def find_parquet(path: Path) -> list[Path]:
         return [path]
     files = [*sorted(path.glob(_DOCUMENTS)), *sorted(path.glob(_EXAMPLES))]
     if not files:
-        raise NotFound(f"no dataset version in {path}", hint="a version's folder holds documents-00000.parquet and data/")
+        raise NotFound(
+            f"no dataset version in {path}", hint="a version's folder holds documents-00000.parquet and data/"
+        )
     return files
 
 
@@ -130,4 +132,6 @@ def _shape(table: pa.Table, name: str) -> pa.RecordBatch:
         sources = [""] * len(table)
     uris = pa.array([f"{name}/{source}" if source else name for source in sources], pa.string())
     ids = pa.array(table.column("id").to_pylist(), pa.string())
-    return pa.RecordBatch.from_pydict({"id": ids, "text": texts, "uri": uris})
+    # A document that reads as its example does has no text of its own there.
+    said = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
+    return pa.RecordBatch.from_pydict({"id": ids, "text": texts, "uri": uris}).filter(said)
