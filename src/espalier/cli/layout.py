@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "Make": (
         ("run", "run a recipe: a pipeline of any steps, cached and resumed"),
         ("data", "files -> documents -> examples -> a dataset version"),
+        ("annotations", "what people, rules and models say of examples"),
         ("prompts", "versioned prompts"),
         ("create", "a tokenizer and a small model from scratch"),
         ("train", "fine-tune a LoRA adapter"),

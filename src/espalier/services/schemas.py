@@ -22,13 +22,15 @@ _PARTS = {
     "data": "espalier.data.spec:DataSpec",
     "create": "espalier.train.recipe:CreateSpec",
     "sft": "espalier.train.recipe:SftSpec",
+    "annotate": "espalier.data.annotation.automatic:AnnotateSpec",
+    "apply": "espalier.data.annotation.apply:ApplySpec",
     "generate": "espalier.data.generate.spec:GenerateSpec",
     "eval": "espalier.services.steps.eval_run:EvalRunSpec",
 }
 
 
 def make_schema(what: str) -> dict[str, Any]:
-    """The schema of `recipe`, `config`, `data`, `generate`, `create`, `sft` or `eval`."""
+    """The schema of `recipe`, `config`, `data`, `generate`, `annotate`, `apply`, `create`, `sft` or `eval`."""
     if what == "recipe":
         return {"$schema": _DRAFT, **_recipe_schema()}
     kind: type[BaseModel] = Config if what == "config" else _load(_PARTS[what])

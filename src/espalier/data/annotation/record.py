@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -105,6 +106,14 @@ class AnnotationRecord(Spec):
         return other is not None and self.model_dump(exclude=ignored) == other.model_dump(exclude=ignored)
 
 
+@dataclass(slots=True)
+class Annotations:
+    """What an annotator said, and why some examples got no word of it: example id -> reason."""
+
+    records: list[AnnotationRecord] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
 def make_record(
     dataset: str,
     example: str,
@@ -124,8 +133,14 @@ def make_record(
         id="", dataset=dataset, example=example, question=question, value=value, annotator=annotator, by=by,
         at_ms=at_ms, gold=gold, note=note, lead_time_s=lead_time_s, detail=detail or {},
     )  # fmt: skip
-    id = digest_of(record.model_dump(mode="json", exclude={"id"}))[:_ID_CHARS]
-    return record.model_copy(update={"id": f"ann_{id}"})
+    return stamp(record, at_ms)
+
+
+def stamp(record: AnnotationRecord, at_ms: int) -> AnnotationRecord:
+    """The record as said at `at_ms`, with the id that follows: rules and models know no clock."""
+    timed = record.model_copy(update={"at_ms": at_ms})
+    id = digest_of(timed.model_dump(mode="json", exclude={"id"}))[:_ID_CHARS]
+    return timed.model_copy(update={"id": f"ann_{id}"})
 
 
 def keep_newest(records: Iterable[AnnotationRecord]) -> list[AnnotationRecord]:

@@ -56,6 +56,13 @@ class Verdict(_Form):
     reason: Text
 
 
+class Choice(_Form):
+    """Labels of a given set, and why."""
+
+    labels: list[Text]
+    reason: Text
+
+
 Form = TypeVar("Form", bound=_Form)
 
 
