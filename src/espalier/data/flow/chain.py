@@ -119,6 +119,7 @@ class _Runner:
             "drops": kinds,
             "dropped": sum(kinds.values()),
             "counts": outcome.counts,
+            "problems": outcome.problems,
         }
         save_outcome(path, outcome, dropped, note)
         self._batch = after

@@ -32,6 +32,7 @@ class Outcome:
     batch: pa.RecordBatch | None = None  # (m,)
     parents: pa.Int32Array | None = None  # (m,), given with `batch`
     counts: dict[str, int] = field(default_factory=dict)  # the step's own figures; summed over batches
+    problems: list[dict[str, Any]] = field(default_factory=list)  # `readers.problem.Problem`s, for problems.jsonl
 
 
 def apply_outcome(batch: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:

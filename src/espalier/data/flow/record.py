@@ -48,8 +48,12 @@ def save_outcome(path: Path, outcome: Outcome, dropped: pa.RecordBatch | None, n
         columns["rows"] = outcome.rows
     columns |= {f"tag:{name}": column for name, column in outcome.tags.items()}
     columns |= outcome.conversations
+    save_batch(path, pa.RecordBatch.from_pydict(columns), _tell(outcome, note))
+
+
+def _tell(outcome: Outcome, note: dict[str, Any]) -> dict[str, Any]:
     made = outcome.batch is not None
-    save_batch(path, pa.RecordBatch.from_pydict(columns), {**note, "made_rows": made, "counts": outcome.counts})
+    return {**note, "made_rows": made, "counts": outcome.counts, "problems": outcome.problems}
 
 
 def load_outcome(path: Path) -> Outcome:
@@ -63,6 +67,7 @@ def load_outcome(path: Path) -> Outcome:
         conversations={name: columns[name] for name in CONVERSATIONS if name in columns},
         rows=columns.get("rows"),
         counts=file.note["counts"],
+        problems=file.note["problems"],
     )
     if file.note["made_rows"]:
         rows = BatchFile(path.with_suffix(".rows"))[0]

@@ -44,12 +44,14 @@ class Report:
     rows_out: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    problems: list[dict[str, Any]] = field(default_factory=list)  # as `Problem.to_json` says them
 
     def add(self, note: dict[str, Any]) -> None:
         self.rows_in += note["rows_in"]
         self.rows_out += note["rows_out"]
         self.drops.update(note["drops"])
         self.counts.update(note["counts"])
+        self.problems += note.get("problems", ())
 
 
 @dataclass(slots=True)

@@ -142,6 +142,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise InvalidInput("redirected to something that is not http or https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -147,7 +147,7 @@ class RowBatches:
         raw: Sequence[bytes] | None,
     ) -> pa.RecordBatch:
         source, options, size = self.findings.source, self.findings.options, len(rows)
-        shown = {} if options.keep_rows else columns
+        shown = {name: columns[name] for name in columns if name == options.id} if options.keep_rows else columns
         none = pa.ListArray.from_arrays(pa.array(np.zeros(size + 1, np.int32)), pa.array([], MESSAGE))
         made = {
             "id": pc.binary_join_element_wise(
