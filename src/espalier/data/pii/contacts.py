@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from espalier.data.pii.finding import Extent, rule
+from espalier.data.pii.finding import Extent, before, rule
 
 # A letter of a script with upper and lower case: elsewhere words are not set apart by spaces, and a whole sentence
 # before an address would be taken for a part of it.
@@ -29,13 +29,15 @@ def check_ipv4(text: bytes, start: int, end: int) -> Extent | None:
     parts = text[start:end].split(b".")
     if any(int(part) > 255 or (len(part) > 1 and part[:1] == b"0") for part in parts) or parts[0] in (b"0", b"127"):
         return None
-    before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if _DOTTED_BEFORE.search(before) or _DOTTED_AFTER.match(after):
-        return None
-    return start, end
+    glued = _DOTTED_BEFORE.search(text[max(0, start - 2) : start]) or _DOTTED_AFTER.match(text[end : end + 2])
+    return None if glued or _VERSION.search(before(text, start)) else (start, end)
 
 
 _DOTTED_BEFORE, _DOTTED_AFTER = re.compile(rb"\w\.$|v$"), re.compile(rb"\.\d")
+_VERSION = re.compile(
+    rb"(?i)(?:versions?|releases?|sections?|sect?\.|rfc ?\d+|chapter|clause|paragraph|identifier|oid|\xc2\xa7)"
+    rb"(?:[\s(:>=<~#\"'*_-]|of)*$"
+)
 
 
 def check_ipv6(text: bytes, start: int, end: int) -> Extent | None:
@@ -88,7 +90,7 @@ RULES = (
         "IP",
         "ipv6",
         "0-9A-Fa-f:",
-        rf"(?:{_H}(?:::?{_H}){{1,7}}(?:::)?|::{_H}(?::{_H}){{0,6}}|{_H}(?::{_H}){{0,6}}::)",
+        rf"(?:(?:{_H}:){{7}}{_H}|(?:{_H}:){{1,6}}:(?:{_H}(?::{_H}){{0,5}})?|::{_H}(?::{_H}){{0,6}})",
         check_ipv6,
     ),
     rule("IP", "ipv4", "0-9", r"\b(?:\d{1,3}\.){3}\d{1,3}\b", check_ipv4),

@@ -14,10 +14,11 @@ from espalier.data.pii.finding import Extent, accept, any_case, rule
 
 _MARK = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 _PRIVATE_KEY = rf"-----BEGIN {_MARK}(?:[^\x00-]|-{{1,4}}[^\x00-])*-----END {_MARK}"
-# Each of these is twenty characters without a break, or begins as `triggers` knows.
+# Each is at least 13 characters without a break and begins as `triggers` knows.
 _TOKENS = "|".join(
     (
-        r"(?:sk|pk|rk)[-_](?:[a-z0-9]+[-_]){0,3}[A-Za-z0-9_-]{17,}",
+        r"sk-(?:ant|proj|svcacct|admin|or)-[A-Za-z0-9_-]{17,}",
+        r"(?:sk|pk|rk)[-_](?:[a-z0-9]+[-_]){0,3}[A-Za-z0-9]{16}[A-Za-z0-9_-]*",
         r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b",
         r"gh[pousr]_[A-Za-z0-9]{36,}",
         r"github_pat_\w{22,}",
@@ -33,7 +34,7 @@ _TOKENS = "|".join(
         r"SG\.[\w-]{20,24}\.[\w-]{39,50}",
         r"do[opr]_v1_[a-f0-9]{64}\b",
         r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b",
-        r"whsec_[A-Za-z0-9+/]{24,}",
+        r"whsec_[A-Za-z0-9]{8}[A-Za-z0-9+/]{16,}",
         r"\d{8,10}:AA[\w-]{32,34}",
         r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     )
@@ -55,27 +56,14 @@ _SPOKEN = rf"\b(?:{_names('password passwort passcode passphrase')})(?: is| ist|
 _URL = r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>\x00]{0,128}:[^\s/@\"'<>\x00]{1,256}@"
 
 _SPLIT = re.compile(rb"(?:=>|:=|[:=]) ?| is | ist | was |'s ")
-_RUN = re.compile(rb"[A-Za-z0-9_-]{20,}")
-_SOLID = re.compile(rb"[A-Za-z0-9]{20}")
-_PREFIX = re.compile(rb"[spr]k[-_]|AIz|xox|gh|glp|hf_|eyJ")
 _NOT_VALUES = re.compile(
     rb"(?i)^(?:none|null|nil|true|false|undefined|string|str|required|optional|yes|no|bytes|int|text|any|self|"
     rb"x{3,}|\*{2,}|\.{3,}|<.*|\$.*|\{.*|\[.*|%.*|\(.*|os\.|env|config|settings|process\.|getpass|input\(|your.*|my.*)"
 )
 _WORD = re.compile(rb"[A-Za-z]+[.!?)]*$|[a-z]+(?:[_.-][a-z]+)+$|\w+(?:\.\w+)*[(\[].*$")
+_CODE = re.compile(rb"[ ()\[\]{}<>]|^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$")
+_SYLLABLES = re.compile(rb"[a-z]{5}")  # chance makes them in one key of a hundred
 _STRONG = re.compile(rb"(?i)(?:pass|pwd)")
-
-
-def check_token(text: bytes, start: int, end: int) -> Extent | None:
-    """A run of at least twenty characters with a digit, or as `triggers` knows it: what it would not see is no key."""
-    low = start
-    while low and (text[low - 1 : low].isalnum() or text[low - 1] in b"_-"):
-        low -= 1
-    found = text[low:end]
-    if _PREFIX.match(found) or re.match(rb"\d{8}", found):
-        return start, end
-    runs = _RUN.findall(found)
-    return (start, end) if any(_SOLID.search(run) or re.search(rb"\d", run) for run in runs) else None
 
 
 def check_assigned(text: bytes, start: int, end: int) -> Extent | None:
@@ -99,28 +87,35 @@ def check_assigned(text: bytes, start: int, end: int) -> Extent | None:
 
 def looks_chosen(value: bytes) -> bool:
     """A password as people choose them: six characters and not one plain word or name in code."""
-    return len(value) >= 6 and not _WORD.match(value)
+    if b" " in value and not any(48 <= byte <= 57 for byte in value):
+        return False  # a sentence
+    return len(value) >= 6 and not value.isalpha() and not _WORD.match(value)
 
 
 def looks_random(value: bytes) -> bool:
-    """A key as machines make them: no spaces, a digit, and at least 3 bits of entropy a character."""
-    if b" " in value or not any(48 <= byte <= 57 for byte in value):
+    """A key as machines make them: digits, no code around them, and at least 3 bits of entropy a character."""
+    digits = sum(48 <= byte <= 57 for byte in value)
+    if digits == 0 or _CODE.search(value) or (digits < 3 and _SYLLABLES.search(value)):
         return False
     counts = Counter(value)
     bits = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
     return bits >= min(3.0, math.log2(len(value)) - 0.5)
 
 
+_PLACEHOLDERS = frozenset(b"password pass passwd pwd passphrase token secret mypassword yourpassword xxx".split())
+
+
 def check_url(text: bytes, start: int, end: int) -> Extent | None:
     """The user and password of `scheme://user:password@host`; the rest of the URL is kept."""
     low = text.index(b"://", start) + 3
     password = text[low : end - 1].partition(b":")[2]
-    return None if password[:1] in b"[<{$%*" or password in (b"password", b"pass") else (low, end - 1)
+    told = password[:1] in b"[<{$%*" or password.lower() in _PLACEHOLDERS
+    return (low, end - 1) if not told and (text[end : end + 1].isalnum() or text[end : end + 1] == b"[") else None
 
 
 RULES = (
     rule("SECRET", "private_key", "-", _PRIVATE_KEY, accept),
-    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", check_token),
+    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", accept),
     rule("SECRET", "assigned", "A-Za-z_", _ASSIGNED, check_assigned),
     rule("SECRET", "spoken", "pP", _SPOKEN, check_assigned),
     rule("SECRET", "url", "A-Za-z", _URL, check_url),

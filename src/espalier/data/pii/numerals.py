@@ -174,17 +174,18 @@ _PHONES = tuple(
     for pattern in (
         rb"(?:\+|(?<![0-9A-Za-z_])00)[1-9]\d{0,2}(?:[ ./-]{0,2}\(?\d{1,5}\)?){1,6}" + _EXTENSION,
         rb"(?:1[ .-])?\(\d{2,5}\)[ -]?\d{3,4}[ .-]?\d{3,5}" + _EXTENSION,
-        rb"(?:1[ .-])?\d{3}[ .-]\d{3}[ .-]\d{4}" + _EXTENSION + rb"(?![0-9A-Za-z_])",
+        rb"(?:1[ .-])?\d{3}(?:\.\d{3}\.|[ -]\d{3}[ -])\d{4}" + _EXTENSION + rb"(?![0-9A-Za-z_])",
         rb"0[1-9]\d{0,4}[ /-]\d{3,8}(?:[ -]\d{2,6}){0,3}" + _EXTENSION + rb"(?![0-9A-Za-z_])",
     )
 )
 _SPOKEN_BEFORE = re.compile(
-    rb"(?i)(?<![a-z])(?:phone|telephone|telefon|tel|mobile|mobil|cell|fax|whatsapp|call|ring|reach|dial|desk|office|contact"
-    rb"|handy|t\xc3\xa9l)(?![a-z])[^\d\n]{1,20}$"
+    rb"(?i)(?<![a-z])(?:(?:phone|telephone|telefon|tel|mobile|mobil|cell|fax|whatsapp|call|ring|reach|dial|t\xc3\xa9l)"
+    rb"(?![a-z])|(?:desk|office|home|work|contact|handy):)[^\d\n]{1,20}$"
 )
 _SPOKEN_AFTER = re.compile(rb"(?i)^ ?\(?(?:office|mobile|cell|fax|phone|home|work|desk|tel)(?![a-z])")
 _SPOKEN = re.compile(rb"[+(]{0,2}\d[\d ()./-]{4,18}\d" + _EXTENSION + rb"(?![0-9A-Za-z_])")
 _LONGER = re.compile(rb"\d{3}[ ./-]$")  # the group before shows that this is the rest of a longer number
+_ZIP, _STATE = re.compile(rb"\d{5}-\d{4}(?!\d)"), re.compile(rb"(?:\b[A-Z]{2}|[a-z])[.,]?\s[\s#*/]*$")
 _DATE = re.compile(
     rb"\b(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])\b|\b\d\d?[./]\d\d?[./](?:19|20)\d\d\b"
 )
@@ -193,6 +194,8 @@ _DATE = re.compile(
 def judge_phone(text: bytes, start: int, end: int) -> Finding | None:
     """8 to 15 digits (ITU-T E.164) as telephones are written; or 6 to 15 after or before a word that announces one."""
     if text[start] not in b"+(" and _LONGER.search(text[max(0, start - 4) : start]):
+        return None
+    if _ZIP.match(text, start) and _STATE.search(before(text, start)):
         return None
     for pattern in _PHONES:
         match = pattern.match(text, start)
@@ -258,7 +261,7 @@ def judge_birth_date(text: bytes, start: int, end: int) -> Finding | None:
     return Finding(start, match.end(), "BIRTH_DATE", "born")
 
 
-_PLACE = re.compile(rb"-?\d{1,2}\.\d{5,10},? ?-?\d{1,3}\.\d{5,10}(?![\d])")
+_PLACE = re.compile(rb"-?\d{1,2}\.\d{5,10}(?:, ?| )-?\d{1,3}\.\d{5,10}(?![\d])")
 
 
 def judge_coordinates(text: bytes, start: int, end: int) -> Finding | None:

@@ -35,7 +35,28 @@ KINDS = (
 )
 # A URL is personal only where it leads to a person, and a place may be a shop's.
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in ("URL", "COORDINATES"))
-_MEMORY_BYTES = 256 << 20  # of RE2's automata; when they do not fit it goes on, slower
+_MEMORY_BYTES = 64 << 20  # of RE2's automata; when they do not fit it goes on, slower
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The rules whose matches may begin with some byte. `screen` is the union of all but the last of them."""
+
+    rules: tuple[tuple[Any, Rule], ...]
+    screen: Any
+
+    def judge(self, text: bytes, start: int) -> Finding | None:
+        """What the first rule that matches here and stands by it says."""
+        rules = self.rules
+        if self.screen is not None and self.screen.match(text, start) is None:
+            rules = rules[-1:]  # numbers, nearly always
+        for pattern, rule in rules:
+            match = pattern.match(text, start)
+            if match is not None:
+                found = rule.judge(text, start, match.end())
+                if found is not None:
+                    return found
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +65,19 @@ class Ruleset:
 
     kinds: tuple[str, ...]
     union: Any
-    by_first: tuple[tuple[tuple[Any, Rule], ...], ...]  # 256: what may begin with this byte
+    by_first: tuple[Candidates, ...]  # 256: what may begin with this byte
 
     def scan(self, text: bytes) -> Iterator[Finding]:
         """Findings in order, never overlapping. Positions are byte offsets."""
         position, search, by_first = 0, self.union.search, self.by_first
         while (match := search(text, position)) is not None:
             start = match.start()
-            found = _judge(by_first[text[start]], text, start)
+            found = by_first[text[start]].judge(text, start)
             if found is None:
                 position = start + 1
             else:
                 yield found
                 position = max(found.end, start + 1)
-
-
-def _judge(candidates: Sequence[tuple[Any, Rule]], text: bytes, start: int) -> Finding | None:
-    for pattern, rule in candidates:
-        match = pattern.match(text, start)
-        if match is not None:
-            found = rule.judge(text, start, match.end())
-            if found is not None:
-                return found
-    return None
 
 
 @functools.lru_cache(maxsize=32)
@@ -83,9 +94,14 @@ def load_rules(kinds: tuple[str, ...] = DEFAULT_KINDS) -> Ruleset | None:
         return None
     compiled = [(re2.compile(rule.pattern.encode(), options), rule) for rule in rules]
     firsts = [re.compile(f"[{rule.first}]".encode("latin-1")) for rule in rules]
-    table = tuple(
-        tuple(pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte])))
-        for byte in range(256)
+
+    def unite(some: Sequence[Rule]) -> Any:
+        return re2.compile("|".join(f"(?:{rule.pattern})" for rule in some).encode(), options)
+
+    def gather(byte: int) -> Candidates:
+        pairs = tuple(pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte])))
+        return Candidates(pairs, unite([rule for _, rule in pairs[:-1]]) if len(pairs) > 2 else None)
+
+    return Ruleset(
+        tuple(kind for kind in KINDS if kind in wanted), unite(rules), tuple(gather(byte) for byte in range(256))
     )
-    union = re2.compile("|".join(f"(?:{rule.pattern})" for rule in rules).encode(), options)
-    return Ruleset(tuple(kind for kind in KINDS if kind in wanted), union, table)

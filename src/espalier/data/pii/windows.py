@@ -37,8 +37,8 @@ def find_windows(data: Bytes, edges: Offsets, *, urls: bool = False) -> npt.NDAr
     """(w, 3): text, start, end in `data`, in order and disjoint; every match of every rule lies in one."""
     from espalier.data.pii import triggers
 
-    # A window reaches 64 bytes to each side of its trigger, except where its text ends.
-    held = np.empty(((int(edges[-1] - edges[0]) >> 6) + 2 * len(edges), 3), np.int64)
+    # Windows do not touch, and the smallest (`a@b`) has three bytes.
+    held = np.empty(((int(edges[-1] - edges[0]) >> 2) + 2 * len(edges), 3), np.int64)
     count = triggers.find_windows(data, np.ascontiguousarray(edges), urls, triggers.CLASSES, held)
     return held[:count]
 
