@@ -8,8 +8,8 @@ record is like.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from espalier.core.errors import InvalidInput, NotFound, did_you_mean
-from espalier.core.types import Document, Example, Message, Spec
-from espalier.data.clean.outcome import drop
+from espalier.core.types import Message, Spec
 from espalier.data.flow.outcome import Outcome
 from espalier.data.readers.plain import decode
 from espalier.data.readers.table import parse_object
@@ -28,8 +27,6 @@ from espalier.data.tasks.gather import to_turns
 from espalier.data.tasks.origins import Origin, iterate_origins
 from espalier.data.tasks.rows import GROUP, hash_key
 from espalier.data.tasks.task import Rewrite, Task, TaskKind
-
-Render = Callable[[Document], list[Message]]
 
 
 class ExtractionTask(Spec):
@@ -105,21 +102,13 @@ def prepare(spec: ExtractionTask, folder: Path, rewrite: Rewrite | None) -> Task
     pattern = compile_key(spec.key)
     labels = read_labels(folder / spec.labels, spec)
     read = prepare_required(spec.template, "task.template") if spec.template else None
-    return LabelledDocuments(spec, pattern, labels.answers, rewrite, read, label_count=len(labels.answers))
+    return LabelledDocuments(spec, pattern, labels, rewrite, read, label_count=len(labels))
 
 
 KIND = TaskKind("extraction", 1, ExtractionTask, prepare, files=("labels",))
 
 
-@dataclass(slots=True)
-class Labels:
-    """Answers by key; `used` are those that found a document."""
-
-    answers: dict[str, str]
-    used: set[str] = field(default_factory=set)
-
-
-def read_labels(path: Path, task: ExtractionTask) -> Labels:
+def read_labels(path: Path, task: ExtractionTask) -> dict[str, str]:
     """Answers by key.
 
     Raises NotFound without the file, InvalidInput("records.jsonl:7: ...") for a line that is no label or a key seen
@@ -139,7 +128,7 @@ def read_labels(path: Path, task: ExtractionTask) -> Labels:
         answers[key] = _as_text(row[task.label_answer])
     if not answers:
         raise InvalidInput("the file holds no label", where=task.labels)
-    return Labels(answers)
+    return answers
 
 
 def iterate_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -152,63 +141,12 @@ def iterate_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise InvalidInput(error.message, where=f"{path.name}:{number}", hint="mend that line") from None
 
 
-def find_keys(documents: Sequence[Document], task: ExtractionTask) -> dict[str, str]:
-    """Key by document id, for the documents that have one. Looked for in what was read, before any cleaning."""
-    pattern = compile_key(task.key)
-    keys = {}
-    for document in documents:
-        match = pattern.search(_key_text(document, task.key_from))
-        if match:
-            keys[document.id] = match[1] if pattern.groups and match[1] else match[0]
-    return keys
-
-
 def compile_key(expression: str) -> re.Pattern[str]:
     """Raises InvalidInput for what is no regular expression."""
     try:
         return re.compile(expression)
     except re.error as error:
         raise InvalidInput(f"not a regular expression: {error}", where="task.key", hint="try key: 'T-[0-9]+'") from None
-
-
-def check_labelled(
-    documents: Sequence[Document],
-    keys: Mapping[str, str],
-    labels: Labels,
-    task: ExtractionTask,
-    redact: Callable[[str], str] = str,
-) -> list[Document]:
-    """The documents, dropped where no key was found or the key has no label; `redact` is applied to keys in reasons."""
-    out = []
-    for document in documents:
-        key = keys.get(document.id)
-        if document.dropped_because:
-            pass
-        elif key is None:
-            document = drop(document, f"no key: {task.key} found nothing in its {task.key_from}")
-        elif key not in labels.answers:
-            document = drop(document, f"no label: {task.labels} has none for {redact(key)}")
-        else:
-            labels.used.add(key)
-        out.append(document)
-    return out
-
-
-def make_example(document: Document, answer: str, render: Render) -> Example:
-    """What `render` makes of the document, then the answer. Tags are the document's."""
-    messages = [*render(document), Message("assistant", answer)]
-    return Example(f"ex_{document.id}", messages, documents=[document.id], tags=dict(document.tags))
-
-
-def render_plain(document: Document) -> list[Message]:
-    """The default `Render`: one user message, the document's text and nothing else."""
-    return [Message("user", document.text)]
-
-
-def _key_text(document: Document, key_from: str) -> str:
-    if key_from.startswith("tag:"):
-        return document.tags.get(key_from.removeprefix("tag:"), "")
-    return document.span.uri if key_from == "uri" else document.text
 
 
 def _as_text(value: Any) -> str:

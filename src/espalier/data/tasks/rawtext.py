@@ -9,7 +9,6 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from espalier.core.types import Document, Example
 from espalier.data.flow.outcome import Outcome
 from espalier.data.formats.decoded import Decoded, Row
 from espalier.data.tasks.fields import prepare_required
@@ -61,8 +60,3 @@ def prepare(spec: TextTask, folder: Path, rewrite: Rewrite | None) -> Task:
 
 
 KIND = TaskKind("text", 1, TextTask, prepare)
-
-
-def make_example(document: Document) -> Example:
-    """The document's text, unlabelled."""
-    return Example(f"ex_{document.id}", text=document.text, documents=[document.id], tags=dict(document.tags))
