@@ -74,9 +74,9 @@ class LineSource:
             data = rest + data
             cut = data.rfind(b"\n") + 1
             if not cut and len(data) > self._findings.options.max_line_bytes:
-                skipped_bytes, rest = self._pass_line(len(data))
-                yield self._too_long(number, skipped_bytes)
-                number, offset = number + 1, offset + skipped_bytes
+                line_bytes, rest = self._pass_line(len(data))
+                yield self._too_long(number, line_bytes)
+                number, offset = number + 1, offset + line_bytes + 1
                 continue
             rest = data[cut:]
             if cut:
@@ -144,11 +144,11 @@ class LineSource:
             yield Block(lines[part], numbers[part], starts[part], ends[part], data)
 
     def _pass_line(self, size_bytes: int) -> tuple[int, bytes]:
-        """Read on to the end of the line; its bytes, line feed included, and what follows it."""
+        """Read on to the end of the line; its bytes without the line feed, and what follows."""
         while data := self._stream.read(BLOCK_BYTES):
-            at = data.find(b"\n") + 1
-            if at:
-                return size_bytes + at, data[at:]
+            at = data.find(b"\n")
+            if at >= 0:
+                return size_bytes + at, data[at + 1 :]
             size_bytes += len(data)
             self.tell_progress()
         return size_bytes, b""
