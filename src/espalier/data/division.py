@@ -16,6 +16,7 @@ Legend: n = units, g = groups, k = keys of an earlier version, m = edges.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -106,27 +107,35 @@ def group_units(units: Units, near: Forest) -> NDArray[np.uint32]:
     """The group of each unit (n,), numbered from 0 in order of their first units: equal keys or documents, likeness."""
     from espalier.data.dedup.kernels import unite
 
-    parent = np.arange(len(units.keys))
+    parent = np.arange(len(units.keys), dtype=np.uint32)
     for column in (units.keys, units.documents):
         unite(_tie_equal(column), parent)
     unite(near, parent)
-    own = parent == np.arange(len(parent))
-    numbers = np.cumsum(own, dtype=np.uint32) - np.uint32(1)
+    own = parent == np.arange(len(parent), dtype=np.uint32)
+    numbers = np.cumsum(own, dtype=np.uint32)
+    numbers -= np.uint32(1)
     return numbers[parent]
 
 
 def _tie_equal(column: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Edges (m, 2) between neighbours among equal values."""
-    order = np.argsort(column, kind="stable")
+    order = np.argsort(column, kind="stable").astype(np.uint32)
     values = column[order]
     same = np.flatnonzero(values[1:] == values[:-1])
-    return np.stack([order[same], order[same + 1]], axis=1)
+    return np.stack([order[same], order[same + 1]], axis=1).astype(np.int64)
 
 
 def _place(keys: NDArray[np.uint64], shares: Shares) -> NDArray[np.uint8]:
-    places = (keys >> np.uint64(8)).astype(np.float64) / _PLACES
-    held_out = np.where(places < shares.test + shares.validation, np.uint8(VALIDATION), np.uint8(TRAIN))
-    return np.where(places < shares.test, np.uint8(TEST), held_out)
+    splits = np.zeros(len(keys), np.uint8)
+    splits[_stand_below(keys, shares.test + shares.validation)] = VALIDATION
+    splits[_stand_below(keys, shares.test)] = TEST
+    return splits
+
+
+def _stand_below(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Whether a key's place is below `share`. (n,)"""
+    first_above = math.ceil(share * _PLACES) << 8
+    return keys < np.uint64(first_above) if first_above < 1 << 64 else np.ones(len(keys), bool)
 
 
 def _top_up(
@@ -137,20 +146,19 @@ def _top_up(
     shares: Shares,
 ) -> None:
     """Move `free` groups (g,) from train to held-out splits where those are short, in the order of their keys."""
-    by_key = np.argsort(keys, kind="stable")
     for split, share in ((TEST, shares.test), (VALIDATION, shares.validation)):
-        for members in _part_strata(by_key, strata) if shares.stratify else ():
+        for members in _part_strata(keys, strata) if shares.stratify else ():
             missing = int(share * len(members)) - int((splits[members] == split).sum())
             _promote(members, splits, free, split, missing)
         if share and len(splits) >= _FEWEST_GROUPS and not (splits == split).any():
-            _promote(by_key, splits, free, split, 1)
+            _promote(np.argsort(keys, kind="stable"), splits, free, split, 1)
 
 
-def _part_strata(by_key: NDArray[np.int64], strata: NDArray[np.uint64]) -> Iterable[NDArray[np.int64]]:
+def _part_strata(keys: NDArray[np.uint64], strata: NDArray[np.uint64]) -> Iterable[NDArray[np.int64]]:
     """The groups of each stratum, in the order of their keys."""
-    order = by_key[np.argsort(strata[by_key], kind="stable")]
-    bounds = np.flatnonzero(np.diff(strata[order])) + 1
-    return np.split(order, bounds)
+    order = np.lexsort((keys, strata))
+    bounds = np.searchsorted(strata, np.unique(strata), sorter=order)
+    return np.split(order, bounds[1:])
 
 
 def _promote(

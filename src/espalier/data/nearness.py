@@ -1,20 +1,25 @@
-"""How alike two texts are, and which pairs of many are alike: MinHash finds candidates, true Jaccard decides.
+"""Which of some texts are alike: the search of `dedup` for a list of texts that is in memory.
 
-Knows texts only; what follows from likeness is for deduplication and splitting to say.
+Knows texts only; what follows from likeness is for whoever asks.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import xxhash
+import numpy as np
+import pyarrow as pa
+
+from espalier.data.dedup.exact import read_exact
+from espalier.data.dedup.plan import Search, read_edges, split_pairs
+from espalier.data.dedup.search import find_duplicates
+from espalier.data.dedup.sketch import sketch_texts
+from espalier.data.dedup.words import hash_texts
 
 SHINGLE_WORDS = 3
-_WORD = re.compile(r"\w+")
-Shingles = frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,54 +31,27 @@ class Pair:
     jaccard: float
 
 
-def words_of(text: str) -> list[str]:
-    """The text's words in lower case: what counts as the same text for likeness."""
-    return _WORD.findall(text.lower())
-
-
 def hash_text(text: str) -> int:
     """64 bits that are equal for texts of the same words."""
-    return int(xxhash.xxh3_64_intdigest(" ".join(words_of(text)).encode()))
+    return hash_texts(pa.array([text], pa.large_string()))[0]
 
 
-def shingle(text: str, size_words: int = SHINGLE_WORDS) -> Shingles:
-    """Hashes of every run of `size_words` words; a shorter text is one shingle, an empty one has none."""
-    words = words_of(text)
-    if not words:
-        return frozenset()
-    last = max(1, len(words) - size_words + 1)
-    runs = (" ".join(words[start : start + size_words]) for start in range(last))
-    return frozenset(xxhash.xxh3_64_intdigest(run.encode()) for run in runs)
+def find_pairs(texts: Sequence[str], near: float) -> list[Pair]:
+    """Pairs with a Jaccard index of at least `near`, verified, sorted by position.
 
-
-def jaccard(one: Shingles, other: Shingles) -> float:
-    """Shared shingles over all shingles; 0 when either text is empty."""
-    if not one or not other:
-        return 0.0
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
-
-
-def find_pairs(texts: Sequence[Shingles], threshold: float) -> list[Pair]:
-    """Every pair with a Jaccard index of at least `threshold`, verified, sorted by position."""
-    pairs = []
-    for second, earlier in enumerate(candidates(texts, threshold)):
-        for first in earlier:
-            value = jaccard(texts[first], texts[second])
-            if value >= threshold:
-                pairs.append(Pair(first, second, value))
-    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
-
-
-def candidates(texts: Sequence[Shingles], threshold: float) -> Iterator[list[int]]:
-    """For each text, in order: the earlier texts that share a band with it, ascending."""
-    from espalier.data.minhash import band_keys, choose_rows
-
-    rows = choose_rows(threshold)
-    buckets: dict[bytes, list[int]] = defaultdict(list)
-    for position, shingles in enumerate(texts):
-        found: set[int] = set()
-        for key in band_keys(shingles, rows):
-            found.update(buckets[key])
-            buckets[key].append(position)
-        yield sorted(found)
+    Of texts with the same words each is paired with the first, and only the first with others. See `dedup.search` for
+    what is not compared where very many texts follow one template.
+    """
+    column = pa.array(texts, pa.large_string())
+    batch = pa.RecordBatch.from_pydict(
+        {"id": pa.nulls(len(texts), pa.string()), "text": column, "uri": pa.nulls(len(texts), pa.string())}
+    )
+    with tempfile.TemporaryDirectory(prefix="espalier-near-") as work:
+        sketch = sketch_texts(column, near, SHINGLE_WORDS)
+        search = Search([sketch], [batch], Path(work), near, SHINGLE_WORDS)
+        find_duplicates(search)
+        exact, edges = read_exact(search, 0), read_edges(search, 0)
+    jaccards = np.concatenate([np.ones(len(exact)), edges["jaccard"]])
+    later, earlier = split_pairs(np.concatenate([exact, edges["pair"]]))
+    order = np.lexsort((later, earlier))
+    return [Pair(int(earlier[at]), int(later[at]), float(jaccards[at])) for at in order]

@@ -12,7 +12,7 @@ from pathlib import Path
 from espalier.core.types import Example, Spec
 from espalier.data.answers import count_labels
 from espalier.data.manifest import Distribution, distribute
-from espalier.data.nearness import find_pairs, shingle
+from espalier.data.nearness import find_pairs
 from espalier.store.examples import SPLITS, read_examples
 
 CountTokens = Callable[[str], int]
@@ -40,8 +40,9 @@ class SplitStats(Spec):
 class DatasetStats(Spec):
     """The whole version.
 
-    `alike` counts pairs of questions by the first digit of their Jaccard index. `distinct_2` is the share of their word
-    pairs that are different (Li et al. 2016, "A Diversity-Promoting Objective Function", section 5): 1 = no repetition.
+    `alike` counts pairs of questions by the first digit of their Jaccard index; equal ones are paired with the first.
+    `distinct_2` is the share of their word pairs that are different (Li et al. 2016, "A Diversity-Promoting Objective
+    Function", section 5): 1 = no repetition.
     """
 
     splits: dict[str, SplitStats]
@@ -54,7 +55,7 @@ def describe_dataset(folder: Path, count_tokens: CountTokens | None = None) -> D
     examples = list(read_examples(folder))
     questions = [question_of(example) for example in examples]
     alike = {f"{tenth / 10:.1f}": 0 for tenth in range(int(_ALIKE * 10), 11)}
-    for pair in find_pairs([shingle(question) for question in questions], _ALIKE):
+    for pair in find_pairs(questions, _ALIKE):
         alike[f"{int(pair.jaccard * 10) / 10:.1f}"] += 1
     splits = {}
     for split in SPLITS:
