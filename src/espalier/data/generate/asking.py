@@ -166,7 +166,7 @@ class Asker:
         if answer is None:
             return Reply(None, f"not asked: the budget was spent ({self._spending.why_spent()})")
         if answer.finish_reason == "error":
-            return Reply(None, f"refused by the endpoint: {answer.text}")
+            return Reply(None, f"refused by the model: {answer.text}")
         return Reply(answer)
 
     def _fetch(

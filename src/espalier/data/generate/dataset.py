@@ -14,8 +14,9 @@ from typing import Any
 from espalier.core.types import Example, Generation
 from espalier.data.derived import Derivation, Exclusion, write_derived
 from espalier.data.generate.generate import count_drops
-from espalier.data.generate.row import Row, describe_example, kept_examples
+from espalier.data.generate.row import Row, describe_example, inherit_tags, kept_examples
 from espalier.data.generate.spec import GenerateSpec
+from espalier.data.layout import read_documents
 from espalier.data.manifest import DatasetManifest, StepReport
 from espalier.store.disk import write_file
 
@@ -58,6 +59,21 @@ def write_generated(
         exclusions=[_exclude(row) for row in rows if row.refused_because],
     )
     return write_derived(folder, [*(examples if spec.keep_input else ()), *kept_examples(rows)], derivation)
+
+
+def read_passages(folder: Path, examples: Sequence[Example]) -> list[Example]:
+    """The documents a version was made from as examples of raw text, in the order of its examples; each in the split
+    and the group of the first example made from it. Raises NotFound when the version holds no documents."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        for id in example.documents:
+            first.setdefault(id, example)
+    texts = {document.id: document.text for document in read_documents(folder, list(first))}
+    return [
+        Example(id, text=texts[id], split=example.split, documents=[id], tags=inherit_tags(example))
+        for id, example in first.items()
+        if id in texts
+    ]
 
 
 def _exclude(row: Row) -> Exclusion:

@@ -96,6 +96,9 @@ class QuestionsMethod(Spec):
     """Question and answer pairs from passages, each with a quotation that must stand in the passage."""
 
     kind: Literal["questions"]
+    passages: Literal["examples", "documents"] = Field(
+        "examples", description="what is read: the text of each example (a chunked text dataset), or whole documents"
+    )
     per_passage: int = Field(3, ge=1, le=50, description="most pairs asked of one passage")
     with_passage: bool = Field(False, description="put the passage before the question, as for reading tasks")
     near: float = Field(0.7, gt=0, le=1, description="ROUGE-L from which two questions are the same")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from espalier.core.ports import StepContext
 from espalier.core.step import step
-from espalier.data.generate.spec import GenerateSpec
+from espalier.data.generate.spec import GenerateSpec, QuestionsMethod
 from espalier.nn.locate import anchor_base, list_base_files
 
 
@@ -30,7 +30,7 @@ def _base_files(spec: GenerateSpec, folder: Path) -> Iterable[Path]:
 )
 def data_generate(context: StepContext, spec: GenerateSpec) -> None:
     """Have a model make questions, instructions or paraphrases, and a judge leave out the poor ones."""
-    from espalier.data.generate.dataset import write_generated
+    from espalier.data.generate.dataset import read_passages, write_generated
     from espalier.prompts.catalog import read_prompt
     from espalier.services.generation import generate_from
     from espalier.store.examples import read_examples
@@ -38,8 +38,11 @@ def data_generate(context: StepContext, spec: GenerateSpec) -> None:
     folder = context.input("dataset")
     examples = list(read_examples(folder))
     prompts = {name: read_prompt(context.input(name)) for name in ("prompt", "judge_prompt") if name in context.inputs}
+    of_documents = isinstance(spec.method, QuestionsMethod) and spec.method.passages == "documents"
+    parents = read_passages(folder, examples) if of_documents else examples
     journal = Path(spec.answers) if spec.answers else context.scratch / "answers.jsonl"
-    generated = generate_from(examples, spec, journal, emit=context.emit, **prompts)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    generated = generate_from(parents, spec, journal, emit=context.emit, **prompts)
     manifest = write_generated(
         context.output("dataset"),
         (folder, context.inputs["dataset"].digest),

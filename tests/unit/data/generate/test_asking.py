@@ -97,7 +97,7 @@ def test_one_refused_question_is_no_answer_and_is_not_kept(make_asker: Make, tmp
 
     replies = make_asker(Scripted(picky), journal=journal).ask(questions(3), GREEDY)
     assert replies[1].answer is None
-    assert replies[1].reason == "refused by the endpoint: too long"
+    assert replies[1].reason == "refused by the model: too long"
     again = Scripted(str.upper)
     make_asker(again, journal=journal).ask(questions(3), GREEDY)
     assert again.asked == ["question 1"]
