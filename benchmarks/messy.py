@@ -73,6 +73,7 @@ def measure(path: Path, planted: Planted, folder: Path) -> dict[str, object]:
                 rows += len(item)
                 writer.write_batch(item)
     read_s, read_cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     shards, step = Shards(folder / "rows.arrow"), Ids(IdsSpec())
     began = time.perf_counter()
     sketches = [step.sketch(shards[number]) for number in range(len(shards))]
@@ -95,7 +96,7 @@ def measure(path: Path, planted: Planted, folder: Path) -> dict[str, object]:
         "read_mb_per_s": round(planted.size_bytes / 1e6 / read_s, 1),
         "read_cpu_s": round(read_cpu_s, 2),
         "ids_s": round(ids_s, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "read_peak_mb": round(peak_mb, 1),
         "problems": {
             kind: sum(p.rows for p in problems if p.kind == kind) for kind in sorted({p.kind for p in problems})
         },

@@ -123,7 +123,7 @@ class RowBatches:
         elif set(map(type, values)) == {str}:
             texts = values
         else:
-            texts = [flatten(value) for value in values]
+            texts = [value if type(value) is str else flatten(value) for value in values]
         if not all(texts) or any(map(str.isspace, texts)):
             texts = list(texts)
             for at, text in enumerate(texts):
@@ -195,7 +195,7 @@ def flatten(value: Any) -> str:
         return value
     if value is None:
         return ""
-    if type(value) is float and isfinite(value):
+    if type(value) is int or (type(value) is float and isfinite(value)):
         return repr(value)  # as JSON writes it
     return _ENCODER.encode(value)
 
@@ -203,9 +203,8 @@ def flatten(value: Any) -> str:
 def _short(values: list[Any], most_chars: int) -> pa.StringArray:
     """Values of 1 to `most_chars` characters; null for the others. (n,)"""
     plain = set(map(type, values)) <= {str, type(None)}
-    texts = [
-        value if value and len(value) <= most_chars else None for value in (values if plain else map(flatten, values))
-    ]
+    given = values if plain else [value if type(value) is str else flatten(value) for value in values]
+    texts = [value if value and len(value) <= most_chars else None for value in given]
     return pa.array(texts, pa.string())
 
 
