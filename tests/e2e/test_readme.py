@@ -12,7 +12,9 @@ import pytest
 from espalier.cli.main import Root
 
 _ROOT = Path(__file__).parents[2]
-_PAGES = ("README.md", "docs/tutorial.md", "docs/training.md", "CONTRIBUTING.md")
+_PAGES = (
+    "README.md", "docs/tutorial.md", "docs/training.md", "docs/generation.md", "docs/annotation.md", "CONTRIBUTING.md",
+)  # fmt: skip
 
 
 def commands_of(page: str) -> list[str]:
