@@ -16,7 +16,7 @@ from espalier.core.types import Document
 from espalier.data.readers.blocks import Block, Code, Heading, Item, Paragraph, Table, write_block, write_blocks
 from espalier.data.readers.container import Package, attribute, child, local_name, open_zip
 from espalier.data.readers.omml import write_math
-from espalier.data.readers.parts import graphic_parts, linked, main_part, read_properties, relations_of
+from espalier.data.readers.parts import graphic_parts, linked, main_part, read_properties, relations_of, write_comment
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 from espalier.data.readers.tabletext import flatten
@@ -169,8 +169,7 @@ class _Walk:
             for comment in root:
                 text = " ".join(map(plain_text, self.blocks(comment)))
                 if text:
-                    author = flatten(attribute(comment, "author"))
-                    yield Paragraph(f"> Comment by {author}: {text}" if author else f"> Comment: {text}")
+                    yield write_comment(attribute(comment, "author"), text, attribute(comment, "date"))
 
     def edge(self, kind: str) -> str:
         """The distinct texts of headers or footers, as one line."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from espalier.core.errors import InvalidInput
-from espalier.data.readers.blocks import Block, Heading, Item, Paragraph, Table
+from espalier.data.readers.blocks import Block, Item, Paragraph, Table
 from espalier.data.readers.container import Package, attribute, child, local_name
+from espalier.data.readers.tabletext import flatten
 
 MAX_POINTS = 10_000
 
@@ -43,23 +44,25 @@ def linked(relations: dict[str, tuple[str, str]], kind: str) -> list[str]:
 
 
 def read_chart(package: Package, part: str) -> list[Block]:
-    """A chart as its title and a table: a row a category, a column a series (the values cached in the file)."""
+    """A chart as its kind, title and a table: a row a category, a column a series (the values cached in the file)."""
     root = _optional(package, part)
     if root is None:
         return []
-    titles = [each for each in root.iter() if local_name(each) == "title"]
-    title = _texts(titles[0]) if titles else ""
+    names = [local_name(each) for each in root.iter()]
+    kind = next((name.removesuffix("Chart").removesuffix("3D") for name in names if name.endswith("Chart")), "")
+    title = _texts(next((each for each in root.iter() if local_name(each) == "title"), None))
+    caption = ": ".join(filter(None, (f"{kind.capitalize()} chart".strip().capitalize(), title)))
     series = [each for each in root.iter() if local_name(each) == "ser"]
-    names = [_points(child(each, "tx")) for each in series]
+    heads = [_points(child(each, "tx")) for each in series]
     labels: dict[int, str] = {}
     for each in series:
         labels = labels or _points(_first(each, "cat", "xVal"))
     values = [_points(_first(each, "val", "yVal")) for each in series]
     rows = sorted({*labels, *(index for column in values for index in column)})
-    head = ["", *(" ".join(name.values()) for name in names)]
+    head = ["", *(" ".join(name.values()) for name in heads)]
     body = [[labels.get(index, ""), *(column.get(index, "") for column in values)] for index in rows]
     table = Table(tuple(map(tuple, [head, *body]))) if body else None
-    return [each for each in (Paragraph(title) if title else None, table) if each is not None]
+    return [Paragraph(caption), table] if table else []
 
 
 def read_diagram(package: Package, part: str) -> list[Block]:
@@ -91,9 +94,11 @@ def read_properties(package: Package) -> dict[str, str]:
     return {"title": title[:200]} if title else {}
 
 
-def heading(text: str, level: int) -> list[Block]:
-    """A heading, or nothing for an empty text."""
-    return [Heading(text, level)] if text.strip() else []
+def write_comment(author: str, text: str, when: str = "") -> Block:
+    """A reviewer's comment, set apart as a quotation; `when` is an ISO time."""
+    by = f" by {flatten(author)}" if author.strip() else ""
+    at = f", {when.split('.')[0].removesuffix('Z')}" if when else ""
+    return Paragraph(f"> Comment{by}{at}: {flatten(text)}" if text.strip() else "")
 
 
 def _optional(package: Package, part: str) -> Any:
@@ -142,4 +147,7 @@ def _number(text: str) -> str:
 
 
 def _texts(element: Any) -> str:
-    return " ".join("".join(each.text or "" for each in element.iter() if local_name(each) == "t").split())
+    """The text runs in an element; empty for None."""
+    if element is None:
+        return ""
+    return flatten("".join(each.text or "" for each in element.iter() if local_name(each) == "t"))

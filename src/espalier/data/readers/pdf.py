@@ -14,12 +14,12 @@ from typing import Any
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
 from espalier.data.readers import ocr
+from espalier.data.readers.paged import join_pages
 from espalier.data.readers.pdflayout import half_points, write_page
 from espalier.data.readers.pdfpage import Page, read_page
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
-PAGE_BREAK = "\n\f\n"
 MAX_PAGES = 5_000
 MAX_LEVELS = 4
 HEADING_RATIO = 1.14
@@ -31,13 +31,12 @@ MAX_HEADING_SHARE = 0.2
 def read_pdf(source: SourceFile) -> Iterator[Document]:
     """The pages with text, joined; `spans` holds one Span for each of them."""
     texts, tags = _read(source)
-    pages = [(number, text) for number, text in enumerate(texts, 1) if text.strip()]
-    if not pages:
+    documents = join_pages(source, texts, tags)
+    for document in documents:
+        document.tags["pdf.pages"] = str(len(document.spans))
+    if not documents:
         raise _no_text(len(texts))
-    spans = tuple(source.span(number, 0, len(text)) for number, text in pages)
-    joined = PAGE_BREAK.join(text for _, text in pages)
-    tags["pdf.pages"] = str(len(pages))
-    yield Document(source.document_id(1), joined, spans[0], tags, continued=spans[1:])
+    yield from documents
 
 
 def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:

@@ -178,7 +178,7 @@ def test_a_chart_is_a_table_of_its_values(source: MakeSource, pack: Pack) -> Non
     members["word/_rels/document.xml.rels"] = f"<R>{RELATION.format('rchart', 'chart', '/word/c.xml')}</R>"
     members["word/c.xml"] = f'<c:chartSpace xmlns:c="urn:c"><c:title><c:t>Seen</c:t></c:title>{series}</c:chartSpace>'
     (found,) = read_docx(source("t.docx", pack(members)))
-    assert found.text == "Seen\n\n|  | Ducks |\n| --- | --- |\n| May | 4.4 |\n| June | 2 |"
+    assert found.text == "Chart: Seen\n\n|  | Ducks |\n| --- | --- |\n| May | 4.4 |\n| June | 2 |"
 
 
 # What is refused

@@ -11,7 +11,8 @@ import pytest
 
 from espalier.core.errors import InvalidInput
 from espalier.data.readers import ocr
-from espalier.data.readers.pdf import PAGE_BREAK, read_pdf
+from espalier.data.readers.paged import PAGE_BREAK
+from espalier.data.readers.pdf import read_pdf
 from espalier.data.readers.source import SourceFile
 
 MakeSource = Callable[[str, bytes], SourceFile]
