@@ -1,69 +1,72 @@
-"""EML through the standard library: subject and best body. Quoted replies and signatures are left to cleaning.
-
-Sender and recipients are not put into the text; attachments are counted, not read.
-"""
+"""EML (RFC 5322, MIME) through the standard library: subject, best body, attachments. See `letters` for what becomes of
+them."""
 
 from __future__ import annotations
 
 import email
 import email.policy
 from collections.abc import Iterator
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import parsedate_to_datetime
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
+from espalier.data.readers.letters import Letter, write_letter
 from espalier.data.readers.plain import decode
+from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
-from espalier.data.readers.web import parse_html, visible_text
 
 
+@versioned(2)
 def read_eml(source: SourceFile) -> Iterator[Document]:
-    """One document: "Subject: ...", an empty line, the body (plain text preferred to HTML)."""
-    message = email.message_from_bytes(source.path.read_bytes(), policy=email.policy.default)
+    """The mail, then a document (or more) for each attachment that has a reader."""
+    message = email.message_from_bytes(source.read_bytes(), policy=email.policy.default)
     if not message.keys():
         raise InvalidInput("not a mail: no headers")
-    subject = _header(message, "Subject")
-    body = _body(message)
-    text = f"Subject: {subject}\n\n{body}" if subject else body
-    if not text.strip():
-        return
-    tags = {"mail.subject": subject, "mail.date": _date(message), "mail.attachments": _count_attachments(message)}
-    kept = {name: value for name, value in tags.items() if value}
-    yield Document(source.document_id(1), text, source.span(end=len(text)), kept)
-
-
-def _body(message: EmailMessage) -> str:
+    letter = Letter(subject=_header(message, "Subject"), date=day_of(_header(message, "Date")))
     part = message.get_body(("plain", "html"))
-    if part is None:
+    if part is not None:
+        text = _decode_part(part)
+        if part.get_content_subtype() == "html":
+            letter.html = text
+        else:
+            letter.plain = text
+    if message.is_multipart():
+        letter.attachments = [_attachment(part) for part in message.iter_attachments()]
+    yield from write_letter(source, letter)
+
+
+def day_of(date: str) -> str:
+    """The day of a mail's date header, ISO; empty when it is none."""
+    try:
+        return parsedate_to_datetime(date).date().isoformat()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return ""
-    data = part.get_payload(decode=True)
-    text = _decode_part(data if isinstance(data, bytes) else b"", part.get_content_charset())
-    text = text.replace("\r\n", "\n")
-    if part.get_content_subtype() == "html" and text.strip():
-        return visible_text(parse_html(text))
-    return text
 
 
-def _decode_part(data: bytes, charset: str | None) -> str:
+def decode_as(data: bytes, charset: str | None) -> str:
+    """Bytes by their declared charset, else as any text: what is declared may be unknown or untrue."""
     try:
         return data.decode(charset or "utf-8")
     except (LookupError, UnicodeDecodeError):
-        return decode(data)  # the declared charset is unknown or untrue
+        return decode(data)
+
+
+def _decode_part(part: MIMEPart) -> str:
+    data = part.get_payload(decode=True)
+    return decode_as(data if isinstance(data, bytes) else b"", part.get_content_charset())
+
+
+def _attachment(part: MIMEPart) -> tuple[str, bytes]:
+    name = part.get_filename() or ""
+    if part.get_content_type() == "message/rfc822":
+        inner = part.get_payload(0) if part.is_multipart() else None
+        data = inner.as_bytes() if isinstance(inner, EmailMessage) else b""
+        return (name if name.lower().endswith(".eml") else f"{name or 'message'}.eml"), data
+    payload = part.get_payload(decode=True)
+    return name, payload if isinstance(payload, bytes) else b""
 
 
 def _header(message: EmailMessage, name: str) -> str:
     value = message.get(name)
     return " ".join(str(value).split()) if value is not None else ""
-
-
-def _date(message: EmailMessage) -> str:
-    try:
-        return parsedate_to_datetime(_header(message, "Date")).date().isoformat()
-    except (ValueError, TypeError):
-        return ""
-
-
-def _count_attachments(message: EmailMessage) -> str:
-    count = sum(1 for _ in message.iter_attachments()) if message.is_multipart() else 0
-    return str(count) if count else ""
