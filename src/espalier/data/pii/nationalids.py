@@ -180,8 +180,8 @@ def is_in_aadhaar(code: str) -> bool:
 
 
 def is_ca_sin(code: str) -> bool:
-    """Social insurance number: Luhn; 0 and 8 begin none (Service Canada)."""
-    return code[0] not in "08" and luhn(_digits(code))
+    """Social insurance number: Luhn; 8 begins businesses' numbers, 0 those for taxes alone (Service Canada, CRA)."""
+    return code[0] != "8" and len(set(code)) > 1 and luhn(_digits(code))
 
 
 def is_au_tfn(code: str) -> bool:
@@ -208,10 +208,10 @@ def is_cn_resident(code: str) -> bool:
 
 
 def is_kr_rrn(code: str) -> bool:
-    """Resident registration number: date, sex digit 1 to 8, weights modulo 11 (given until October 2020)."""
+    """Resident registration number: date and weights modulo 11 (given until October 2020)."""
     digits = _digits(code)
     check = (11 - weighted(digits, (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)) % 11) % 10
-    return _is_short_date(code[:6], "ymd") and code[6] in "12345678" and check == digits[12]
+    return _is_short_date(code[:6], "ymd") and check == digits[12]
 
 
 def is_sg_nric(code: str) -> bool:
