@@ -74,8 +74,10 @@ def build_gate(folder: Path, names: Sequence[str], texts: pa.LargeStringArray, b
 def judge_texts(folder: Path, texts: pa.LargeStringArray, bounds: Bounds) -> list[Hit]:
     """The worst hit of each of n texts that has one: exact, else the highest Jaccard index, else the highest share."""
     gate = _Gate(folder, bounds)
+    words = list(read_words(texts))
+    sketch = sketch_texts(texts, bounds.near, bounds.shingle_words, words)
     best: dict[int, Hit] = {}
-    for hit in (*gate.find_exact(texts), *gate.find_near(texts), *gate.find_runs(texts)):
+    for hit in (*gate.find_exact(sketch), *gate.find_near(texts, sketch), *gate.find_runs(words)):
         best.setdefault(hit.row, hit)
     return [best[row] for row in sorted(best)]
 
@@ -87,10 +89,8 @@ class _Gate:
         known = BatchFile(folder / "texts.arrow")[0]
         self._names = known.column("where")
         self._shingles = known.column("shingles")
-        self._sketch: pa.RecordBatch | None = None
 
-    def find_exact(self, texts: pa.LargeStringArray) -> list[Hit]:
-        sketch = self._sketch_once(texts)
+    def find_exact(self, sketch: pa.RecordBatch) -> list[Hit]:
         digests = np.load(self._folder / "digests.npy", mmap_mode="r")
         high, low = sketch.column(HIGH).to_numpy(), sketch.column(LOW).to_numpy()
         hits = []
@@ -102,11 +102,11 @@ class _Gate:
                 hits.append(Hit(row, self._names[int(same[0, 2])].as_py(), "exact", 2.0))
         return hits
 
-    def find_near(self, texts: pa.LargeStringArray) -> list[Hit]:
+    def find_near(self, texts: pa.LargeStringArray, sketch: pa.RecordBatch) -> list[Hit]:
         """Near-duplicates, verified, the nearest of each row first."""
         from espalier.data.dedup import kernels
 
-        pairs = self._find_candidates(self._sketch_once(texts))
+        pairs = self._find_candidates(sketch)
         if not len(pairs):
             return []
         rows, places = np.unique(pairs[:, 0], return_inverse=True)
@@ -126,7 +126,7 @@ class _Gate:
             for at in order[jaccards[order] >= self._bounds.near].tolist()
         ]
 
-    def find_runs(self, texts: pa.LargeStringArray) -> list[Hit]:
+    def find_runs(self, read: Sequence[Words]) -> list[Hit]:
         """Texts that hold enough of a known text's runs of words, the most of each row first."""
         if not self._bounds.run_words:
             return []
@@ -135,7 +135,7 @@ class _Gate:
         totals = np.load(self._folder / "totals.npy")
         found = [np.empty((0, 2), np.int64)]
         first = 0
-        for words in read_words(texts):
+        for words in read:
             matched = _match_runs(words, self._bounds.run_words, bits, values, known)
             matched[:, 0] += first
             found.append(matched)
@@ -152,11 +152,6 @@ class _Gate:
             )
             for at in order[shares[order] >= self._bounds.run_share].tolist()
         ]
-
-    def _sketch_once(self, texts: pa.LargeStringArray) -> pa.RecordBatch:
-        if self._sketch is None:
-            self._sketch = sketch_texts(texts, self._bounds.near, self._bounds.shingle_words)
-        return self._sketch
 
     def _find_candidates(self, sketch: pa.RecordBatch) -> NDArray[np.int64]:
         """Pairs (m, 2) of a row and a known text that share a band's key, sorted."""
@@ -213,6 +208,8 @@ def _match_runs(
     shift = 64 - int(len(bits) * 8 - 1).bit_length()
     maybe = np.empty(len(runs), np.int64)
     maybe = maybe[: kernels.sift(runs, shift, bits, maybe)]
+    start, end = (np.searchsorted(values, runs[maybe], side=side) for side in ("left", "right"))
+    maybe = maybe[end > start]
     rows = np.searchsorted(offsets, maybe, side="right") - 1
     pairs = np.unique(np.stack([rows.astype(np.uint64), runs[maybe]], axis=1), axis=0)
     start, end = (np.searchsorted(values, pairs[:, 1], side=side) for side in ("left", "right"))

@@ -330,21 +330,35 @@ def hash_runs(hashes: Any, word_offsets: Any, size: int, out: Any, out_offsets: 
         out_offsets[row + 1] = at
 
 
+_PROBES = 3
+
+
+@_compile
+def _probe(value: Any, shift: Any, which: int) -> Any:
+    """The `which`-th bit of a value in a Bloom filter: other bits of it, turned to the top."""
+    turn = np.uint64(19 * which)
+    return ((value << turn) | (value >> ((np.uint64(64) - turn) & np.uint64(63)))) >> shift
+
+
 @_compile
 def mark_bits(values: Any, shift: int, bits: Any) -> None:
-    """Set the bit (value >> shift) of `bits` for each value."""
+    """Put values into the Bloom filter `bits` of 2^(64 - shift) bits."""
     for index in range(len(values)):
-        place = values[index] >> np.uint64(shift)
-        bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
+        for which in range(_PROBES):
+            place = _probe(values[index], np.uint64(shift), which)
+            bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
 
 
 @_compile
 def sift(values: Any, shift: int, bits: Any, out: Any) -> int:
-    """The places of values whose bit is set into `out`; how many."""
+    """The places of values that may be in the Bloom filter into `out`; how many."""
     count = 0
     for index in range(len(values)):
-        place = values[index] >> np.uint64(shift)
-        if bits[place >> np.uint64(3)] & (np.uint8(1) << np.uint8(place & np.uint64(7))):
+        for which in range(_PROBES):
+            place = _probe(values[index], np.uint64(shift), which)
+            if not bits[place >> np.uint64(3)] & (np.uint8(1) << np.uint8(place & np.uint64(7))):
+                break
+        else:
             out[count] = index
             count += 1
     return count

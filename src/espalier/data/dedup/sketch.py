@@ -5,6 +5,7 @@ Legend: n = texts, b = bands.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -13,13 +14,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from espalier.data.dedup.bands import choose_banding
-from espalier.data.dedup.words import read_words
+from espalier.data.dedup.words import Words, read_words
 
 HIGH, LOW = "digest_high", "digest_low"
 
 
-def sketch_texts(texts: pa.LargeStringArray, near: float, shingle_words: int) -> pa.RecordBatch:
-    """Digests and band keys (`band_0` ...) of n texts; at `near` 1 there are no bands.
+def sketch_texts(
+    texts: pa.LargeStringArray, near: float, shingle_words: int, read: Iterable[Words] | None = None
+) -> pa.RecordBatch:
+    """Digests and band keys (`band_0` ...) of n texts; at `near` 1 there are no bands. `read`: their words, if at hand.
 
     The digest is xxh3_128 of the words, so equal where the words are; of a text without words, of its bytes. A band key
     of 0 says that there are no words.
@@ -28,7 +31,7 @@ def sketch_texts(texts: pa.LargeStringArray, near: float, shingle_words: int) ->
     digests = np.empty((len(texts), 2), np.uint64)
     keys = np.empty((banding.count if near < 1 else 0, len(texts)), np.uint64)
     at = 0
-    for words in read_words(texts):
+    for words in read_words(texts) if read is None else read:
         rows = len(words.word_offsets) - 1
         digests[at : at + rows] = _digest(words.text, words.text_offsets, texts, at)
         if near < 1:
