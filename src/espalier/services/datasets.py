@@ -42,9 +42,11 @@ def build(context: Context, request: BuildDataset) -> Run:
     from espalier.core.recipefile import load_recipe
     from espalier.data.spec import DataSpec
     from espalier.services.execution import execute_step
+    from espalier.services.taskprompts import fill_prompts
 
     path = context.start / request.recipe
     spec = load_recipe(path, DataSpec)
+    spec = spec.model_copy(update={"task": fill_prompts(context.store, spec.task)})
     return execute_step(context, "data.build", spec, name=spec.name, folder=path.parent)
 
 

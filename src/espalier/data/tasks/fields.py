@@ -35,6 +35,7 @@ for _random in ("lipsum", "random"):
 _environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
 # Jinja's own filter escapes < > & for HTML, which a training text is not.
 _environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True)
+PROMPT = "prompt:"  # how a recipe names a prompt's template; whoever knows the catalogue puts the text in its place
 _FILE_NODES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _MARKS = ("{{", "{%", "{#")
 
@@ -50,6 +51,11 @@ def prepare_field(text: str, where: str) -> Read:
     `where` names the recipe's key. Raises InvalidInput for a template that is none; the function raises InvalidInput
     for a row without the column, a column that holds a list or an object, or a template that fails on the row.
     """
+    if text.startswith(PROMPT):
+        raise InvalidInput(
+            f"{text} is a prompt of a workspace's catalogue, which a recipe alone cannot read", where=where,
+            hint="`espalier data build` puts its text here; elsewhere write the text itself",
+        )  # fmt: skip
     return _prepare_template(text, where) if is_template(text) else _prepare_column(text)
 
 
