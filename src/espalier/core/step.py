@@ -21,6 +21,13 @@ StepFunction = Callable[[StepContext, Any], None]
 FilesOf = Callable[[Any, Path], Iterable[Path]]  # (spec, the folder its relative paths start at) -> files
 
 
+OutsideOf = Callable[[Any], str]  # spec -> what it reads that no key can hold, empty when there is nothing
+
+
+def _nothing_outside(spec: Any) -> str:
+    return ""
+
+
 def _no_files(spec: Any, folder: Path) -> Iterable[Path]:
     return ()
 
@@ -38,6 +45,7 @@ class Step:
     files: FilesOf = _no_files  # user files the spec names; their content is in the key
     env: tuple[str, ...] = ()  # environment variables the function reads
     side_effect: bool = False  # idempotent by key, never cached: register, deploy
+    outside: OutsideOf = _nothing_outside  # a bucket, a page: it may change unseen, so the step is done every time
     summary: str = ""
 
     @property
@@ -59,13 +67,14 @@ def step(
     files: FilesOf = _no_files,
     env: tuple[str, ...] = (),
     side_effect: bool = False,
+    outside: OutsideOf = _nothing_outside,
 ) -> Callable[[StepFunction], Step]:
     """Declare `function(context, spec)` as step `name`; the decorated name becomes the `Step`."""
 
     def declare(function: StepFunction) -> Step:
         summary = (function.__doc__ or "").strip().split("\n")[0]
         return Step(
-            name, version, spec, function, inputs or {}, outputs or {}, files, env, side_effect, summary
+            name, version, spec, function, inputs or {}, outputs or {}, files, env, side_effect, outside, summary
         )  # fmt: skip
 
     return declare

@@ -1,34 +1,66 @@
 """`build_dataset`: sources -> documents -> cleaned -> examples -> splits -> a folder that never changes again.
 
-The conductor of this package. Knows no prompt version (a service passes `render`), no store and no clock.
+The conductor of this package. Knows no store and no clock. What it does on the way is kept in a cache by content, so a
+build that was killed, or whose recipe was changed at the end, goes on from what is there.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event, ignore
-from espalier.core.types import Example, Message
 from espalier.core.types.examples import Split
-from espalier.data.answers import read_fields
-from espalier.data.clean.outcome import Outcome
-from espalier.data.draft import Draft
-from espalier.data.layout import write_dataset
-from espalier.data.leaks import refuse_leaks
-from espalier.data.manifest import DatasetManifest, StepReport, count_reasons
-from espalier.data.nearness import find_pairs, hash_text, shingle
-from espalier.data.readers.reading import Reading, known_suffixes, read_sources
-from espalier.data.readers.source import SkippedFile, find_sources
+from espalier.data.flow.chain import chain_key, place
+from espalier.data.flow.files import BatchFile, save_batch
+from espalier.data.flow.intake import ReadSource, read_sources, size_of
+from espalier.data.flow.plan import hash_tree, plan_steps
+from espalier.data.flow.record import describe_dropped
+from espalier.data.flow.run import Flow, Flowed, Report, digest_batch, run_steps
+from espalier.data.flow.shard import cut_shards, load_shard
+from espalier.data.flow.spread import open_spread
+from espalier.data.harvest import Harvest, harvest_shards
+from espalier.data.layout import LEFT_OUT, Placed, write_exclusions, write_manifest, write_problems, write_rows
+from espalier.data.leaks import check_leaks
+from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, name_reason
+from espalier.data.parsing import plan_task
+from espalier.data.readers.licence import read_licence
+from espalier.data.readers.places import locate_sources
+from espalier.data.readers.problem import Tally as Problems
+from espalier.data.readers.source import SkippedFile, SourceFile
 from espalier.data.spec import DataSpec
-from espalier.data.split import Unit, assign_splits, group_units
-from espalier.data.steps import CleanStep, prepare_step
-from espalier.data.tasks import conversations, extraction, rawtext
-from espalier.data.tasks.conversations import ChatTask, CompletionTask
-from espalier.data.tasks.extraction import ExtractionTask, Render, render_plain
+from espalier.data.split import Drawn, draw_splits
+from espalier.data.tally import Tally, distribute_counts
+from espalier.store.examples import SPLITS
+
+_SMALL_BYTES = 16 << 20
+
+
+@dataclass(slots=True)
+class Build:
+    """A dataset version while it is being made."""
+
+    spec: DataSpec
+    sources: list[SourceFile]
+    skipped: list[SkippedFile]
+    read: list[ReadSource] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+    reports: list[StepReport] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)  # files of what steps left out
+    harvests: list[Harvest] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
+    label_count: int = 0
+    licences: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def build_dataset(
@@ -36,147 +68,242 @@ def build_dataset(
     out_dir: Path,
     *,
     source: Path | None = None,
-    render: Render = render_plain,
+    folder: Path | None = None,
+    cache: Path | None = None,
     previous: Mapping[str, Split] | None = None,
     emit: Emit = ignore,
 ) -> DatasetManifest:
     """Build a dataset version into the folder `out_dir`; the same sources and spec give the same bytes.
 
     source: the file or folder to read, in place of `spec.source.path`; files that the spec names are looked for in it.
-    render: makes the messages before the answer from a document. By default one user message with its text.
+    folder: where the spec's relative paths start; the working folder by default.
+    cache: where what was read and computed is kept by content, for the next build; nowhere by default.
     previous: group -> split of an earlier version (`layout.read_assignments`), which then stay as they were.
 
     Raises NotFound, InvalidInput (nothing to read, a bad label, a leak between splits ...), StorageFull.
     """
-    if source is None and not spec.source.path:
-        raise InvalidInput("no source is named", where="source.path", hint="write `source: {path: FOLDER}`")
-    root = source or Path(spec.source.path)
-    draft = read_documents(spec, root, emit)
-    clean_documents(draft, root if root.is_dir() else root.parent, emit)
-    make_examples(draft, render)
-    if not draft.examples:
-        raise InvalidInput(_nothing_left(draft), where=str(spec.source.path or root), hint=_first_reasons(draft))
-    divide(draft, previous or {})
-    manifest = write_dataset(draft, out_dir)
-    emit(Event("data.built", _summary(manifest)))
+    if source is not None:
+        folder = source if source.is_dir() else source.parent
+        path = "." if source.is_dir() else source.name
+        spec = spec.model_copy(update={"source": spec.source.model_copy(update={"path": path})})
+    with _open_cache(cache) as kept:
+        build = start_build(spec, folder or Path(), kept)
+        with open_spread(choose_workers(build), spec.where) as spread:
+            flow = Flow(kept, spread, emit)
+            run_build(flow, build, folder or Path(), previous or {})
+            return write_build(flow, build, out_dir)
+
+
+def start_build(spec: DataSpec, folder: Path, cache: Path) -> Build:
+    """Find the sources. Raises what `locate_sources` raises."""
+    sources, skipped = locate_sources(spec.source, folder, cache / "fetched", exclude=spec.named_files)
+    return Build(spec, sources, skipped, licences=find_licences(spec, folder))
+
+
+def choose_workers(build: Build) -> int:
+    """As many as the recipe says; where it leaves it open, one for what is read before a second has started."""
+    size_bytes = sum(size_of(source) for source in build.sources)
+    return build.spec.workers or (1 if size_bytes < _SMALL_BYTES else 0)
+
+
+def run_build(flow: Flow, build: Build, folder: Path, previous: Mapping[str, Split]) -> None:
+    """Everything but finding and writing. Raises what `build_dataset` raises."""
+    spec = build.spec
+    home = spec.home(folder)
+    steps = plan_steps(spec.steps, home)
+    task = plan_task(spec.task, steps, home)
+    read_build(flow, build, keep_rows=task.needs_rows)
+    shards = list(cut_shards(part for found in build.read for part in found.parts))
+    flowed = run_steps(flow, shards, [task.planned, *steps])
+    _take_steps(build, flowed)
+    tokenizer = folder / spec.tokenizer if spec.tokenizer else None
+    build.harvests = list(
+        harvest_shards(
+            flow,
+            flowed.shards,
+            task.planned,
+            str(tokenizer.absolute()) if tokenizer else "",
+            hash_tree(tokenizer) if tokenizer else "",
+        )
+    )
+    build.label_count = task.label_count
+    if not any(item.rows for item in build.harvests):
+        raise InvalidInput(_nothing_left(build), where=", ".join(spec.source.paths), hint=_first_reasons(build))
+    with tempfile.TemporaryDirectory(dir=flow.cache, prefix="split-") as work:
+        build.drawn = list(draw_splits(build.harvests, spec.split, previous, Path(work), flow.spread))
+        leaking = list(check_leaks(build.harvests, build.drawn, spec.leaks, home, Path(work), flow.spread))
+    leave_out(flow, build, leaking)
+
+
+def read_build(flow: Flow, build: Build, *, keep_rows: bool) -> None:
+    """Read the sources. Raises InvalidInput where the policy of a problem is to refuse."""
+    options = build.spec.source.options(keep_rows=keep_rows)
+    left_out = 0
+    for found in read_sources(flow, build.sources, options):
+        build.read.append(found)
+        for problem in found.problems():
+            build.problems.add(problem)
+            if problem.action == "refuse":
+                raise problem.to_error()
+            if problem.kind == "unreadable":
+                skipped = SkippedFile(
+                    uri=problem.uri, reason=f"unreadable: {problem.message}", sha256=found.source.sha256
+                )
+                build.skipped.append(skipped)
+            elif problem.action == "skip":
+                left_out += problem.rows
+    kept = sum(part.rows for found in build.read for part in found.parts)
+    drops = {kind.replace("_", " "): rows for (kind, action), rows in build.problems.rows.items() if action == "skip"}
+    drops.pop("unreadable", None)
+    counts = {"files": len(build.sources), "files_skipped": len(build.skipped), **build.problems.counts}
+    parameters = build.spec.source.model_dump(mode="json", exclude={"path"})
+    build.reports.append(
+        StepReport(
+            step="read@2",
+            parameters=parameters,
+            documents_in=kept + left_out,
+            documents_out=kept,
+            drops=dict(sorted(drops.items())),
+            counts=counts,
+        )
+    )
+    flow.emit(Event("data.problems", {"lines": build.problems.lines()}))
+
+
+def leave_out(flow: Flow, build: Build, leaking: Sequence[pa.StringArray | None]) -> None:
+    """Take the rows that have a reason out of their split, and keep them for the exclusion file."""
+    if not any(reasons is not None for reasons in leaking):
+        return
+    report = Report("leaks@1")
+    for number, reasons in enumerate(leaking):
+        harvest, drawn = build.harvests[number], build.drawn[number]
+        gone = None if reasons is None else describe_dropped(load_shard(harvest.shard), reasons, report.step)
+        kinds = Counter(map(name_reason, gone.column("reason").to_pylist())) if gone else Counter()
+        report.add(
+            {"rows_in": harvest.rows, "rows_out": harvest.rows - sum(kinds.values()), "drops": kinds, "counts": {}}
+        )
+        if gone:
+            path = place(flow.cache, "leaks", chain_key(harvest.key, digest_batch(gone)))
+            save_batch(path, gone)
+            build.dropped.append(str(path))
+            kept = np.asarray(pc.is_null(reasons))
+            build.drawn[number] = replace(drawn, splits=np.where(kept, drawn.splits, LEFT_OUT).astype(np.uint8))
+    build.reports.append(_to_report(report, build.spec.leaks))
+
+
+def write_build(flow: Flow, build: Build, out_dir: Path) -> DatasetManifest:
+    """Write the folder; the manifest comes last."""
+    placed = [
+        Placed(harvest, drawn.splits, drawn.groups)
+        for harvest, drawn in zip(build.harvests, build.drawn, strict=True)
+        if harvest.rows
+    ]
+    write_rows(flow.spread, placed, out_dir)
+    write_exclusions(out_dir, _list_unread(build), build.dropped)
+    write_problems(out_dir, (problem.to_json() for found in build.read for problem in found.problems()))
+    manifest = describe_build(build)
+    write_manifest(out_dir, manifest)
+    flow.emit(Event("data.built", _summary(manifest)))
     return manifest
 
 
-def read_documents(spec: DataSpec, root: Path, emit: Emit = ignore) -> Draft:
-    """Find and read the sources; for an extraction also its labels, and the key of each document."""
-    task = spec.task
-    sources, skipped = find_sources(
-        root,
-        suffixes=known_suffixes(),
-        include=spec.source.include,
-        exclude=(*spec.source.exclude, *spec.named_files),
-        max_file_bytes=spec.source.max_file_bytes,
+def describe_build(build: Build) -> DatasetManifest:
+    """The manifest of what was built."""
+    spec, reports = build.spec, build.reports
+    tally = Tally()
+    for harvest in build.harvests:
+        tally.add(harvest.tally())
+    splits, strata = count_splits(build.drawn)
+    redactions: Counter[str] = Counter()
+    drops: Counter[str] = Counter()
+    for report in reports:
+        drops.update(report.drops)
+        if report.step.startswith("redact@"):
+            redactions.update({kind: count for kind, count in report.counts.items() if " " not in kind})
+    return DatasetManifest(
+        name=spec.name,
+        description=spec.description,
+        licence=spec.licence,
+        licences=build.licences,
+        examples=sum(splits.values()),
+        splits=splits,
+        documents_read=reports[0].documents_in,
+        documents_kept=tally.examples,
+        drops=dict(sorted(drops.items())),
+        redactions=dict(sorted(redactions.items())),
+        labels=tally.list_labels(),
+        labels_unused=build.label_count - len(tally.groups) if build.label_count else 0,
+        formats=dict(sorted(tally.formats.items())),
+        languages=dict(sorted(tally.languages.items())),
+        strata=strata if spec.split.stratify_by else {},
+        chars=distribute_counts(tally.chars),
+        words=distribute_counts(tally.words),
+        tokens=distribute_counts(tally.tokens) if spec.tokenizer else None,
+        steps=tuple(reports),
+        sources=tuple(_describe_source(found) for found in build.read),
+        skipped=tuple(sorted(build.skipped, key=lambda item: item.uri)),
+        task=spec.task.model_dump(mode="json"),
+        split=spec.split.model_dump(mode="json"),
     )
-    if skipped and spec.source.on_error == "fail":
-        _refuse_unreadable(skipped)
-    base = root if root.is_dir() else root.parent
-    labels = extraction.read_labels(base / task.labels, task) if isinstance(task, ExtractionTask) else None
-    messages: dict[str, list[Message]] = {}
-    if isinstance(task, ChatTask | CompletionTask):
-        found = conversations.read_conversations(sources, task, spec.source.on_error)
-        reading, messages = found.reading, found.messages
-    else:
-        reading = read_sources(sources, on_error=spec.source.on_error, emit=emit)
-    draft = Draft(spec, sources, [*skipped, *reading.skipped], reading.documents, messages=messages, labels=labels)
-    draft.dropped_at = {document.id: "read" for document in reading.documents if document.dropped_because}
-    draft.reports.append(_report_reading(draft, reading))
-    if isinstance(task, ExtractionTask):
-        draft.keys = extraction.find_keys(draft.kept, task)
-    return draft
 
 
-def clean_documents(draft: Draft, root: Path, emit: Emit = ignore) -> None:
-    """Run the steps in order, then (for an extraction) drop what has no label."""
-    rewriters = []
-    for spec in draft.spec.steps:
-        step = prepare_step(spec, root)
-        run_step(draft, step, emit)
-        if step.rewrite:
-            rewriters.append(step.rewrite)
-
-    def rewrite(text: str) -> str:
-        return functools.reduce(lambda so_far, each: each(so_far), rewriters, text)
-
-    for turns in draft.messages.values():
-        for message in turns:
-            message.content = rewrite(message.content)
-    task = draft.spec.task
-    if isinstance(task, ExtractionTask) and draft.labels:
-        labelled = extraction.check_labelled(draft.documents, draft.keys, draft.labels, task, rewrite)
-        draft.advance("label@1", task.model_dump(mode="json"), Outcome(labelled))
-        draft.answers = {document.id: rewrite(draft.labels.answers[draft.keys[document.id]]) for document in draft.kept}
-        draft.groups = {document.id: conceal(draft.keys[document.id], rewrite) for document in draft.kept}
+def count_splits(drawn: Sequence[Drawn]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Examples by split, and by stratum and split."""
+    splits: Counter[str] = Counter()
+    strata: dict[str, Counter[str]] = {}
+    for item in drawn:
+        for index, stratum in zip(item.splits.tolist(), item.strata.to_pylist(), strict=True):
+            if index == LEFT_OUT:
+                continue
+            splits[SPLITS[index]] += 1
+            strata.setdefault(stratum, Counter())[SPLITS[index]] += 1
+    told = {name: dict(sorted(counts.items())) for name, counts in sorted(strata.items())}
+    return {split: splits[split] for split in SPLITS}, told
 
 
-def conceal(key: str, rewrite: Callable[[str], str]) -> str:
-    """A key as it may be shown: itself, or a hash where redaction would change it (somebody's mail address)."""
-    return key if rewrite(key) == key else f"key-{hash_text(key):016x}"
+def find_licences(spec: DataSpec, folder: Path) -> dict[str, dict[str, str]]:
+    """Licence and attribution of each local place the sources came from, as files beside them say."""
+    found = {}
+    for path in spec.source.paths:
+        root = folder / path
+        licence = read_licence(root if root.is_dir() else root.parent) if "://" not in path else None
+        if licence:
+            found[path] = {name: str(value) for name, value in licence.model_dump().items() if value}
+    return found
 
 
-def run_step(draft: Draft, step: CleanStep, emit: Emit = ignore) -> None:
-    """Apply one step to the draft's documents and note what it did."""
-    outcome = step.apply(draft.documents)
-    report = draft.advance(step.id, step.spec.model_dump(mode="json", exclude={"step"}), outcome)
-    told = {"step": step.id, "kept": report.documents_out, "drops": report.drops, "counts": report.counts}
-    emit(Event("data.step", told))
+def _take_steps(build: Build, flowed: Flowed) -> None:
+    specs: list[Any] = [build.spec.task, *build.spec.steps]
+    build.reports += [_to_report(report, spec) for report, spec in zip(flowed.reports, specs, strict=True)]
+    build.dropped += flowed.dropped
 
 
-def make_examples(draft: Draft, render: Render) -> None:
-    """One example for each kept document."""
-    task = draft.spec.task
-    for document in draft.kept:
-        if isinstance(task, ExtractionTask):
-            draft.examples.append(extraction.make_example(document, draft.answers[document.id], render))
-        elif isinstance(task, ChatTask | CompletionTask):
-            draft.examples.append(conversations.make_example(document, draft.messages[document.id]))
-        else:
-            draft.examples.append(rawtext.make_example(document))
-
-
-def divide(draft: Draft, previous: Mapping[str, Split]) -> None:
-    """Give each example its split, its group and its stratum; raise InvalidInput when two splits share a text."""
-    spec = draft.spec.split
-    units = []
-    for document, example in zip(draft.kept, draft.examples, strict=True):
-        key = draft.groups.get(document.id) or f"text-{hash_text(document.text):016x}"
-        example.tags["group"] = key
-        units.append(Unit(key, "|".join(_stratum_part(example, name) for name in spec.stratify_by)))
-    draft.strata = [unit.stratum for unit in units]
-    near = find_pairs([shingle(document.text) for document in draft.kept], spec.near)
-    splits = assign_splits(units, near, spec, previous)
-    if "train" not in splits:
-        tied = max(map(len, group_units(units, near).values()))
-        raise InvalidInput(
-            f"no example is left to train on: {tied} of {len(units)} are tied together by being alike",
-            where="split.near",
-            hint=f"raise it above {spec.near}, if examples may be that much alike across splits; or give more examples",
-        )
-    for example, split in zip(draft.examples, splits, strict=True):
-        example.split = split
-    refuse_leaks(draft.examples, near)
-
-
-def _stratum_part(example: Example, name: str) -> str:
-    if name.startswith("label:"):
-        answer = example.messages[-1].content if example.messages else ""
-        return read_fields(answer).get(name.removeprefix("label:"), "")
-    return example.tags.get(name, "")
-
-
-def _report_reading(draft: Draft, reading: Reading) -> StepReport:
+def _to_report(report: Report, spec: Any) -> StepReport:
     return StepReport(
-        step="read@1",
-        parameters=draft.spec.source.model_dump(mode="json", exclude={"path"}),
-        documents_in=len(reading.documents),
-        documents_out=len(draft.kept),
-        drops=count_reasons(reading.documents),
-        counts={"files": len(draft.sources), "files_skipped": len(draft.skipped)},
+        step=report.step,
+        parameters=spec.model_dump(mode="json", exclude={"step", "kind"}),
+        documents_in=report.rows_in,
+        documents_out=report.rows_out,
+        drops=dict(sorted(report.drops.items())),
+        counts=dict(sorted(report.counts.items())),
     )
+
+
+def _describe_source(found: ReadSource) -> SourceEntry:
+    rows = sum(part.rows for part in found.parts)
+    return SourceEntry(uri=found.source.uri, sha256=found.source.sha256, documents=rows)
+
+
+def _list_unread(build: Build) -> Iterator[dict[str, Any]]:
+    """Files and rows that never became documents, as the exclusion file tells them."""
+    blank: dict[str, Any] = {"id": "", "blob": "", "page": 0, "start": 0, "end": 0, "step": "read@2", "text": ""}
+    for item in sorted(build.skipped, key=lambda item: item.uri):
+        yield {**blank, "uri": item.uri, "blob": item.sha256, "reason": item.reason}
+    for found in build.read:
+        for problem in found.problems():
+            if problem.action == "skip" and problem.kind != "unreadable":
+                reason = f"{problem.kind.replace('_', ' ')}: {problem.where}: {problem.message}"
+                yield {**blank, "uri": problem.uri, "blob": found.source.sha256, "reason": reason}
 
 
 def _summary(manifest: DatasetManifest) -> dict[str, Any]:
@@ -193,19 +320,26 @@ def _summary(manifest: DatasetManifest) -> dict[str, Any]:
     }
 
 
-def _refuse_unreadable(skipped: Sequence[SkippedFile]) -> None:
-    for item in skipped:
-        if item.reason.startswith("unreadable"):
-            raise InvalidInput(item.reason, where=item.uri, hint="mend it, or set `source.on_error: skip`")
+def _nothing_left(build: Build) -> str:
+    return f"no example is left of {build.reports[0].documents_in} documents from {len(build.sources)} files"
 
 
-def _nothing_left(draft: Draft) -> str:
-    return f"no example is left of {len(draft.documents)} documents from {len(draft.sources)} files"
+def _first_reasons(build: Build) -> str:
+    drops: Counter[str] = Counter()
+    for report in build.reports:
+        drops.update(report.drops)
+    if not drops and build.skipped:
+        return f"{build.skipped[0].uri}: {build.skipped[0].reason}"
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items()))
+    first = next(iter(BatchFile(Path(build.dropped[0]))[0].to_pylist()), None) if build.dropped else None
+    return f"dropped: {told}" + (f"; e.g. {first['id']} ({first['uri']}): {first['reason']}" if first else "")
 
 
-def _first_reasons(draft: Draft) -> str:
-    drops = count_reasons(draft.documents)
-    if not drops and draft.skipped:
-        return f"{draft.skipped[0].uri}: {draft.skipped[0].reason}"
-    first = next((f"e.g. {d.id} ({d.span.uri}): {d.dropped_because}" for d in draft.documents if d.dropped_because), "")
-    return f"dropped: {', '.join(f'{count} {reason}' for reason, count in drops.items())}; {first}"
+@contextmanager
+def _open_cache(cache: Path | None) -> Iterator[Path]:
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="espalier-data-") as folder:
+        yield Path(folder)

@@ -1,119 +1,159 @@
 """How a dataset version lies on disk, and how it is read back.
 
-manifest.json            DatasetManifest
-card.md                  the same for people
-data/train-00000.parquet ...    examples (espalier.store.examples), one file a split
-documents.parquet        the kept documents: text, spans to files and pages, tags, group, split
-exclusions.jsonl         every document and file that was left out: where it stands, at which step, why; no text
+manifest.json                    DatasetManifest; written last, so a folder with a manifest is complete
+card.md                          the same for people
+data/train-00000.parquet ...     examples (espalier.store.examples), several files a split when there are many
+documents-00000.parquet ...      the kept documents: text, spans to files and pages, tags, group, split
+exclusions.parquet               every document, row and file that was left out: where it stands, at which step, why,
+                                 and its text as it was then
+problems.jsonl                   what was wrong with the sources, by file and line, and what was done about it
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from espalier.core.errors import NotFound
 from espalier.core.types import Document, Span
 from espalier.core.types.examples import Split
-from espalier.data.answers import count_labels
 from espalier.data.card import write_card
-from espalier.data.draft import Draft
-from espalier.data.manifest import FILE, DatasetManifest, SourceEntry, count_reasons, distribute
-from espalier.store.disk import new_file, write_file
-from espalier.store.examples import SPLITS, read_examples, write_examples
+from espalier.data.flow.batch import SPAN, TAGS, set_tags
+from espalier.data.flow.files import BatchFile
+from espalier.data.flow.record import DROPPED
+from espalier.data.flow.shard import load_shard
+from espalier.data.flow.spread import Spread
+from espalier.data.harvest import Harvest
+from espalier.data.manifest import FILE, DatasetManifest
+from espalier.store.disk import write_file
+from espalier.store.examples import SCHEMA, SPLITS, open_writer, read_examples
 
-DOCUMENTS = "documents.parquet"
-EXCLUSIONS = "exclusions.jsonl"
-_SPAN = pa.struct(
-    [("blob", pa.string()), ("uri", pa.string()), ("page", pa.int32()), ("start", pa.int64()), ("end", pa.int64())]
-)
-_SCHEMA = pa.schema(
+EXCLUSIONS = "exclusions.parquet"
+PROBLEMS = "problems.jsonl"
+LEFT_OUT = 255  # of a row that splitting or the leak gate left out
+FILE_BYTES = 256 << 20  # text of one file of documents, about
+_DOCUMENTS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("spans", pa.list_(_SPAN), nullable=False),
-        pa.field("tags", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("text", pa.large_string()),  # null: the same as the example's
+        pa.field("spans", pa.list_(SPAN), nullable=False),
+        pa.field("tags", TAGS, nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
     ]
 )
 
 
-def write_dataset(draft: Draft, out_dir: Path) -> DatasetManifest:
-    """Write the folder; the manifest comes last, so a folder with a manifest is complete."""
-    for split in SPLITS:
-        chosen = [example for example in draft.examples if example.split == split]
-        write_examples(out_dir / "data" / f"{split}-00000.parquet", chosen)
-    _write_documents(draft, out_dir / DOCUMENTS)
-    lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) for row in list_exclusions(draft))
-    write_file(out_dir / EXCLUSIONS, "".join(f"{line}\n" for line in lines).encode())
-    manifest = describe_draft(draft)
-    write_file(out_dir / "card.md", write_card(manifest).encode())
-    write_file(out_dir / FILE, manifest.to_bytes())
-    return manifest
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A shard's examples with what splitting said of each row."""
+
+    harvest: Harvest
+    splits: npt.NDArray[np.uint8]  # (n,) index into store.examples.SPLITS, or LEFT_OUT
+    groups: pa.StringArray  # (n,)
 
 
-def describe_draft(draft: Draft) -> DatasetManifest:
-    """The manifest of a finished draft."""
-    spec, examples = draft.spec, draft.examples
-    texts = ["\n".join([*(turn.content for turn in example.messages), example.text]).strip() for example in examples]
-    per_file = Counter(document.span.uri for document in draft.documents)
-    redactions: Counter[str] = Counter()
-    for report in draft.reports:
-        if report.step.startswith("redact@"):
-            redactions.update(report.counts)
-    strata: dict[str, Counter[str]] = defaultdict(Counter)
-    for example, stratum in zip(examples, draft.strata, strict=True):
-        strata[stratum][example.split] += 1
-    return DatasetManifest(
-        name=spec.name,
-        description=spec.description,
-        licence=spec.licence,
-        examples=len(examples),
-        splits={split: sum(example.split == split for example in examples) for split in SPLITS},
-        documents_read=len(draft.documents),
-        documents_kept=len(draft.kept),
-        drops=count_reasons(draft.documents),
-        redactions=dict(sorted(redactions.items())),
-        labels=count_labels(example.messages[-1].content for example in examples if example.messages),
-        labels_unused=len(draft.labels.answers) - len(draft.labels.used) if draft.labels else 0,
-        formats=dict(sorted(Counter(document.tags.get("format", "") for document in draft.kept).items())),
-        strata={name: dict(sorted(count.items())) for name, count in sorted(strata.items())}
-        if spec.split.stratify_by
-        else {},
-        chars=distribute(map(len, texts)),
-        words=distribute(len(text.split()) for text in texts),
-        steps=tuple(draft.reports),
-        sources=tuple(SourceEntry(uri=s.uri, sha256=s.sha256, documents=per_file[s.uri]) for s in draft.sources),
-        skipped=tuple(draft.skipped),
-        task=spec.task.model_dump(mode="json"),
-        split=spec.split.model_dump(mode="json"),
-    )
+@dataclass(frozen=True, slots=True)
+class WriteTask:
+    """Shards that share one file of each kind."""
+
+    number: int
+    placed: tuple[Placed, ...]
+    folder: str
 
 
-def list_exclusions(draft: Draft) -> Iterator[dict[str, Any]]:
-    """Skipped files, then dropped documents in reading order."""
-    for item in draft.skipped:
-        yield {"uri": item.uri, "step": "read@1", "reason": item.reason}
-    for document in draft.documents:
-        if document.dropped_because:
-            yield {
-                "id": document.id,
-                "uri": document.span.uri,
-                "blob": document.span.blob,
-                "page": document.span.page,
-                "start": document.span.start,
-                "end": document.span.end,
-                "step": draft.dropped_at.get(document.id, ""),
-                "reason": document.dropped_because,
-            }
+def write_rows(spread: Spread, placed: Sequence[Placed], folder: Path) -> None:
+    """Write examples and documents; which rows share a file follows from the rows alone."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    tasks = (WriteTask(number, group, str(folder)) for number, group in enumerate(_group(placed)))
+    for _ in spread(write_part, tasks):
+        pass
+
+
+def _group(placed: Sequence[Placed]) -> Iterator[tuple[Placed, ...]]:
+    held: list[Placed] = []
+    text_bytes = 0
+    for item in placed:
+        held.append(item)
+        text_bytes += sum(part.text_bytes for part in item.harvest.shard.parts)
+        if text_bytes >= FILE_BYTES:
+            yield tuple(held)
+            held, text_bytes = [], 0
+    if held:
+        yield tuple(held)
+
+
+def write_part(task: WriteTask) -> None:
+    """One file of each kind; of a split without rows only the first is written."""
+    folder = Path(task.folder)
+    for index, split in enumerate(SPLITS):
+        if task.number and not any((item.splits == index).any() for item in task.placed):
+            continue
+        first = task.placed[0].harvest.load().schema
+        with open_writer(folder / "data" / f"{split}-{task.number:05d}.parquet", first) as write:
+            for item in task.placed:
+                write(_choose_examples(item, index, split))
+    with open_writer(folder / f"documents-{task.number:05d}.parquet", _DOCUMENTS) as write:
+        for item in task.placed:
+            write(_describe_documents(item))
+
+
+def _choose_examples(item: Placed, index: int, split: str) -> pa.RecordBatch:
+    mask = pa.array(item.splits == index)
+    batch = item.harvest.load().filter(mask)
+    batch = set_tags(batch, {"group": item.groups.filter(mask)})
+    at = SCHEMA.get_field_index("split")
+    return batch.set_column(at, SCHEMA.field("split"), pa.array([split] * len(batch), pa.string()))
+
+
+def _describe_documents(item: Placed) -> pa.RecordBatch:
+    kept = pa.array(item.splits != LEFT_OUT)
+    rows, examples = load_shard(item.harvest.shard).filter(kept), item.harvest.load().filter(kept)
+    texts = rows.column("text")
+    same = pc.equal(texts, examples.column("text").cast(pa.large_string()))
+    names = pa.array(SPLITS).take(pa.array(item.splits).filter(kept))
+    columns = [
+        rows.column("id"),
+        pc.if_else(same, pa.scalar(None, pa.large_string()), texts),
+        rows.column("spans"),
+        rows.column("tags"),
+        item.groups.filter(kept),
+        names,
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=_DOCUMENTS)
+
+
+def write_exclusions(folder: Path, unread: Iterable[dict[str, Any]], dropped: Sequence[str]) -> int:
+    """Write what was left out: first what could not be read, then a step's drops after another's; returns how many."""
+    count = 0
+    with open_writer(folder / EXCLUSIONS, DROPPED) as write:
+        first = pa.RecordBatch.from_pylist(list(unread), DROPPED)
+        write(first)
+        count += len(first)
+        for path in dropped:
+            batch = BatchFile(Path(path))[0]
+            write(batch)
+            count += len(batch)
+    return count
+
+
+def read_exclusions(folder: Path) -> Iterator[dict[str, Any]]:
+    """What was left out, row by row: id, uri, blob, page, start, end, step, reason, text. Raises NotFound."""
+    path = folder / EXCLUSIONS
+    if not path.is_file():
+        raise NotFound(f"no exclusions in {folder}", hint=f"a built dataset's folder holds {EXCLUSIONS}")
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches():
+            yield from batch.to_pylist()
 
 
 def read_documents(folder: Path, ids: Iterable[str] | None = None) -> Iterator[Document]:
@@ -121,14 +161,28 @@ def read_documents(folder: Path, ids: Iterable[str] | None = None) -> Iterator[D
 
     Raises NotFound when the folder holds no dataset.
     """
-    path = folder / DOCUMENTS
-    if not path.is_file():
-        raise NotFound(f"no documents in {folder}", hint=f"a dataset's folder holds {DOCUMENTS}")
+    paths = sorted(folder.glob("documents*.parquet"))
+    if not paths:
+        raise NotFound(f"no documents in {folder}", hint="a built dataset's folder holds documents-00000.parquet")
     wanted = None if ids is None else list(ids)
-    table = pq.read_table(path, filters=None if wanted is None else [("id", "in", wanted)])
-    for row in table.to_pylist():
-        first, *rest = [Span(**span) for span in row["spans"]]
-        yield Document(row["id"], row["text"], first, dict(row["tags"]), continued=tuple(rest))
+    for path in paths:
+        table = pq.read_table(path, filters=None if wanted is None else [("id", "in", wanted)])
+        missing = [f"ex_{row['id']}" for row in table.select(["id", "text"]).to_pylist() if row["text"] is None]
+        texts = _read_texts(folder, path.stem.rpartition("-")[2], missing) if missing else {}
+        for row in table.to_pylist():
+            first, *rest = [Span(**span) for span in row["spans"]]
+            text = texts[f"ex_{row['id']}"] if row["text"] is None else row["text"]
+            yield Document(row["id"], text, first, dict(row["tags"]), continued=tuple(rest))
+
+
+def _read_texts(folder: Path, number: str, examples: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        path = folder / "data" / f"{split}-{number}.parquet"
+        if path.is_file():
+            table = pq.read_table(path, columns=["id", "text"], filters=[("id", "in", examples)])
+            found.update(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return found
 
 
 def read_assignments(folder: Path) -> dict[str, Split]:
@@ -136,21 +190,14 @@ def read_assignments(folder: Path) -> dict[str, Split]:
     return {example.tags["group"]: example.split for example in read_examples(folder) if "group" in example.tags}
 
 
-def _write_documents(draft: Draft, path: Path) -> None:
-    placed = {example.documents[0]: example for example in draft.examples}
-    rows = [
-        {
-            "id": document.id,
-            "text": document.text,
-            "spans": [
-                {"blob": span.blob, "uri": span.uri, "page": span.page, "start": span.start, "end": span.end}
-                for span in document.spans
-            ],
-            "tags": sorted(document.tags.items()),
-            "group": placed[document.id].tags["group"],
-            "split": placed[document.id].split,
-        }
-        for document in draft.kept
-    ]
-    with new_file(path) as descriptor, os.fdopen(os.dup(descriptor), "wb") as stream:
-        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), stream, compression="zstd")
+def write_problems(folder: Path, problems: Iterable[dict[str, Any]]) -> None:
+    """One line a problem; no file when there was none."""
+    lines = [json.dumps(problem, ensure_ascii=False, sort_keys=True) + "\n" for problem in problems]
+    if lines:
+        write_file(folder / PROBLEMS, "".join(lines).encode())
+
+
+def write_manifest(folder: Path, manifest: DatasetManifest) -> None:
+    """The card, then the manifest: with it the version is complete."""
+    write_file(folder / "card.md", write_card(manifest).encode())
+    write_file(folder / FILE, manifest.to_bytes())

@@ -55,7 +55,7 @@ class ParseStep:
 
 def plan_task(task: TaskSpec, steps: Sequence[Planned], folder: Path) -> PlannedTask:
     """The task as the first step; `steps` are those that follow it. Raises NotFound or InvalidInput for its files."""
-    rewriting = [planned for planned in steps if hasattr(prepare(planned), "rewrite")]
+    rewriting = [planned for planned in steps if getattr(prepare(planned), "rewrite", None)]
     told = tuple((item.name, item.id, item.spec, item.folder, item.key) for item in rewriting)
     spec = ParseSpec(task=task, rewriting=told)
     key = digest_of(

@@ -1,82 +1,47 @@
-"""The cleaning steps a dataset recipe may name, their order by default, and how each is prepared and run.
+"""The cleaning steps a dataset recipe may name, and their order by default.
 
-A list of steps is the pipeline. Each has a name, a version (raised when its outcome changes) and typed parameters;
-the manifest records all three.
+Each is a plug-in of the group `espalier.cleaners`, ours as anybody's: a name, a version, typed parameters, a function
+over batches (`flow.step.CleanStep`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from espalier.core.types import Document
-from espalier.data.clean.boilerplate import BoilerplateSpec, peel_boilerplate
-from espalier.data.clean.length import LengthSpec, check_length
-from espalier.data.clean.normalise import NormaliseSpec, normalise
-from espalier.data.clean.outcome import Outcome
-from espalier.data.clean.replies import RepliesSpec, cut_replies
-from espalier.data.clean.wrap import UnwrapSpec, unwrap
-from espalier.data.dedup.documents import DedupSpec, drop_duplicates
-from espalier.data.pii.redact import RedactSpec, load_redactor, redact_documents
+from espalier.core.plugins import find_plugins, load_plugin
+from espalier.core.types import Spec
+from espalier.data.flow.chain import GROUP
+from espalier.data.flow.step import CleanStep
 
-StepSpec = Annotated[
-    NormaliseSpec | RepliesSpec | BoilerplateSpec | UnwrapSpec | LengthSpec | DedupSpec | RedactSpec,
-    Field(discriminator="step"),
-]
 # Redaction comes before deduplication: copies that differ in a signature's name are found, and no drop reason can
 # hold a name.
-DEFAULT_STEPS: tuple[StepSpec, ...] = (
-    NormaliseSpec(),
-    RepliesSpec(),
-    BoilerplateSpec(),
-    UnwrapSpec(),
-    RedactSpec(),
-    LengthSpec(),
-    DedupSpec(),
-)
-VERSIONS = {
-    "normalise": 1,
-    "replies": 1,
-    "boilerplate": 1,
-    "unwrap": 1,
-    "redact": 1,
-    "length": 1,
-    "dedup": 1,
-}
+_DEFAULT = ("normalise", "replies", "boilerplate", "unwrap", "redact", "length", "dedup")
+# Steps that a build puts in by itself.
+_OWN = frozenset({"task", "ids"})
 
 
-@dataclass(frozen=True, slots=True)
-class CleanStep:
-    """A prepared step. `rewrite` is what it also does to answers and imported messages, else left as they are."""
-
-    spec: StepSpec
-    apply: Callable[[Sequence[Document]], Outcome]
-    rewrite: Callable[[str], str] | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.spec.step}@{VERSIONS[self.spec.step]}"
+def list_specs() -> dict[str, type[Spec]]:
+    """The spec of every step a recipe may name, by that name."""
+    return {name: load_plugin(GROUP, name).spec for name in sorted(find_plugins(GROUP)) if name not in _OWN}
 
 
-def prepare_step(spec: StepSpec, root: Path) -> CleanStep:
-    """Make a step ready; files it names are looked for under `root`. Raises NotFound or InvalidInput for those."""
-    match spec:
-        case NormaliseSpec():
-            return CleanStep(spec, lambda documents: normalise(documents, spec))
-        case RepliesSpec():
-            return CleanStep(spec, lambda documents: cut_replies(documents, spec))
-        case BoilerplateSpec():
-            return CleanStep(spec, lambda documents: peel_boilerplate(documents, spec))
-        case UnwrapSpec():
-            return CleanStep(spec, lambda documents: unwrap(documents, spec))
-        case LengthSpec():
-            return CleanStep(spec, lambda documents: check_length(documents, spec))
-        case DedupSpec():
-            return CleanStep(spec, lambda documents: drop_duplicates(documents, spec))
-        case RedactSpec():
-            redactor = load_redactor(spec, root)
-            return CleanStep(spec, lambda documents: redact_documents(documents, redactor), redactor.redact)
+def find_step(spec: Any) -> CleanStep:
+    """The declared step of a step's spec."""
+    declared: CleanStep = load_plugin(GROUP, spec.step)
+    return declared
+
+
+def _unite(specs: dict[str, type[Spec]]) -> Any:
+    return Annotated[functools.reduce(operator.or_, specs.values()), Field(discriminator="step")]
+
+
+if TYPE_CHECKING:
+    StepSpec = Spec
+else:
+    StepSpec = _unite(list_specs())
+
+DEFAULT_STEPS: tuple[StepSpec, ...] = tuple(load_plugin(GROUP, name).spec() for name in _DEFAULT)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from espalier.data.answers import MAX_VALUES, read_fields
+from espalier.data.flow.batch import tag_column
 from espalier.data.kernels.buffers import is_worth_compiling, view_texts
 from espalier.data.manifest import Distribution
 
@@ -113,11 +114,10 @@ def tally_examples(batch: pa.RecordBatch, *, keep_groups: bool) -> Tally:
     tally = Tally(examples=len(batch))
     tally.chars.update(pc.utf8_length(texts).to_pylist())
     tally.words.update(count_words(texts))
-    keys, values = (batch.column("tags").flatten().field(part) for part in ("key", "value"))
-    for name, counter in (("format", tally.formats), ("language", tally.languages)):
-        counter.update(values.filter(pc.equal(keys, name)).to_pylist())
+    tally.formats.update(tag_column(batch, "format").fill_null("").to_pylist())
+    tally.languages.update(tag_column(batch, "language").drop_null().to_pylist())
     if keep_groups:
-        tally.groups.update(values.filter(pc.equal(keys, "group")).to_pylist())
+        tally.groups.update(tag_column(batch, "group").drop_null().to_pylist())
     messages = batch.column("messages")
     if len(messages.flatten()):
         for turns in messages.to_pylist():

@@ -19,6 +19,9 @@ def run_node(setting: Setting, name: str, inputs: Mapping[str, str]) -> NodeResu
     plan = make_plan(setting, name, inputs)
     if plan.step.side_effect:
         return execute_plan(setting, plan, "side effect: done every time, idempotent by its key")
+    outside = plan.step.outside(plan.step.spec.model_validate(plan.spec))
+    if outside:
+        return execute_plan(setting, plan, f"reads {outside}: done every time, for it may have changed")
     found, reason = _look_up(setting, plan)
     if found is not None:
         return _reuse(setting, plan, found)

@@ -10,9 +10,8 @@ import pytest
 
 from espalier.core.errors import InvalidInput, NotFound, StorageFull
 from espalier.core.events import Event
-from espalier.core.types import Document, Message
 from espalier.data.build import build_dataset
-from espalier.data.layout import read_assignments, read_documents
+from espalier.data.layout import read_assignments, read_documents, read_exclusions
 from espalier.data.manifest import read_manifest
 from espalier.data.spec import DataSpec
 from espalier.data.synth.tickets.folder import TicketFolder, write_tickets
@@ -100,11 +99,11 @@ def test_copies_are_left_out_and_said_to_be(built: Path) -> None:
     manifest = read_manifest(built)
     copies = [item for item in manifest.skipped if item.reason.startswith("same bytes as")]
     assert copies and manifest.drops["near duplicate"] >= 1
-    lines = [json.loads(line) for line in (built / "exclusions.jsonl").read_text().splitlines()]
+    lines = list(read_exclusions(built))
     assert Counter(line["reason"].startswith("same bytes") for line in lines)[True] == len(copies)
-    near = [line for line in lines if line["step"] == "dedup@1"]
+    near = [line for line in lines if line["step"] == "dedup@2"]
     assert len(near) == manifest.drops["near duplicate"]
-    assert all("Jaccard" in line["reason"] and line["uri"] and line["blob"] for line in near)
+    assert all("Jaccard" in line["reason"] and line["uri"] and line["blob"] and line["text"] for line in near)
 
 
 def test_an_example_leads_back_to_the_page_of_the_file_it_came_from(built: Path, root: Path) -> None:
@@ -134,9 +133,9 @@ def test_what_stands_around_a_ticket_is_cleaned_away(built: Path) -> None:
 def test_the_manifest_tells_each_step_and_adds_up(built: Path) -> None:
     manifest = read_manifest(built)
     assert [report.step for report in manifest.steps] == [
-        "read@1",
-        *(f"{step['step']}@1" for step in STEPS),
-        "label@1",
+        "read@2",
+        "task:extraction@1",
+        *(f"{step['step']}@2" for step in STEPS),
     ]
     for before, after in zip(manifest.steps, manifest.steps[1:], strict=False):
         assert after.documents_in == before.documents_out
@@ -151,7 +150,8 @@ def test_the_manifest_tells_each_step_and_adds_up(built: Path) -> None:
 def test_no_personal_data_is_in_any_file_of_the_version(tickets: TicketFolder, built: Path) -> None:
     rows = [e.messages[0].content + e.messages[1].content + str(e.tags) for e in read_examples(built)]
     rows += [document.text + str(document.tags) for document in read_documents(built)]
-    rows += [path.read_text() for path in (built / "manifest.json", built / "card.md", built / "exclusions.jsonl")]
+    rows += [path.read_text() for path in (built / "manifest.json", built / "card.md")]
+    rows += [str(line) for line in read_exclusions(built)]
     everything = "\n".join(rows)
     planted = {plant.value for plants in tickets.plants.values() for plant in plants if plant.kind != "name"}
     assert len(planted) > 50 and not [value for value in planted if value in everything]
@@ -165,8 +165,8 @@ def test_a_key_that_is_personal_data_is_shown_nowhere(tmp_path: Path) -> None:
     build_dataset(DataSpec.model_validate({"task": task}), tmp_path / "out", source=tmp_path / "in")
     rows = list(read_examples(tmp_path / "out"))
     assert len({e.tags["group"] for e in rows}) == 2 and {e.messages[1].content for e in rows} == {"<r>[EMAIL]</r>"}
-    told = "\n".join([*map(str, rows), (tmp_path / "out" / "exclusions.jsonl").read_text()])
-    assert "has none for [EMAIL]" in told and "p0@" not in told and "p2@" not in told
+    told = "\n".join([*map(str, rows), *map(str, read_exclusions(tmp_path / "out"))])
+    assert "has none for key-" in told and "p0@" not in told and "p2@" not in told
 
 
 # Determinism and growth
@@ -220,11 +220,14 @@ def test_chat_lines_are_imported_redacted_and_deduplicated(tmp_path: Path) -> No
         DataSpec.model_validate({"task": {"kind": "chat"}}), tmp_path / "out", source=tmp_path / "chat.jsonl"
     )
     examples = list(read_examples(tmp_path / "out"))
-    assert len(examples) == 3 and manifest.drops == {"exact duplicate": 1, "unreadable": 1}
+    assert len(examples) == 3 and manifest.drops == {"broken line": 1, "exact duplicate": 1}
     assert all(
         e.messages[0].content.endswith("Mail [EMAIL]") and e.messages[1].content == "To [EMAIL]." for e in examples
     )
-    assert '"reason": "unreadable: chat.jsonl:5: not JSON' in (tmp_path / "out" / "exclusions.jsonl").read_text()
+    (broken,) = [line["reason"] for line in read_exclusions(tmp_path / "out") if line["step"] == "read@2"]
+    assert broken.startswith("broken line: chat.jsonl:5: not JSON")
+    (problem,) = map(json.loads, (tmp_path / "out" / "problems.jsonl").read_text().splitlines())
+    assert (problem["kind"], problem["line"], problem["action"]) == ("broken_line", 5, "skip")
 
 
 def test_imported_answers_keep_their_white_space_and_quotes(tmp_path: Path) -> None:
@@ -243,21 +246,11 @@ def test_documents_become_raw_text(tmp_path: Path) -> None:
     assert sorted(e.text for e in read_examples(tmp_path / "out")) == sorted(NOTES)
 
 
-def test_render_decides_what_stands_before_the_answer(root: Path, tmp_path: Path) -> None:
-    def render(document: Document) -> list[Message]:
-        return [Message("system", "Be brief."), Message("user", f"Record this:\n{document.text}")]
-
-    build_dataset(make_spec(), tmp_path, source=root, render=render)
-    example = next(read_examples(tmp_path, "train"))
-    assert [message.role for message in example.messages] == ["system", "user", "assistant"]
-    assert example.messages[1].content.startswith("Record this:\n")
-
-
 def test_progress_is_told_in_events(root: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     manifest = build_dataset(make_spec(), tmp_path, source=root, emit=events.append)
     kinds = Counter(event.kind for event in events)
-    assert kinds["data.step"] == len(STEPS) and kinds["data.built"] == 1
+    assert kinds["data.step"] == 1 + len(STEPS) and kinds["data.built"] == 1
     assert [e.data["files"] for e in events if e.kind == "data.read"][-1] == len(manifest.sources)
 
 
@@ -273,7 +266,7 @@ def test_one_corrupt_pdf_among_good_files_is_reported_and_the_rest_is_built(
     assert manifest.examples == read_manifest(built).examples
     (broken,) = [item for item in manifest.skipped if item.uri.endswith("broken.pdf")]
     assert broken.reason.startswith("unreadable: not a readable PDF")
-    assert "broken.pdf" in (tmp_path / "out" / "exclusions.jsonl").read_text()
+    assert "broken.pdf" in str(list(read_exclusions(tmp_path / "out")))
 
 
 def test_an_empty_folder_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

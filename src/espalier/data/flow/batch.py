@@ -110,4 +110,5 @@ def _set_tag(tags: pa.MapArray, name: str, column: pa.StringArray) -> pa.MapArra
 
 def set_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     """The batch with column `name` replaced (n,)."""
-    return batch.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    at = batch.schema.get_field_index(name)
+    return batch.set_column(at, batch.schema.field(at), column)

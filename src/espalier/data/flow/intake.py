@@ -78,7 +78,7 @@ def size_of(source: SourceFile) -> int:
 
 
 def read_key(source: SourceFile, options: ReadOptions) -> str:
-    """What the outcome of reading depends on: the bytes, the reader, its options and code. Not the name or the place."""
+    """What the outcome of reading depends on: bytes, reader, options, code; not the name, and not the place."""
     told = {"sha256": source.sha256, "reader": reader_id(source.uri, options), "licence": source.licence}
     return digest_of({**told, "suffix": suffix_of(source.uri), "options": options.to_json(), "code": digest_code()})
 
@@ -90,6 +90,8 @@ def read_into_cache(task: ReadTask) -> ReadSource:
     note = load_json(told)
     if note is None or (note["rows"] and open_batches(path) is None):
         note = _read(task, path)
+        if note["transient"]:  # a time-out may be the machine's mood: the next build reads again
+            told = path.with_suffix(".once.json")
         save_json(told, note)
     source = task.source
     count = len(note["rows"])
@@ -101,20 +103,19 @@ def read_into_cache(task: ReadTask) -> ReadSource:
 
 
 def _read(task: ReadTask, path: Path) -> dict[str, Any]:
-    note: dict[str, Any] = {"rows": [], "bytes": [], "problems": []}
-    batches = _take_problems(read_source(task.source, task.options), note["problems"])
+    note: dict[str, Any] = {"rows": [], "bytes": [], "problems": [], "transient": False}
+    batches = _take_problems(read_source(task.source, task.options), note)
     save_batches(path, SCHEMA, _noting(_cut(batches), note))
     if not note["rows"]:
         path.unlink()
     return note
 
 
-def _take_problems(
-    items: Iterable[pa.RecordBatch | Problem], problems: list[dict[str, Any]]
-) -> Iterator[pa.RecordBatch]:
+def _take_problems(items: Iterable[pa.RecordBatch | Problem], note: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     for item in items:
         if isinstance(item, Problem):
-            problems.append(item.to_json())
+            note["problems"].append(item.to_json())
+            note["transient"] |= item.transient
         else:
             yield item
 

@@ -19,6 +19,7 @@ from espalier.data.readers.source import (
     Selection,
     SkippedFile,
     SourceFile,
+    list_files,
     list_sources,
     refuse_nothing,
 )
@@ -54,6 +55,20 @@ def locate_sources(
     settled = found.settle()
     refuse_nothing(settled, ", ".join(spec.paths), selection)
     return settled.sources, settled.skipped
+
+
+def list_local_files(spec: SourceSpec, folder: Path) -> list[Path]:
+    """Every file of this machine that the spec chooses, readable or not: what a build's outcome depends on."""
+    files: list[Path] = []
+    for place in spec.paths:
+        if place.startswith("urls:"):
+            files.append(folder / place.removeprefix("urls:"))
+        elif _WILD.search(place) and not (folder / place).exists():
+            base, pattern = _split_glob(place)
+            files += (path for path in (folder / base).glob(pattern) if path.is_file())
+        elif "://" not in place and not place.startswith("hf:"):
+            files += list_files(folder / place, spec.include, spec.exclude)
+    return files
 
 
 def _locate(place: str, spec: SourceSpec, folder: Path, selection: Selection) -> Found:

@@ -1,4 +1,4 @@
-"""Step `data.build`: a folder of files as an immutable dataset version."""
+"""Step `data.build`: sources of any kind as an immutable dataset version."""
 
 from __future__ import annotations
 
@@ -11,23 +11,40 @@ from espalier.data.spec import DataSpec
 
 
 def _source_files(spec: DataSpec, folder: Path) -> Iterable[Path]:
-    from espalier.data.readers.source import list_files
+    from espalier.data.readers.places import list_local_files
 
-    root = folder / spec.source.path
-    home = root if root.is_dir() else root.parent
-    named = (home / name for name in spec.named_files)
-    return {
-        *list_files(root, spec.source.include, spec.source.exclude),
-        *(path for path in named if path.is_file()),
-    }
+    home = spec.home(folder)
+    named = [home / name for name in spec.named_files] + [home / name for name in spec.leaks.against]
+    named += [folder / spec.tokenizer] if spec.tokenizer else []
+    inside = (file for path in named for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
+    return {*list_local_files(spec.source, folder), *(path for path in inside if path.is_file())}
 
 
-@step("data.build", version=1, spec=DataSpec, outputs={"dataset": "dataset"}, files=_source_files)
+def _remote_places(spec: DataSpec) -> str:
+    return ", ".join(path for path in spec.source.paths if "://" in path or path.startswith(("urls:", "hf:")))
+
+
+@step(
+    "data.build",
+    version=2,
+    spec=DataSpec,
+    inputs={"previous": "dataset?"},
+    outputs={"dataset": "dataset"},
+    files=_source_files,
+    outside=_remote_places,
+)
 def data_build(context: StepContext, spec: DataSpec) -> None:
-    """Read, clean, redact, deduplicate and split a folder of files into a dataset version."""
-    from espalier.data.build import build_dataset
+    """Read, clean, redact, deduplicate and split sources into a dataset version.
 
-    manifest = build_dataset(spec, context.output("dataset"), emit=context.emit)
+    With the input `previous` what an earlier version held out stays held out.
+    """
+    from espalier.data.build import build_dataset
+    from espalier.data.layout import read_assignments
+
+    previous = read_assignments(context.input("previous")) if "previous" in context.inputs else None
+    manifest = build_dataset(
+        spec, context.output("dataset"), cache=context.cache / "data", previous=previous, emit=context.emit
+    )
     context.metric("examples", manifest.examples)
     for split, count in manifest.splits.items():
         context.metric(split, count)
