@@ -30,9 +30,9 @@ def inspect_source(path: Path) -> Inspection:
 
     Raises NotFound, InvalidInput when it holds no rows, or rows of no one format (the message lists the candidates).
     """
-    source = _find_table(path)
+    source, rows = _find_rows(path)
     try:
-        detection = detect_format(read_rows(source))
+        detection = detect_format(rows)
     except InvalidInput as error:
         raise InvalidInput(error.message, where=source.uri, hint=error.hint) from None
     return Inspection(uri=source.uri, detection=detection, recipe=write_recipe(path, detection))
@@ -63,15 +63,22 @@ def write_recipe(path: Path, detection: Detection) -> str:
         "text": "{kind: text, text: text}",
     }
     task = tasks[find_format(detection.format).holds]
+    if len(detection.labels) == 1:
+        task = f"{{kind: classification, label: {detection.labels[0]}}}"
     stem = path.name.split(".")[0].lower()
     name = "".join(letter if letter.isalnum() else "-" for letter in stem).strip("-") or "dataset"
     return f"name: {name}\nsource: {{path: {path.name}}}\ntask: {task}\n"
 
 
-def _find_table(path: Path) -> SourceFile:
+def _find_rows(path: Path) -> tuple[SourceFile, list[dict[str, Any]]]:
+    """The file, or the first of a folder's that has rows, with its first ones."""
     if not path.exists():
         raise NotFound(f"no file or folder {path}", hint="check the path")
     if path.is_file():
-        return SourceFile(path, path.name, hash_file(path))
-    sources, _ = find_sources(path, suffixes=_TABLES, exclude=_NO_DATA)
-    return sources[0]
+        sources = [SourceFile(path, path.name, hash_file(path))]
+    else:
+        sources, _ = find_sources(path, suffixes=_TABLES, exclude=_NO_DATA)
+    for source in sources:
+        if rows := list(read_rows(source)):
+            return source, rows
+    raise InvalidInput("no row in it", where=path.name, hint="rows of JSON lines, JSON, CSV or Parquet are wanted")

@@ -14,6 +14,8 @@ from espalier.data.formats.format import Format, decode_row, find_format, fittin
 ROWS = 100  # so many are looked at
 SURE = 0.9  # a format that fewer of the rows fit is not taken
 _SHOWN = 3
+_LABEL_CHARS = 60  # longer ones are no labels
+_MIN_ROWS = 10  # of which a column's values say something
 
 
 class Candidate(Spec):
@@ -34,6 +36,7 @@ class Detection(Spec):
     because: str
     rows: int
     candidates: tuple[Candidate, ...]
+    labels: tuple[str, ...] = ()  # columns that are not read and take few short values
 
 
 def detect_format(rows: Iterable[Row]) -> Detection:
@@ -48,7 +51,7 @@ def detect_format(rows: Iterable[Row]) -> Detection:
     fitting = [fitting_formats(row) for row in seen]
     candidates = tuple(_judge(shape, seen, fitting) for shape in _found(fitting))
     if not candidates:
-        raise InvalidInput(f"of no known format: {_describe_columns(seen)}", hint="name it: format and columns")
+        raise InvalidInput(f"of no known format: {_describe_columns(seen)}", hint=_suggest_columns(seen))
     best = max(candidates, key=lambda candidate: candidate.fits)
     alone = [row for row, shapes in zip(seen, fitting, strict=True) if [s.name for s in shapes] == [best.format]]
     readable = sum(_try(row, best.format) is None for row in alone)
@@ -62,6 +65,7 @@ def detect_format(rows: Iterable[Row]) -> Detection:
         because=_explain(shape, seen, best),
         rows=len(seen),
         candidates=candidates,
+        labels=_find_labels(shape, seen),
     )
 
 
@@ -97,12 +101,39 @@ def _explain(shape: Format, rows: list[Row], candidate: Candidate) -> str:
         elif have:
             said.append(f"`{name}` stands in {have}")
     ignored = sorted({name for row in rows for name in row} - set(shape.columns.values()))
+    said += [f"`{name}` takes {_count_values(rows, name)} values: a label?" for name in _find_labels(shape, rows)]
     if ignored:
         more = f" and {len(ignored) - 8} more" if len(ignored) > 8 else ""
         said.append(f"not read: {_list(ignored[:8])}{more}")
     if candidate.problems:
         said.append(f"{candidate.fits - candidate.reads} cannot be read, such as: {candidate.problems[0]}")
     return "; ".join(said)
+
+
+def _find_labels(shape: Format, rows: list[Row]) -> tuple[str, ...]:
+    """Columns beside a text that could be its label: in every row, short, and of few values."""
+    if shape.name != "text" or len(rows) < _MIN_ROWS:
+        return ()
+    names = sorted({name for row in rows for name in row} - set(shape.columns.values()))
+    return tuple(name for name in names if 0 < _count_values(rows, name) <= len(rows) // 5)
+
+
+def _count_values(rows: list[Row], name: str) -> int:
+    """How many values a column takes; 0 when some row has none, or one that is no short word or number."""
+    values = [row.get(name) for row in rows]
+    if not all(isinstance(value, str | int) and 0 < len(str(value)) <= _LABEL_CHARS for value in values):
+        return 0
+    return len(set(values))
+
+
+def _suggest_columns(rows: list[Row]) -> str:
+    """A task for rows of two columns of text: what people have that no format is made for."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) == 2 and all(isinstance(row.get(name), str) for row in rows for name in names):
+        return (
+            f"perhaps a question and its answer: task: {{kind: completion, prompt: {names[0]}, completion: {names[1]}}}"
+        )
+    return "name its columns in a task: kind completion, question_answering, classification ... (docs/tasks.md)"
 
 
 def _ambiguous(candidates: tuple[Candidate, ...], count: int) -> str:

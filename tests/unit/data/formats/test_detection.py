@@ -92,3 +92,17 @@ def test_only_the_first_rows_are_looked_at() -> None:
         raise AssertionError("read on")
 
     assert detect_format(rows()).rows == ROWS
+
+
+def test_a_column_of_few_short_values_beside_a_text_may_be_its_label() -> None:
+    rows = [{"text": f"t {n}", "category": "ab"[n % 2], "id": n} for n in range(20)]
+    found = detect_format(rows)
+    assert found.format == "text" and found.labels == ("category",)
+    assert "`category` takes 2 values: a label?" in found.because
+    assert detect_format([{**rows[0], "category": None}, *rows]).labels == ()
+
+
+def test_two_columns_of_text_are_suggested_as_question_and_answer() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        detect_format([{"mr": "m", "ref": "r"}])
+    assert "{kind: completion, prompt: mr, completion: ref}" in refusal.value.hint
