@@ -223,7 +223,7 @@ def describe_build(build: Build) -> DatasetManifest:
     return DatasetManifest(
         name=spec.name,
         description=spec.description,
-        licence=spec.licence,
+        licence=spec.licence or " AND ".join(dict.fromkeys(_name_licence(told) for told in build.licences.values())),
         licences=build.licences,
         examples=sum(splits.values()),
         splits=splits,
@@ -262,14 +262,20 @@ def count_splits(drawn: Sequence[Drawn]) -> tuple[dict[str, int], dict[str, dict
 
 
 def find_licences(spec: DataSpec, folder: Path) -> dict[str, dict[str, str]]:
-    """Licence and attribution of each local place the sources came from, as files beside them say."""
+    """Licence and attribution of each local folder the sources lie in, by the folder's name, as files there say."""
     found = {}
     for path in spec.source.paths:
         root = folder / path
-        licence = read_licence(root if root.is_dir() else root.parent) if "://" not in path else None
+        home = root if root.is_dir() else root.parent
+        licence = read_licence(home) if "://" not in path else None
         if licence:
-            found[path] = {name: str(value) for name, value in licence.model_dump().items() if value}
+            told = {**licence.model_dump(exclude={"files"}), "files": ", ".join(licence.files)}
+            found[home.resolve().name] = {name: value for name, value in told.items() if value}
     return found
+
+
+def _name_licence(told: Mapping[str, str]) -> str:
+    return told.get("spdx") or told.get("statement", "")
 
 
 def _take_steps(build: Build, flowed: Flowed) -> None:
