@@ -48,12 +48,12 @@ class SourceFile:
 
     def read_bytes(self, max_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         """All bytes, uncompressed; raises InvalidInput where there are more than `max_bytes`."""
-        if not self.packing and self.path.stat().st_size <= max_bytes:
-            return self.path.read_bytes()
+        if not self.packing and self.path.stat().st_size > max_bytes:
+            raise InvalidInput(f"more than {max_bytes} bytes", hint="split the file")
         with self.open() as stream:
             data = stream.read(max_bytes + 1)
         if len(data) > max_bytes:
-            raise InvalidInput(f"more than {max_bytes} bytes", hint="split the file")
+            raise InvalidInput(f"more than {max_bytes} bytes uncompressed", hint="split the file")
         return data
 
     def document_id(self, number: int) -> str:
