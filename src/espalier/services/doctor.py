@@ -33,6 +33,7 @@ _EXTRAS = {
     "nicegui": ("web", "the pages"),
     "boto3": ("aws", "blobs in S3"),
     "psycopg": ("postgres", "records in PostgreSQL"),
+    "presidio_analyzer": ("presidio", "names and addresses in texts"),
 }
 
 

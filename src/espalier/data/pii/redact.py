@@ -89,6 +89,7 @@ class Examined:
 
     texts: pa.LargeStringArray  # (n,), the column itself when nothing changed
     found: dict[int, Counter[str]] = field(default_factory=dict)
+    changed: bool = False
 
 
 class Redactor:
@@ -111,11 +112,7 @@ class Redactor:
         text = self.examine(batch.column("text"))
         rows = self._examine_rows(batch.column("row"))
         found = [text.found, rows.found]
-        outcome = Outcome()
-        if text.texts is not batch.column("text"):
-            outcome.texts = text.texts
-        if rows.texts is not batch.column("row"):
-            outcome.rows = rows.texts
+        outcome = Outcome(texts=text.texts if text.changed else None, rows=rows.texts if rows.changed else None)
         for name in CONVERSATIONS:
             column = batch.column(name)
             examine = functools.partial(self._examine_each, column=column, found=found)
@@ -156,7 +153,7 @@ class Redactor:
             changed |= edited
             rows = np.fromiter(edited, np.int64)
             column = pa.array(list(edited.values()), pa.large_binary()).cast(pa.large_string())
-        examined.texts = splice(texts, changed)
+        examined.texts, examined.changed = splice(texts, changed), bool(changed)
         return examined
 
     def _replace(self, text: bytes, findings: Sequence[Finding]) -> bytes:
@@ -202,7 +199,7 @@ class Redactor:
             row = _map_strings(held[at], renamed)
             if row != held[at]:
                 changed[at] = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
-        return Examined(splice(column, changed), by_row)
+        return Examined(splice(column, changed), by_row, bool(changed))
 
     def _redact_tags(self, column: pa.MapArray) -> dict[str, pa.StringArray]:
         """Tags that came from the source, where they change: name -> new values (n,), null elsewhere."""
