@@ -97,7 +97,7 @@ def test_a_review_goes_out_comes_back_and_makes_a_version(folder: Path, client: 
     assert quality["annotators"] == {"ada": 8, "user-2": 8}
     queue = client.annotations.queue(ref="support")
     assert [(each.question, each.disagreement, each.said) for each in queue] == [
-        ("quality", 0.5, {"ada": "4 of 5", "user-2": "2 of 5"})
+        ("quality", 0.5, "ada: 4 of 5, user-2: 2 of 5")
     ] * 8
     client.annotations.add(ref="support", example="e3", kind="rating", value="5", gold=True)
     assert len(client.annotations.queue(ref="support")) == 7

@@ -28,6 +28,11 @@ def load_records(context: Context, dataset: str) -> list[AnnotationRecord]:
     return list(reversed(found))
 
 
+def save_record(context: Context, record: AnnotationRecord) -> None:
+    """Keep one record, which somebody just said."""
+    context.store.records.put(_kind(record.dataset), record.id, record)
+
+
 def save_records(context: Context, records: Sequence[AnnotationRecord], dataset: str = "") -> int:
     """Keep what is new of `records`; returns how many that were. `dataset`: file them under this version."""
     from espalier.data.annotation.record import find_news
@@ -57,10 +62,13 @@ def snapshot(context: Context, version: DatasetVersion) -> str:
 
 
 def example_ids(context: Context, version: DatasetVersion) -> set[str]:
-    """The ids of a version's examples, of every split."""
-    from espalier.store.examples import read_examples
+    """The ids of a version's examples, of every split; no other column is read."""
+    import pyarrow.parquet as pq
 
-    return {example.id for example in read_examples(context.store.artifacts.materialise(version.digest))}
+    from espalier.store.examples import example_files
+
+    files = example_files(context.store.artifacts.materialise(version.digest))
+    return {id for file in files for id in pq.read_table(file, columns=["id"])["id"].to_pylist()}
 
 
 def _kind(dataset: str) -> str:

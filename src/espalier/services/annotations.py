@@ -15,7 +15,7 @@ from pydantic import Field
 from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.operations import operation
 from espalier.core.types import Run, Spec
-from espalier.services.annotationlog import example_ids, load_records, save_records, snapshot
+from espalier.services.annotationlog import example_ids, load_records, save_record, save_records, snapshot
 from espalier.services.catalogue import find_dataset
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def add(context: Context, request: AddAnnotation) -> AnnotationView:
         version.digest, request.example, question, _parse_value(request), context.actor, at_ms=now_ms(),
         gold=request.gold, note=request.note,
     )  # fmt: skip
-    save_records(context, [record])
+    save_record(context, record)
     return _show(record)
 
 
@@ -264,8 +264,8 @@ class QueuedView(Spec):
 
     example: str
     question: str
-    disagreement: float
-    said: dict[str, str]
+    disagreement: float  # 0 to 1
+    said: str  # who said what
 
 
 @operation("annotations.queue", "GET /v1/annotations/queue", positional=("ref",))
@@ -280,7 +280,10 @@ def queue(context: Context, request: QueueDisagreements) -> list[QueuedView]:
     records = load_records(context, find_dataset(context.store, request.ref).digest)
     return [
         QueuedView(
-            example=each.example, question=each.question, disagreement=round(each.disagreement, 4), said=each.said
+            example=each.example,
+            question=each.question,
+            disagreement=round(each.disagreement, 4),
+            said=", ".join(f"{annotator}: {word}" for annotator, word in each.said.items()),
         )
         for each in queue_disagreements(records)[: request.limit]
     ]

@@ -128,6 +128,8 @@ class Endpoint:
         if status == 200:
             return self._decode(content)
         error = decode_error(status, content)
+        if self._key:  # some say it back
+            error.message = error.message.replace(self._key, "***")
         if status in _ABOUT_THE_QUESTION:
             return Generation(text=error.message[:_SHOWN_CHARS], finish_reason="error", usage=_no_usage())
         if status not in _TRY_AGAIN or isinstance(error, BudgetExceeded):

@@ -143,13 +143,17 @@ def test_a_server_that_is_not_there_is_said_to_be() -> None:
 
 
 def test_a_key_is_read_from_the_environment_and_sent() -> None:
-    with serve_script(lambda call, before: Say("in"), key="secret") as server:
+    refusal = Say(status=401, message="Incorrect API key provided: secret")
+    with serve_script(lambda call, before: refusal if before else Say("in"), key="secret") as server:
         model = ModelSpec(endpoint=server.url, model="scripted", key_env="MODEL_KEY")
         with open_endpoint(model, {"MODEL_KEY": "secret\n"}) as endpoint:
             assert endpoint([[Message("user", "x")]], GREEDY)[0].text == "in"
         with pytest.raises(InvalidInput, match="MODEL_KEY is empty"), open_endpoint(model, {}):
             pass
-    assert "secret" not in model.model_dump_json() + model.subject
+        assert "secret" not in model.model_dump_json() + model.subject
+        with open_endpoint(model, {"MODEL_KEY": "secret"}) as endpoint, pytest.raises(Unauthenticated) as refused:
+            endpoint([[Message("user", "x")]], GREEDY)
+        assert "provided: ***" in str(refused.value)
 
 
 def test_closing_ends_what_is_in_flight() -> None:

@@ -15,7 +15,7 @@ from espalier.core.types import Example, Generation
 from espalier.data.derived import Derivation, Exclusion, write_derived
 from espalier.data.generate.generate import count_drops
 from espalier.data.generate.row import Row, describe_example, inherit_tags, kept_examples
-from espalier.data.generate.spec import GenerateSpec
+from espalier.data.generate.spec import CritiqueMethod, GenerateSpec
 from espalier.data.layout import read_documents
 from espalier.data.manifest import DatasetManifest, StepReport
 from espalier.store.disk import write_file
@@ -58,7 +58,16 @@ def write_generated(
         report=report,
         exclusions=[_exclude(row) for row in rows if row.refused_because],
     )
-    return write_derived(folder, [*(examples if spec.keep_input else ()), *kept_examples(rows)], derivation)
+    return write_derived(folder, _gather(examples, rows, spec), derivation)
+
+
+def _gather(examples: Sequence[Example], rows: Sequence[Row], spec: GenerateSpec) -> list[Example]:
+    """Those made, after the input's where it is kept; of a critique, the input without what it refused."""
+    kept = kept_examples(rows)
+    if not isinstance(spec.method, CritiqueMethod):
+        return [*(examples if spec.keep_input else ()), *kept]
+    judged, by_id = {row.example.id for row in rows if row.example}, {example.id: example for example in kept}
+    return [by_id.get(each.id, each) for each in examples if each.id in by_id or each.id not in judged]
 
 
 def read_passages(folder: Path, examples: Sequence[Example]) -> list[Example]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from espalier.core.types import Example, Message, SamplingSpec
 from espalier.data.generate.asking import Asker, Filled
 from espalier.data.generate.forms import Pair, Pairs
-from espalier.data.generate.overlap import Pool
+from espalier.data.generate.overlap import Pool, words_of
 from espalier.data.generate.row import Origin, Row, make_example
 from espalier.data.generate.spec import QuestionsMethod
 from espalier.data.generate.templates import PromptVersion
@@ -21,14 +21,15 @@ def make_questions(
 ) -> list[Row]:
     """Rows for every passage, in order: the pairs that came, or one refused row that says why none did.
 
-    A passage is an example's text, or its last user turn.
+    A passage is an example's text, or its last user turn. Questions of one passage must differ in more than a word;
+    those of two passages may be alike ("When did it open?"), but the same question twice has one answer too many.
     """
     passages = [passage_of(parent) for parent in parents]
     fit = [i for i, passage in enumerate(passages) if not _unfit(passage, method)]
     asked = [prompt.fill({"passage": passages[i], "count": str(method.per_passage)}) for i in fit]
     filled = dict(zip(fit, asker.fill(asked, sampling, Pairs, what="passages"), strict=True))
     rows: list[Row] = []
-    pool = Pool(method.near)
+    seen: set[tuple[str, ...]] = set()
     for i, parent in enumerate(parents):
         if i not in filled:
             origin = Origin("questions", (parent.id,), prompt, asker.subject, sampling)
@@ -38,7 +39,7 @@ def make_questions(
         origin = Origin(
             "questions", (parent.id,), prompt, asker.subject, sampling, answered.reply.digest, answered.mended
         )
-        rows.extend(_read_pairs(parent, passages[i], answered, origin, method, pool))
+        rows.extend(_read_pairs(parent, passages[i], answered, origin, method, seen))
     return rows
 
 
@@ -55,13 +56,18 @@ def stands_in(quote: str, passage: str) -> bool:
 
 
 def _read_pairs(
-    parent: Example, passage: str, answered: Filled[Pairs], origin: Origin, method: QuestionsMethod, pool: Pool
+    parent: Example,
+    passage: str,
+    answered: Filled[Pairs],
+    origin: Origin,
+    method: QuestionsMethod,
+    seen: set[tuple[str, ...]],
 ) -> list[Row]:
     if answered.form is None:
         return [Row(origin, refused_because=answered.reason)]
     if not answered.form.pairs:
         return [Row(origin, refused_because="no question: the model found none")]
-    rows = []
+    rows, pool = [], Pool(method.near)
     for number, pair in enumerate(answered.form.pairs):
         question = f"{passage}\n\n{pair.question}" if method.with_passage else pair.question
         messages = [Message("user", question), Message("assistant", pair.answer)]
@@ -71,9 +77,13 @@ def _read_pairs(
             source=passage,
             details={"generate.quote": pair.quote},
         )
+        words = tuple(words_of(pair.question))
         row.refused_because = _judge_pair(pair, number, passage, method, pool)
+        if not row.refused_because and words in seen:
+            row.refused_because = "asked before: another passage has the same question"
         if not row.refused_because:
             pool.add(pair.question)
+            seen.add(words)
         rows.append(row)
     return rows
 

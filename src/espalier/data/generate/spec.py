@@ -101,7 +101,7 @@ class QuestionsMethod(Spec):
     )
     per_passage: int = Field(3, ge=1, le=50, description="most pairs asked of one passage")
     with_passage: bool = Field(False, description="put the passage before the question, as for reading tasks")
-    near: float = Field(0.7, gt=0, le=1, description="ROUGE-L from which two questions are the same")
+    near: float = Field(0.7, gt=0, le=1, description="ROUGE-L from which two questions of a passage are the same")
     min_chars: int = Field(80, ge=1, description="shorter passages are not asked about")
     max_chars: int = Field(12_000, ge=1, description="longer passages are not asked about; chunk them before")
 
@@ -138,7 +138,10 @@ class ParaphraseMethod(Spec):
 
 
 class CritiqueMethod(Spec):
-    """Nothing new: the judge scores the examples there are, and those below its threshold are left out."""
+    """Nothing new: the judge scores the examples there are, and those below its threshold are left out.
+
+    Examples that are not judged (of other splits, beyond the limit) stay as they are.
+    """
 
     kind: Literal["critique"]
 
@@ -185,4 +188,6 @@ class GenerateSpec(Spec):
     def _check_judge(self) -> GenerateSpec:
         if isinstance(self.method, CritiqueMethod) and self.judge is None:
             raise ValueError("critique needs a judge with a rubric")
+        if isinstance(self.method, CritiqueMethod) and self.keep_input:
+            raise ValueError("critique keeps what it does not judge by itself; take keep_input away")
         return self

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ import pytest
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message, SamplingSpec
 from espalier.data.generate.asking import Asker
+from espalier.data.generate.dataset import write_generated
 from espalier.data.generate.generate import Seat, count_drops, generate_rows
 from espalier.data.generate.row import Row, kept_examples
 from espalier.data.generate.spec import GenerateSpec
 from espalier.data.generate.templates import PromptVersion
+from espalier.store.examples import read_examples, write_examples
 from espalier.testing.scripted import Scripted, say
 
 Make = Callable[..., Asker]
@@ -208,6 +211,18 @@ def test_a_judge_leaves_out_what_is_below_its_threshold(run: Callable[..., list[
     assert "rubric=be clear" in judge.asked[0]
 
 
+def test_what_a_critique_does_not_judge_stays_in_its_place(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    examples = [asked(f"{word}-{split}", f"{word} question", split=split) for word in ("good", "poor")
+                for split in ("train", "test")]  # fmt: skip
+    write_examples(tmp_path / "in" / "data" / "train-00000.parquet", examples)
+    judge = judge_by({"good": '{"score": 5, "reason": "ok"}', "poor": '{"score": 1, "reason": "no"}'})
+    recipe = spec(method={"kind": "critique"}, judge={"rubric": "r"})
+    rows = run(examples, recipe, Scripted(str), judge)
+    write_generated(tmp_path / "out", (tmp_path / "in", "f" * 64), examples, rows, {}, recipe)
+    assert [each.id for each in read_examples(tmp_path / "out")] == ["good-train", "good-test", "poor-test"]
+    assert [each.tags.get("judge.score") for each in read_examples(tmp_path / "out")] == ["5", None, None]
+
+
 def test_a_judge_of_questions_sees_their_passage(run: Callable[..., list[Row]]) -> None:
     judge = judge_by({"": '{"score": 5, "reason": "ok"}'})
     recipe = spec(method={"kind": "questions"}, judge={"rubric": "r"})
@@ -218,14 +233,14 @@ def test_a_judge_of_questions_sees_their_passage(run: Callable[..., list[Row]]) 
 @pytest.mark.parametrize("late", [1, 2, 3])
 def test_rows_are_the_same_in_whatever_order_answers_come(run: Callable[..., list[Row]], late: int) -> None:
     def script(text: str) -> str:
-        number = text.split("Room ")[1].split(" ")[0]
-        return pairs((f"What is in room {number} of the house?", number, f"Room {number}"))
+        number = str(int(text.split("Room ")[1].split(" ")[0]) % 9)
+        return pairs((f"What is in room {number} of the house?", number, "Room"))
 
     examples = [passage(str(i), f"Room {i} {PASSAGE}") for i in range(12)]
     recipe = spec(method={"kind": "questions"})
     calm = [row.to_json() for row in run(examples, recipe, Scripted(script))]
     assert [row.to_json() for row in run(examples, recipe, Scripted(script, late=late))] == calm
-    assert count_drops(run(examples, recipe, Scripted(script)))["near duplicate"] > 0
+    assert count_drops(run(examples, recipe, Scripted(script))) == {"asked before": 3}
 
 
 def test_nothing_kept_is_an_error_that_says_why(run: Callable[..., list[Row]]) -> None:
