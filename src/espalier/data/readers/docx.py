@@ -19,7 +19,7 @@ from espalier.data.readers.omml import write_math
 from espalier.data.readers.parts import graphic_parts, linked, main_part, read_properties, relations_of, write_comment
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
-from espalier.data.readers.tabletext import flatten
+from espalier.data.readers.tabletext import flatten, repeatable
 from espalier.data.readers.wordstyles import Numbering, Styles, read_numbering, read_styles
 
 MAX_SPAN = 64
@@ -151,8 +151,8 @@ class _Walk:
                 merged = child(cell, "tcPr", "vMerge")
                 continued = merged is not None and attribute(merged, "val") != "restart"
                 above = rows[-1][len(cells)] if continued and rows and len(cells) < len(rows[-1]) else ""
-                text = above if continued else " ".join(map(plain_text, self.blocks(cell)))
-                cells += [text] * _small(_value(child(cell, "tcPr", "gridSpan")), 1)
+                text = repeatable(above) if continued else " ".join(map(plain_text, self.blocks(cell)))
+                cells += [text] + [repeatable(text)] * (_small(_value(child(cell, "tcPr", "gridSpan")), 1) - 1)
             rows.append(cells)
         return Table(tuple(map(tuple, rows)), named_rows=not _has_header(element))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from espalier.data.readers.blocks import Block, Code, Heading, Item, Paragraph, Table, tidy
-from espalier.data.readers.tabletext import flatten
+from espalier.data.readers.tabletext import flatten, repeatable
 
 _SILENT = """
     area aside audio button canvas datalist dialog embed footer head iframe input map nav noscript object script select
@@ -29,7 +29,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = {"ul", "ol", "menu", "dl"}
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 MAX_SPAN = 100
-MAX_CELLS = 1_000_000
+MAX_CELLS = 200_000
 # A cell that holds more than this, or more than this around another table or heading, holds a part of the page.
 LAYOUT_CELL_CHARS = 1_500
 LAYOUT_NESTED_CHARS = 300
@@ -223,8 +223,9 @@ def read_table(table: Any) -> Table:
             down = _span(cell, "rowspan")
             for _ in range(_span(cell, "colspan")):
                 if down > 1:
-                    owed[len(cells)] = (down - 1, text)
+                    owed[len(cells)] = (down - 1, repeatable(text))
                 cells.append(text)
+                text = repeatable(text)
         _pay(cells, owed)
         rows.append(cells)
         total += len(cells)

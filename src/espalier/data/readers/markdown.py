@@ -19,7 +19,8 @@ _FRONT = re.compile(r"\A---[ \t]*\n((?:[^\n]*\n){1,100}?)(?:---|\.\.\.)[ \t]*(?:
 _FIELD = re.compile(r"^([A-Za-z][\w-]{0,40}):[ \t]+([^\n|>&*\[{][^\n]*)$", re.MULTILINE)
 _KEPT = {"title": "title", "license": "licence", "licence": "licence", "lang": "language", "language": "language"}
 _FENCED = re.compile(r"^(?:```|~~~).*?^(?:```|~~~)[^\n]*$", re.MULTILINE | re.DOTALL)
-_TABLE = re.compile(r"<table\b.{0,200000}?</table>", re.IGNORECASE | re.DOTALL)
+_TABLE_END = re.compile(r"</table\s*>", re.IGNORECASE)
+_TABLE_START = re.compile(r"<table\b", re.IGNORECASE)
 
 
 @versioned(2)
@@ -49,17 +50,27 @@ def rewrite_tables(text: str) -> str:
     """HTML tables outside fenced code as Markdown tables."""
     parts, last = [], 0
     for fence in _FENCED.finditer(text):
-        parts += [_TABLE.sub(_rewrite, text[last : fence.start()]), fence[0]]
+        parts += [_rewrite(text[last : fence.start()]), fence[0]]
         last = fence.end()
-    return "".join([*parts, _TABLE.sub(_rewrite, text[last:])])
+    return "".join([*parts, _rewrite(text[last:])])
 
 
-def _rewrite(match: re.Match[str]) -> str:
+def _rewrite(text: str) -> str:
+    parts, last = [], 0
+    for end in _TABLE_END.finditer(text):
+        starts = list(_TABLE_START.finditer(text, last, end.start()))
+        if len(starts) == 1:  # tables in tables arrange the page
+            parts += [text[last : starts[0].start()], _write_table(text[starts[0].start() : end.end()])]
+        else:
+            parts.append(text[last : end.end()])
+        last = end.end()
+    return "".join([*parts, text[last:]])
+
+
+def _write_table(markup: str) -> str:
     from espalier.data.readers.htmlblocks import read_table
     from espalier.data.readers.web import parse_html
 
-    tables = parse_html(match[0]).xpath("//table")
-    if len(tables) != 1:
-        return match[0]  # tables in tables arrange the page
-    written = write_block(read_table(tables[0]))
-    return f"\n{written}\n" if written else match[0]
+    tables = parse_html(markup).xpath("//table")
+    written = write_block(read_table(tables[0])) if tables else ""
+    return f"\n{written}\n" if written else markup

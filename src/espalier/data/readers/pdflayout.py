@@ -20,6 +20,7 @@ MAX_HEADING_CHARS = 160
 PARAGRAPH_GAP = 1.4  # times the usual distance of lines
 JUMPS = 0.25  # share of lines that may stand above the one before until the order is not believed
 MIN_LINES_TO_REORDER = 8
+MAX_LINES_TO_REORDER = 2_000
 _SOFT_HYPHEN = "\u00ad"
 
 
@@ -47,7 +48,7 @@ def half_points(height: float) -> int:
 
 def is_scattered(lines: Sequence[Line]) -> bool:
     """Whether the lines jump up and down the page more than columns explain."""
-    if len(lines) < MIN_LINES_TO_REORDER:
+    if not MIN_LINES_TO_REORDER <= len(lines) <= MAX_LINES_TO_REORDER:
         return False
     jumps = sum(after.bottom > before.top for before, after in itertools.pairwise(lines))
     return jumps > JUMPS * len(lines)

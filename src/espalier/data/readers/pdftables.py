@@ -24,7 +24,8 @@ MAX_CROSSING = 0.15  # share of lines that may run across a strip (a title, a sp
 PROSE_CHARS = 32  # columns with longer texts on average are prose
 MIN_FILLED = 0.35
 MIN_REGULAR = 0.5  # share of a grid's cells that no missing rule joins to others
-MAX_GRID = 40_000
+MAX_GRID = 20_000
+MAX_LEVELS = 200
 _MARK = re.compile(r"[-•*‣◦▪■●–—\uf0b7]|\(?(\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|\[\d{1,3}\]|\d{1,2}(\.\d{1,2})*\.?")
 
 _LEADER = re.compile(r"(.*?[^\s.])\s*(?:[.·…_]\s?){5,}\s*(\S{1,8})$")
@@ -147,16 +148,19 @@ def _regions(rules: Sequence[Rule], xs: list[float], ys: list[float]) -> list[li
 
     def root(index: int) -> int:
         while parent[index] != index:
+            parent[index] = parent[parent[index]]
             index = parent[index]
         return index
 
+    upright = [[rule for rule in rules if not rule.horizontal and abs(rule.at - x) <= SNAP] for x in xs]
+    level = [[rule for rule in rules if rule.horizontal and abs(rule.at - y) <= SNAP] for y in ys]
     for row in range(height):
         y = (ys[row] + ys[row + 1]) / 2
         for column in range(width):
             x = (xs[column] + xs[column + 1]) / 2
-            if column + 1 < width and not _is_drawn(rules, False, xs[column + 1], y):
+            if column + 1 < width and not _is_drawn(upright[column + 1], y):
                 parent[root(row * width + column + 1)] = root(row * width + column)
-            if row + 1 < height and not _is_drawn(rules, True, ys[row + 1], x):
+            if row + 1 < height and not _is_drawn(level[row + 1], x):
                 parent[root((row + 1) * width + column)] = root(row * width + column)
     return [[root(row * width + column) for column in range(width)] for row in range(height)]
 
@@ -191,7 +195,7 @@ def _split_figures(cells: Sequence[Sequence[Word]]) -> list[list[str]]:
     for word in words:
         if not levels or levels[-1] - word.middle[1] > 0.6 * word.height:
             levels.append(word.middle[1])
-    if len(levels) < 2:
+    if not 1 < len(levels) <= MAX_LEVELS:
         return []
     rows: list[list[list[str]]] = [[[] for _ in cells] for _ in levels]
     for column, cell in enumerate(cells):
@@ -205,11 +209,8 @@ def _split_figures(cells: Sequence[Sequence[Word]]) -> list[list[str]]:
     return texts if full and figures > len(filled) / 2 else []
 
 
-def _is_drawn(rules: Sequence[Rule], horizontal: bool, at: float, through: float) -> bool:
-    return any(
-        rule.horizontal is horizontal and abs(rule.at - at) <= SNAP and rule.start - SNAP <= through <= rule.end + SNAP
-        for rule in rules
-    )
+def _is_drawn(rules: Sequence[Rule], through: float) -> bool:
+    return any(rule.start - SNAP <= through <= rule.end + SNAP for rule in rules)
 
 
 def _run_end(lines: Sequence[Line], start: int) -> int:

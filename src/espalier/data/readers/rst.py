@@ -19,6 +19,7 @@ _ADORNED = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")
 _CODE = re.compile(r"(\s*)\.\. (?:code|code-block|sourcecode|highlight)::\s*([\w+#-]*)\s*")
 _OPTION = re.compile(r"\s*:[\w-]+:.*")
 _GRID = re.compile(r"\s*\+(?:[-=]+\+)+\s*")
+MAX_TABLE_LINES = 1_000
 _SIMPLE = re.compile(r"\s*={2,}(?: +={2,})+\s*")
 
 
@@ -103,11 +104,15 @@ def _read_grid(lines: list[str], at: int) -> tuple[int, str]:
 def _read_simple(lines: list[str], at: int) -> tuple[int, str]:
     """A simple table: columns under runs of `=`; it ends with the second or third such line."""
     starts = [match.start() for match in re.finditer(r"=+", lines[at])]
-    rules = [index for index in range(at, min(at + 1_000, len(lines))) if _SIMPLE.fullmatch(lines[index])]
-    inside = [index for index in rules if index == at or all(lines[each].strip() for each in range(at, index))]
-    if len(inside) < 2:
+    rules: list[int] = []
+    for index in range(at + 1, min(at + MAX_TABLE_LINES, len(lines))):
+        if not lines[index].strip():
+            break
+        if _SIMPLE.fullmatch(lines[index]):
+            rules.append(index)
+    if not rules:
         return at + 1, lines[at]
-    end = inside[2] if len(inside) > 2 else inside[1]
+    end = rules[min(1, len(rules) - 1)]
     rows: list[list[str]] = []
     for index in range(at + 1, end):
         line = lines[index]

@@ -21,7 +21,7 @@ from espalier.data.readers.paged import join_pages
 from espalier.data.readers.parts import linked, main_part, read_chart, read_properties, relations_of, write_comment
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
-from espalier.data.readers.tabletext import flatten
+from espalier.data.readers.tabletext import flatten, repeatable
 
 MAX_CELLS = 20_000_000  # of the rectangle around what a sheet holds: the parser keeps all of it in memory
 MAX_MERGED = 1_000
@@ -121,7 +121,7 @@ def _read_cells(sheet: Any) -> Cells:
             continue
         for row in rows[top : bottom + 1]:
             for column in range(left, min(right + 1, len(row))):
-                row[column] = row[column] or rows[top][left]
+                row[column] = row[column] or repeatable(rows[top][left])
     return rows
 
 

@@ -19,7 +19,7 @@ from espalier.data.readers.paged import join_pages
 from espalier.data.readers.parts import graphic_parts, linked, main_part, read_properties, relations_of, write_comment
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
-from espalier.data.readers.tabletext import flatten
+from espalier.data.readers.tabletext import flatten, repeatable
 
 MAX_SPAN = 64
 _FURNITURE = {"sldNum", "dt", "ftr", "hdr"}
@@ -145,9 +145,9 @@ def read_table(table: Any) -> Table:
         for cell in (each for each in row if local_name(each) == "tc"):
             at = len(cells)
             if attribute(cell, "hMerge") in ("1", "true") and cells:
-                cells.append(cells[-1])
+                cells.append(repeatable(cells[-1]))
             elif attribute(cell, "vMerge") in ("1", "true") and rows and at < len(rows[-1]):
-                cells.append(rows[-1][at])
+                cells.append(repeatable(rows[-1][at]))
             else:
                 body = child(cell, "txBody")
                 texts = [flatten(_paragraph_text(each)) for each in body] if body is not None else []

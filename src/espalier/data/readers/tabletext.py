@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 MAX_NAME_CHARS = 60
+MAX_REPEATED_CHARS = 500
 
 
 def write_table(rows: Iterable[Sequence[str]]) -> str:
@@ -40,6 +41,11 @@ def is_form(rows: Sequence[Sequence[str]], *, named_rows: bool) -> bool:
     if len(set(names)) < len(names) or any(len(name) > MAX_NAME_CHARS for name in names):
         return False
     return named_rows or all(name.endswith(":") for name in names)
+
+
+def repeatable(text: str) -> str:
+    """What a cell that spans several says in the further ones: the same, unless it is long."""
+    return text if len(text) <= MAX_REPEATED_CHARS else ""
 
 
 def flatten(text: str) -> str:
