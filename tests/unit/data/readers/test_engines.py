@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -21,7 +21,7 @@ from espalier.data.synth.tickets.docx import Text, write_docx
 MakeSource = Callable[[str, bytes], SourceFile]
 
 
-class ConversionStatus(str, Enum):
+class ConversionStatus(StrEnum):
     SUCCESS = "success"
     PARTIAL_SUCCESS = "partial_success"
     FAILURE = "failure"
