@@ -175,8 +175,9 @@ def refuse(leaks: Sequence[Leak]) -> InvalidInput:
     """The refusal that names the first pairs."""
     shown = "\n".join(f"  {leak}" for leak in leaks[:_SHOWN])
     more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+    count = "1 example" if len(leaks) == 1 else f"{len(leaks)} examples"
     return InvalidInput(
-        f"{len(leaks)} examples would give away what a model is measured by:\n{shown}{more}",
+        f"{count} would give away what a model is measured by:\n{shown}{more}",
         where="leaks",
         hint="leave them out (`leaks: {policy: drop}`), or keep the evaluation set's texts out of the sources",
     )

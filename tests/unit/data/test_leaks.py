@@ -54,7 +54,7 @@ def check(
 def test_a_text_on_both_sides_is_refused_with_the_pair(tmp_path: Path) -> None:
     texts = [TEXT, "another text altogether about a valve", TEXT + " now"]
     with pytest.raises(
-        InvalidInput, match=r"1 examples would.*\n  ex_a{16}\.0 \(train\) ~ ex_a{16}\.2 \(test\), Jaccard 0\.9"
+        InvalidInput, match=r"1 example would.*\n  ex_a{16}\.0 \(train\) ~ ex_a{16}\.2 \(test\), Jaccard 0\.9"
     ):
         check(tmp_path, texts, LeakSpec(), {2: "test"})
 

@@ -219,6 +219,20 @@ def test_an_earlier_version_of_conversations_is_compared_by_its_turns(decide: De
     assert reasons == ["exact duplicate of ex.1 (chat)"]
 
 
+def test_a_document_that_reads_as_its_example_is_known_by_the_example(decide: Decide, tmp_path: Path) -> None:
+    """A version of plain texts keeps each text once, in its examples."""
+    text = make_text(random.Random(15))
+    (tmp_path / "plain" / "data").mkdir(parents=True)
+    documents = [{"id": "a.1", "text": None, "spans": [{"uri": "a.txt"}]}, {"id": "a.2", "text": "x y", "spans": []}]
+    schema = pa.schema(
+        [("id", pa.string()), ("text", pa.large_string()), ("spans", pa.list_(pa.struct([("uri", pa.string())])))]
+    )
+    pq.write_table(pa.Table.from_pylist(documents, schema), tmp_path / "plain" / "documents-00000.parquet")
+    pq.write_table(pa.table({"id": ["ex_a.1"], "text": [text]}), tmp_path / "plain" / "data" / "train-00000.parquet")
+    reasons = decide([text, "x, y", ""], DedupSpec(against=("plain",)))
+    assert reasons == ["exact duplicate of ex_a.1 (plain)", "exact duplicate of a.2 (plain)", None]
+
+
 def test_what_is_no_version_is_refused(decide: Decide, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no dataset version in"):
         decide(["a"], DedupSpec(against=("nowhere",)))
@@ -243,6 +257,15 @@ def test_counts_say_how_many_of_each_kind(tmp_path: Path) -> None:
 def test_nothing_at_all_is_no_duplicate(decide: Decide, tmp_path: Path) -> None:
     assert decide([]) == []
     assert list(Deduplication(DedupSpec(near=1), tmp_path).decide([], [], tmp_path)) == []
+
+
+def test_a_shard_of_which_nothing_is_left_is_passed_over(tmp_path: Path) -> None:
+    survey = Deduplication(DedupSpec(), tmp_path)
+    (full,) = cut(["a b c d e", "A b c, d e", "something else"], [3])
+    shards = [full.slice(0, 0), full, full.slice(0, 0)]
+    decisions = list(survey.decide([survey.sketch(shard) for shard in shards], shards, tmp_path))
+    assert [len(decision) for decision in decisions] == [0, 3, 0]
+    assert decisions[1].column("reason").null_count == 2
 
 
 def test_near_one_drops_equal_words_only(decide: Decide) -> None:
