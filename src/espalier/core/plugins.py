@@ -3,7 +3,7 @@
 espalier.operations   module of @operation functions        espalier.steps     name -> Step
 espalier.readers      suffix -> reader                       espalier.metrics   name -> metric
 espalier.blobs        URL scheme -> Blobs factory             espalier.cleaners  name -> cleaning step of a dataset
-espalier.recognizers  name -> finder of personal data
+espalier.recognizers  name -> finder of personal data     espalier.tasks     kind -> task of a dataset
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ GROUPS = (
     "espalier.steps",
     "espalier.readers",
     "espalier.cleaners",
+    "espalier.tasks",
     "espalier.recognizers",
     "espalier.metrics",
     "espalier.blobs",

@@ -11,7 +11,7 @@ from typing import Any
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
 from espalier.data.formats.decoded import Decoded, Row, check_conversation, read_optional, read_text
-from espalier.data.formats.format import Format
+from espalier.data.formats.shape import Format
 from espalier.data.formats.turns import (
     conversation_of,
     exchange_of,

@@ -9,7 +9,8 @@ from itertools import islice
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Spec
 from espalier.data.formats.decoded import Row
-from espalier.data.formats.format import Format, decode_row, find_format, fitting_formats
+from espalier.data.formats.format import decode_row, find_format, fitting_formats
+from espalier.data.formats.shape import Format
 
 ROWS = 100  # so many are looked at
 SURE = 0.9  # a format that fewer of the rows fit is not taken

@@ -1,80 +1,34 @@
-"""`Format`: a shape rows may have, how it is known, read and written; and the list of those we know.
+"""The formats there are: found by name, or by what a row looks like; a row read, an example written.
 
-Adding one is a module with a `Format` and a line here. Knows no file, no Arrow and no task.
+Adding one is a module with a list FORMATS and a line here. Knows no file, no Arrow and no task.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.types import Example
+from espalier.data.formats import bedrock, columns, openai, pairs, sharegpt
 from espalier.data.formats.decoded import Decoded, Row
+from espalier.data.formats.shape import Format
 
 NO_MAPPING: Mapping[str, str] = {}
-# name -> module of this package whose list FORMATS holds it.
-MODULES = {
-    "openai-chat": "openai",
-    "openai-preference": "openai",
-    "bedrock-conversation": "bedrock",
-    "bedrock-claude": "bedrock",
-    "bedrock-completion": "bedrock",
-    "sharegpt": "sharegpt",
-    "alpaca": "columns",
-    "completion": "columns",
-    "question-answer": "columns",
-    "text-label": "columns",
-    "text": "columns",
-    "preference": "pairs",
-    "kto": "pairs",
-}
+ALL: tuple[Format, ...] = (
+    *openai.FORMATS,
+    *bedrock.FORMATS,
+    *sharegpt.FORMATS,
+    *columns.FORMATS,
+    *pairs.FORMATS,
+)
+FORMATS: Mapping[str, Format] = {shape.name: shape for shape in ALL}
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A row shape.
-
-    columns: its columns, by the name a mapping calls them, with the name they have when no mapping says otherwise.
-    needed: those of them a row must have to be taken for this format.
-    fits: whether a row that has them is of this shape; looks at types, not at whether every value is usable.
-    over: formats whose columns are a part of this one's: where both fit, this one is meant.
-    decode: (row, columns) -> what it says; raises InvalidInput.
-    encode: Example -> row; raises InvalidInput for what the format cannot hold.
-    """
-
-    name: str
-    title: str
-    url: str
-    holds: str  # conversations, pairs, labels or text
-    columns: Mapping[str, str]
-    needed: tuple[str, ...]
-    decode: Callable[[Row, Mapping[str, str]], Decoded]
-    encode: Callable[[Example], dict[str, object]]
-    fits: Callable[[Row], bool] = lambda row: True
-    over: tuple[str, ...] = field(default=())
-
-    def matches(self, row: Row) -> bool:
-        """Whether the row looks like this format under its usual column names."""
-        return all(self.columns[name] in row for name in self.needed) and self.fits(row)
-
-
-@functools.cache
 def find_format(name: str) -> Format:
     """The format of that name; raises InvalidInput with a hint for an unknown one."""
-    if name not in MODULES:
-        raise InvalidInput(f"no format called {name!r}", hint=did_you_mean(name, MODULES))
-    module = importlib.import_module(f"espalier.data.formats.{MODULES[name]}")
-    found: Format = next(each for each in module.FORMATS if each.name == name)
-    return found
-
-
-@functools.cache
-def all_formats() -> tuple[Format, ...]:
-    """Every format, in a fixed order."""
-    return tuple(find_format(name) for name in MODULES)
+    if name not in FORMATS:
+        raise InvalidInput(f"no format called {name!r}", hint=did_you_mean(name, FORMATS))
+    return FORMATS[name]
 
 
 def decode_row(row: Row, name: str, mapping: Mapping[str, str] = NO_MAPPING) -> Decoded:
@@ -105,6 +59,6 @@ def resolve_columns(shape: Format, mapping: Mapping[str, str]) -> Mapping[str, s
 
 def fitting_formats(row: Row) -> list[Format]:
     """The formats a row may be of, those left out that another fitting one contains. None, one, or an ambiguity."""
-    found = [shape for shape in all_formats() if shape.matches(row)]
+    found = [shape for shape in ALL if shape.matches(row)]
     contained = {name for shape in found for name in shape.over}
     return [shape for shape in found if shape.name not in contained]

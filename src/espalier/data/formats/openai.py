@@ -12,7 +12,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
 from espalier.core.types.examples import Role
 from espalier.data.formats.decoded import Decoded, Row, check_conversation, check_pair
-from espalier.data.formats.format import Format
+from espalier.data.formats.shape import Format
 from espalier.data.formats.turns import CHAT_HINT, conversation_of, read_turns, refuse_weights
 
 _PAIR_HINT = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'

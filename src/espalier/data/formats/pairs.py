@@ -14,8 +14,8 @@ from espalier.core.types import Example, Message
 from espalier.core.types.examples import Role
 from espalier.data.formats.columns import decode_completion
 from espalier.data.formats.decoded import Decoded, Row, check_pair, read_text
-from espalier.data.formats.format import Format
 from espalier.data.formats.openai import write_turns
+from espalier.data.formats.shape import Format
 from espalier.data.formats.turns import exchange_of, read_turns, refuse_weights
 
 DESIRABLE = "desirable"  # tag of a KTO row: "true" or "false"

@@ -13,7 +13,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
 from espalier.core.types.examples import Role
 from espalier.data.formats.decoded import Decoded, Row, check_conversation, read_optional
-from espalier.data.formats.format import Format
+from espalier.data.formats.shape import Format
 from espalier.data.formats.turns import conversation_of, read_content, read_role, read_weight, refuse_weights
 
 _HINT = '{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}'

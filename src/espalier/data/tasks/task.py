@@ -1,22 +1,23 @@
 """What a task is: two pure functions over batches, one before cleaning and one after it; and how one is made ready.
 
-Adding one is a file, a spec with a `kind`, a `TaskKind`, a line in `specs.py`. Tasks know no engine, no store and no
-files but those their spec names.
+Adding one is a file with a spec, whose field `kind` names it, and a `TaskKind`, under an entry point in the group
+`espalier.tasks`. Tasks know no engine, no store and no files but those their spec names.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from espalier.core.plugins import load_plugin
 from espalier.core.types import Spec
 from espalier.data.flow.outcome import Outcome
 
+GROUP = "espalier.tasks"
 # The cleaning steps that rewrite text, one after another.
 Rewrite = Callable[[pa.LargeStringArray], pa.LargeStringArray]
 
@@ -57,20 +58,6 @@ class TaskKind:
     files: tuple[str, ...] = ()
 
 
-# kind -> module of this package that declares it as KIND.
-MODULES: Mapping[str, str] = {
-    "extraction": "extraction",
-    "chat": "chat",
-    "completion": "completion",
-    "text": "rawtext",
-    "question_answering": "questions",
-    "classification": "classification",
-    "code": "code",
-    "preference": "preference",
-    "dialogue": "dialogue",
-}
-
-
 def prepare_task(spec: Any, folder: Path, *, rewrite: Rewrite | None = None) -> Task:
     """The task of a spec, ready to run; files it names are looked for under `folder`.
 
@@ -93,6 +80,6 @@ def task_id(spec: Any) -> str:
 
 
 def find_kind(name: str) -> TaskKind:
-    """The declared kind of that name; the spec has already checked it."""
-    found: TaskKind = importlib.import_module(f"espalier.data.tasks.{MODULES[name]}").KIND
+    """The declared kind of that name. Raises NotFound, MissingExtra."""
+    found: TaskKind = load_plugin(GROUP, name)
     return found

@@ -11,7 +11,7 @@ from espalier.core.types import Example, Message
 from espalier.data.conformance.check import check_dataset
 from espalier.data.conformance.limits import LIMITS, find_limits
 from espalier.data.conformance.report import SHOWN, CheckReport
-from espalier.data.formats.format import MODULES, encode_example
+from espalier.data.formats.format import FORMATS, encode_example
 from espalier.store.examples import write_examples
 
 
@@ -44,7 +44,7 @@ def test_a_plain_dataset_is_accepted_by_every_target_in_its_own_format(tmp_path:
 
 def test_limits_name_known_formats_and_say_what_was_not_verified() -> None:
     for limits in LIMITS.values():
-        assert set(limits.formats) <= set(MODULES) and limits.sources
+        assert set(limits.formats) <= set(FORMATS) and limits.sources
     assert "number of records" in find_limits("bedrock:titan").unverified
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
-from espalier.data.formats.format import MODULES, decode_row, encode_example, find_format, fitting_formats
+from espalier.data.formats.format import FORMATS, decode_row, encode_example, find_format, fitting_formats
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(lambda text: text.strip())
 WEIGHTS = st.none() | st.sampled_from([0.0, 1.0, 0.5])
@@ -42,7 +42,7 @@ def pairs(draw: st.DrawFn) -> Example:
 EXAMPLES = conversations() | pairs() | st.builds(lambda text: Example("ex_1", text=text), WORDS)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FORMATS)
 @given(example=EXAMPLES)
 def test_what_a_format_takes_it_gives_back_and_the_rest_it_refuses(name: str, example: Example) -> None:
     try:
@@ -61,7 +61,7 @@ def test_what_a_format_takes_it_gives_back_and_the_rest_it_refuses(name: str, ex
     assert decoded.form == name
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FORMATS)
 def test_each_format_takes_some_example(name: str) -> None:
     question, answer = Message("user", "q"), Message("assistant", "a")
     kinds = [
@@ -89,7 +89,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", FORMATS)
 @given(data=st.data())
 def test_any_json_is_a_row_of_the_format_or_refused(name: str, data: st.DataObject) -> None:
     columns = sorted(find_format(name).columns.values())

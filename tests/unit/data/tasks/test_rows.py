@@ -15,8 +15,8 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.types import Document, Example, Message, Span
 from espalier.data.flow.batch import set_column, to_batch
 from espalier.data.flow.outcome import Outcome, apply_outcome
-from espalier.data.tasks.specs import TaskSpec
-from espalier.data.tasks.task import MODULES, find_kind, prepare_task, task_files, task_id
+from espalier.data.tasks.specs import TaskSpec, list_specs
+from espalier.data.tasks.task import find_kind, prepare_task, task_files, task_id
 from espalier.store.examples import SCHEMA, read_examples, write_examples
 
 TASK: TypeAdapter[Any] = TypeAdapter(TaskSpec)
@@ -387,7 +387,7 @@ def test_a_pattern_of_one_s_own_says_how_turns_begin() -> None:
 # Every kind
 
 
-@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("kind", list_specs())
 def test_every_kind_is_declared_under_its_name(kind: str) -> None:
     declared = find_kind(kind)
     assert declared.name == kind and declared.spec.model_fields["kind"].default == kind
@@ -395,7 +395,7 @@ def test_every_kind_is_declared_under_its_name(kind: str) -> None:
     assert all(field.description for name, field in declared.spec.model_fields.items() if name != "kind")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MODULES if kind != "extraction"])
+@pytest.mark.parametrize("kind", [kind for kind in list_specs() if kind != "extraction"])
 def test_an_empty_batch_is_no_examples(kind: str) -> None:
     assert run({"kind": kind}).examples == []
 
