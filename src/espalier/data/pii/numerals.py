@@ -169,18 +169,30 @@ _LETTERED = re.compile(rb"[A-Za-z0-9_]")
 # Telephones ------------------------------------------------------------------------------------------------------
 
 _EXTENSION = rb"(?: ?(?:x|ext\.? ?)\d{1,5}\b)?"
+_ENDS = rb"(?![0-9A-Za-z_])"
 _PHONES = tuple(
     re.compile(pattern)
     for pattern in (
+        # +49 209 7654906, 001-420-335-7509x38548
         rb"(?:\+|(?<![0-9A-Za-z_])00)[1-9]\d{0,2}(?:[ ./-]{0,2}\(?\d{1,5}\)?){1,6}" + _EXTENSION,
-        rb"(?:1[ .-])?\(\d{2,5}\)[ -]?\d{3,4}[ .-]?\d{3,5}" + _EXTENSION,
-        rb"(?:1[ .-])?\d{3}(?:\.\d{3}\.|[ -]\d{3}[ -])\d{4}" + _EXTENSION + rb"(?![0-9A-Za-z_])",
-        rb"0[1-9]\d{0,4}[ /-]\d{3,8}(?:[ -]\d{2,6}){0,3}" + _EXTENSION + rb"(?![0-9A-Za-z_])",
+        # (212) 555-0187, (07) 5331 0577, 8 (329) 150-61-59, (06)20/033-2245, (01965) 42754
+        rb"(?:[18][ .-])?\(\d{2,5}\)[ -]?\d{3,4}[ .-]?\d{2}[ .-]?\d{1,3}" + _EXTENSION + _ENDS,
+        rb"\(0\d{1,4}\) ?(?:\d{1,4}/\d{2,4}[ -]?\d{2,4}|\d{4,8})" + _EXTENSION + _ENDS,
+        # 212-555-0187, 1 800 555 0187, 986.291.2294x751
+        rb"(?:1[ .-])?\d{3}(?:\.\d{3}\.|[ -]\d{3}[ -])\d{4}" + _EXTENSION + _ENDS,
+        # 0171 2345678, 041-412-293, 027 896 92 86
+        rb"0[1-9]\d{0,4}[ /-]\d{3,8}(?:[ -]\d{2,6}){0,3}" + _EXTENSION + _ENDS,
+        # 01 46 86 56 90, 08-47 52 77
+        rb"0[1-9](?:[ .-]\d{2}){4}" + _ENDS,
+        rb"0[1-9]\d{0,2}-\d{2,3}(?: \d{2,3}){1,3}" + _ENDS,
+        # 75 2200-3322, 22-0033-2245
+        rb"\d{2}[ -]\d{4,5}-\d{4}" + _ENDS,
     )
 )
+_CHINESE_MOBILE, _CJK = re.compile(rb"1[3-9]\d{9}" + _ENDS), re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}")
 _SPOKEN_BEFORE = re.compile(
     rb"(?i)(?<![a-z])(?:(?:phone|telephone|telefon|tel|mobile|mobil|cell|fax|whatsapp|call|ring|reach|dial|t\xc3\xa9l)"
-    rb"(?![a-z])|(?:desk|office|home|work|contact|handy):)[^\d\n]{1,20}$"
+    rb"(?![a-z])|(?:desk|office|home|work|contact|handy):|(?:my|his|her|our|their|your) number is)[^\d\n]{1,20}$"
 )
 _SPOKEN_AFTER = re.compile(rb"(?i)^ ?\(?(?:office|mobile|cell|fax|phone|home|work|desk|tel)(?![a-z])")
 _SPOKEN = re.compile(rb"[+(]{0,2}\d[\d ()./-]{4,18}\d" + _EXTENSION + rb"(?![0-9A-Za-z_])")
@@ -201,6 +213,9 @@ def judge_phone(text: bytes, start: int, end: int) -> Finding | None:
         match = pattern.match(text, start)
         if match and _is_phone(text, start, match.end()):
             return Finding(start, match.end(), "PHONE", "phone")
+    mobile = _CHINESE_MOBILE.match(text, start)
+    if mobile and _CJK.search(before(text, start) + after(text, mobile.end())) and not _glued_before(text, start):
+        return Finding(start, mobile.end(), "PHONE", "phone.mobile")
     announced = _SPOKEN_BEFORE.search(before(text, start, 32))
     match = _SPOKEN.match(text, start)
     if match is None or not (announced or _SPOKEN_AFTER.match(after(text, match.end()))):

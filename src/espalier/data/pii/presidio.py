@@ -56,7 +56,7 @@ def load_presidio(argument: str) -> Presidio:
             f"presidio needs the package {error.name}", hint="pip install 'espalier[presidio]'"
         ) from error
     model = model or _best_installed(language, spacy.util.get_installed_models())
-    if not spacy.util.is_package(model) and not Path(model).is_dir():
+    if not model or not (spacy.util.is_package(model) or (Path(model) / "meta.json").is_file()):
         raise MissingExtra(f"no spaCy model {model or language!r}", hint=_install(model or f"{language}_core_news_lg"))
     engine = SpacyNlpEngine(models=[{"lang_code": language, "model_name": model}])
     engine.load()
