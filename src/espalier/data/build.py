@@ -6,6 +6,7 @@ build that was killed, or whose recipe was changed at the end, goes on from what
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.types.examples import Split
+from espalier.data.clean.ids import IdsSpec
 from espalier.data.flow.chain import chain_key, place
 from espalier.data.flow.files import BatchFile, save_batch
 from espalier.data.flow.intake import ReadSource, read_sources, size_of
@@ -36,6 +38,7 @@ from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, nam
 from espalier.data.parsing import plan_task
 from espalier.data.readers.licence import read_licence
 from espalier.data.readers.places import locate_sources
+from espalier.data.readers.problem import Problem
 from espalier.data.readers.problem import Tally as Problems
 from espalier.data.readers.source import SkippedFile, SourceFile
 from espalier.data.spec import DataSpec
@@ -55,6 +58,7 @@ class Build:
     skipped: list[SkippedFile]
     read: list[ReadSource] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
+    found_later: list[dict[str, Any]] = field(default_factory=list)  # problems that steps found, as JSON
     reports: list[StepReport] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)  # files of what steps left out
     harvests: list[Harvest] = field(default_factory=list)
@@ -114,8 +118,8 @@ def run_build(flow: Flow, build: Build, folder: Path, previous: Mapping[str, Spl
     task = plan_task(spec.task, steps, home)
     read_build(flow, build, keep_rows=task.needs_rows)
     shards = list(cut_shards(part for found in build.read for part in found.parts))
-    flowed = run_steps(flow, shards, [task.planned, *steps])
-    _take_steps(build, flowed)
+    flowed = run_steps(flow, shards, [*plan_steps(name_first_steps(spec), home), task.planned, *steps])
+    _take_steps(flow, build, flowed)
     tokenizer = folder / spec.tokenizer if spec.tokenizer else None
     build.harvests = list(
         harvest_shards(
@@ -133,6 +137,12 @@ def run_build(flow: Flow, build: Build, folder: Path, previous: Mapping[str, Spl
         build.drawn = list(draw_splits(build.harvests, spec.split, previous, Path(work), flow.spread))
         leaking = list(check_leaks(build.harvests, build.drawn, spec.leaks, home, Path(work), flow.spread))
     leave_out(flow, build, leaking)
+
+
+def name_first_steps(spec: DataSpec) -> tuple[IdsSpec, ...]:
+    """What comes before the task: rows that share an id, where the sources have ids."""
+    action: Any = spec.source.options().problems["duplicate_id"]
+    return (IdsSpec(column=spec.source.id, duplicates=action),) if spec.source.id else ()
 
 
 def read_build(flow: Flow, build: Build, *, keep_rows: bool) -> None:
@@ -200,7 +210,8 @@ def write_build(flow: Flow, build: Build, out_dir: Path) -> DatasetManifest:
     ]
     write_rows(flow.spread, placed, out_dir)
     write_exclusions(out_dir, _list_unread(build), build.dropped)
-    write_problems(out_dir, (problem.to_json() for found in build.read for problem in found.problems()))
+    read = (problem.to_json() for found in build.read for problem in found.problems())
+    write_problems(out_dir, itertools.chain(read, build.found_later))
     manifest = describe_build(build)
     write_manifest(out_dir, manifest)
     flow.emit(Event("data.built", _summary(manifest)))
@@ -278,10 +289,16 @@ def _name_licence(told: Mapping[str, str]) -> str:
     return told.get("spdx") or told.get("statement", "")
 
 
-def _take_steps(build: Build, flowed: Flowed) -> None:
-    specs: list[Any] = [build.spec.task, *build.spec.steps]
+def _take_steps(flow: Flow, build: Build, flowed: Flowed) -> None:
+    specs: list[Any] = [*name_first_steps(build.spec), build.spec.task, *build.spec.steps]
     build.reports += [_to_report(report, spec) for report, spec in zip(flowed.reports, specs, strict=True)]
     build.dropped += flowed.dropped
+    build.found_later = [told for report in flowed.reports for told in report.problems]
+    later = Problems()
+    for told in build.found_later:
+        later.add(Problem.from_json(told))
+    if build.found_later:
+        flow.emit(Event("data.problems", {"lines": later.lines()}))
 
 
 def _to_report(report: Report, spec: Any) -> StepReport:

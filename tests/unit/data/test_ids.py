@@ -48,7 +48,7 @@ def test_the_second_row_of_an_id_gets_one_of_its_own_and_is_reported_with_both_p
     assert names == [["a", "b"], ["c", "a~2", None], ["a~3"]]
     assert [outcome.counts for outcome in outcomes] == [{}, {"duplicate id repaired": 1}, {"duplicate id repaired": 1}]
     (problem,) = outcomes[1].problems
-    assert (problem["uri"], problem["line"]) == ("1.jsonl", 2) and problem["message"] == "id 'a', first at 0.jsonl:1"
+    assert (problem["uri"], problem["line"]) == ("1.jsonl", 2) and problem["message"] == "the id of 0.jsonl:1"
 
 
 def test_an_id_is_not_made_that_another_row_has() -> None:
@@ -59,11 +59,11 @@ def test_duplicates_may_be_left_out_with_the_reason() -> None:
     outcomes, names = run(make_shards(["a"], ["b", "a"]), duplicates="skip")
     assert names == [["a"], ["b"]]
     assert outcomes[1].reasons is not None
-    assert outcomes[1].reasons.to_pylist() == [None, "duplicate id: 'a', first at 0.jsonl:1"]
+    assert outcomes[1].reasons.to_pylist() == [None, "duplicate id: that of 0.jsonl:1"]
 
 
 def test_duplicates_may_stop_the_build_at_the_first() -> None:
-    with pytest.raises(InvalidInput, match=r"first at 0\.jsonl:1") as refusal:
+    with pytest.raises(InvalidInput, match=r"the id of 0\.jsonl:1") as refusal:
         run(make_shards(["a"], ["b", "a"]), duplicates="refuse")
     assert refusal.value.where == "1.jsonl:2"
 

@@ -97,7 +97,7 @@ def test_the_report_names_counts_first_places_and_what_to_do(messy: tuple[Source
         tally.add(problem)
     report = tally.lines()
     count = len(planted.lines["broken_line"])
-    assert report[0].strip() == f"{count} broken line, left out: next, mend these lines, or leave them out"
+    assert report[0].strip() == f"{count} broken lines, left out: mend these lines, or leave them out"
     assert report[1].strip().startswith(f"messy.jsonl:{min(planted.lines['broken_line'])}: not JSON")
     assert tally.counts["null_bytes repaired"] == len(planted.lines["null_bytes"])
     assert all(len(line) < 200 for line in report)

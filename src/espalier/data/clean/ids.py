@@ -77,7 +77,7 @@ class Ids:
             if names.count[name] == 1:
                 continue
             if self.spec.duplicates == "refuse":
-                raise Problem(KIND, uri, int(line or 0), f"id {name[:60]!r}, first at {first}", "refuse").to_error()
+                raise _report(uri, line, first, "refuse").to_error()
             found.append((row, first, names.make(name) if self.spec.duplicates == "repair" else name))
         return _decision(found)
 
@@ -88,16 +88,13 @@ class Ids:
         rows = decision.column("row").to_numpy()
         made, firsts = decision.column("made").to_pylist(), decision.column("first").to_pylist()
         there = batch.take(pa.array(rows))
-        ids = tag_column(there, self.spec.column).to_pylist()
         action = self.spec.duplicates
         problems = [
-            Problem(KIND, uri, int(line or 0), f"id {name[:60]!r}, first at {first}", action).to_json()
-            for name, first, (uri, line) in zip(ids, firsts, _places(there), strict=True)
+            _report(uri, line, first, action).to_json()
+            for first, (uri, line) in zip(firsts, _places(there), strict=True)
         ]
         if action == "skip":
-            reasons = [
-                f"duplicate id: {name[:60]!r}, first at {first}" for name, first in zip(ids, firsts, strict=True)
-            ]
+            reasons = [f"duplicate id: that of {first}" for first in firsts]
             return Outcome(reasons=_scatter(len(batch), rows, reasons), problems=problems)
         tags = {self.spec.column: _scatter(len(batch), rows, made)}
         return Outcome(tags=tags, counts={"duplicate id repaired": len(rows)}, problems=problems)
@@ -154,6 +151,11 @@ def _scatter(size: int, rows: NDArray[np.int32], values: Sequence[str]) -> pa.St
     for row, value in zip(rows.tolist(), values, strict=True):
         out[row] = value
     return pa.array(out, pa.string())
+
+
+def _report(uri: str, line: str, first: str, action: str) -> Problem:
+    # Not the id itself: it may be a person's address.
+    return Problem(KIND, uri, int(line or 0), f"the id of {first}", action)
 
 
 def _places(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:

@@ -58,6 +58,22 @@ _ADVICE = {
     "ragged_row": "check the delimiter and the quotes of these rows",
     "header": "give each column a different name",
 }
+_NAMES = {
+    "unreadable": "unreadable files",
+    "broken_line": "broken lines",
+    "not_object": "lines that hold no object",
+    "missing_text": "rows without text",
+    "long_line": "lines too long",
+    "mixed_schema": "values of another type than their column",
+    "duplicate_id": "ids another row has",
+    "bom": "byte order marks",
+    "crlf": "lines that end in CR LF",
+    "encoding": "files not in UTF-8",
+    "invalid_utf8": "rows with bytes that are not UTF-8",
+    "null_bytes": "rows with NUL",
+    "ragged_row": "ragged rows",
+    "header": "bad headers",
+}
 _DONE = {"refuse": "refused", "skip": "left out", "repair": "repaired"}
 
 
@@ -116,7 +132,7 @@ class Tally:
         report = []
         for key in sorted(self.rows, key=lambda key: (key[1] == "repair", -self.rows[key], key)):
             kind, action = key
-            report.append(f"{self.rows[key]:>9,} {kind.replace('_', ' ')}, {_DONE[action]}: next, {_ADVICE[kind]}")
+            report.append(f"{self.rows[key]:>9,} {_NAMES[kind]}, {_DONE[action]}: {_ADVICE[kind]}")
             report += [f"{'':>10}{problem.where}: {problem.message}" for problem in self.first[key]]
         return report
 

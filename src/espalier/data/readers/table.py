@@ -44,7 +44,8 @@ def parse_object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"not JSON: {error.msg} at column {error.colno}") from None
+        what = error.msg.removesuffix(" starting at")
+        raise InvalidInput(f"not JSON: {what} at column {error.colno}") from None
     except ValueError as error:
         raise InvalidInput(f"not JSON: {error}"[:200]) from None
     except RecursionError:
