@@ -101,6 +101,8 @@ def find_between(harvests: Sequence[Harvest], drawn: Sequence[Drawn], spec: Leak
     from espalier.data.split import open_search
 
     splits = np.concatenate([np.empty(0, np.uint8), *(item.splits for item in drawn)])
+    if not len(splits) or (splits == splits[0]).all():
+        return
     search = open_search(harvests, spec.near, work)
     for shard in range(len(harvests)):
         edges, exact = read_edges(search, shard), read_exact(search, shard)

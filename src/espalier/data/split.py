@@ -65,25 +65,29 @@ def draw_splits(
 
     Raises InvalidInput when nothing is left to train on, StorageFull.
     """
+    from espalier.data.dedup.components import NO_FOREST
     from espalier.data.division import TRAIN, Shares, divide, index_known
     from espalier.data.flow.files import BatchFile
 
+    undivided = not (spec.test or spec.validation or previous)  # then likeness has nothing to say
+    near_paths = [None if undivided else _near_path(work, number) for number in range(len(harvests))]
     tasks = [
-        (harvest, spec, _near_path(work, number), _unit_path(work, number)) for number, harvest in enumerate(harvests)
+        (harvest, spec, path, _unit_path(work, number))
+        for number, (harvest, path) in enumerate(zip(harvests, near_paths, strict=True))
     ]
     for _ in spread(_sketch, tasks):
         pass
-    search = open_search(harvests, spec.near, work)
-    near = find_components(search, spread)
+    near = NO_FOREST if undivided else find_components(open_search(harvests, spec.near, work), spread)
     units = _load_units(work, len(harvests))
     shares = Shares(spec.test, spec.validation, bool(spec.stratify_by))
     splits = divide(units, near, shares, index_known(previous, spec.salt))
     if len(splits) and not (splits == TRAIN).any():
         raise _nothing_to_train(units, near, spec)
+    first = 0
     for number in range(len(harvests)):
-        first, last = search.starts[number : number + 2]
         names = BatchFile(_unit_path(work, number))[0]
-        yield Drawn(splits[first:last], names.column("group"), names.column("stratum_name"))
+        yield Drawn(splits[first : first + len(names)], names.column("group"), names.column("stratum_name"))
+        first += len(names)
 
 
 def open_search(harvests: Sequence[Harvest], near: float, work: Path) -> Search:
@@ -134,17 +138,22 @@ def contract_shards(task: tuple[Search, range]) -> Forest:
     return contract(np.stack(split_pairs(np.concatenate([np.empty(0, np.uint64), *pairs])), axis=1))
 
 
-def _sketch(task: tuple[Harvest, SplitSpec, Path, Path]) -> None:
-    """Write one harvest's sketch for likeness, and its units."""
+def _sketch(task: tuple[Harvest, SplitSpec, Path | None, Path]) -> None:
+    """Write one harvest's units and, where there is a path for it, its sketch for likeness."""
     from espalier.data.dedup.sketch import sketch_texts
+    from espalier.data.dedup.words import read_words
     from espalier.data.flow.files import save_batch
     from espalier.data.flow.shard import load_shard
     from espalier.data.units import sketch_units
 
     harvest, spec, near_path, unit_path = task
     documents = load_shard(harvest.shard)
-    save_batch(near_path, sketch_texts(documents.column("text"), spec.near, SHINGLE_WORDS))
-    save_batch(unit_path, sketch_units(harvest.load(), documents, spec.stratify_by, spec.group_by, spec.salt))
+    texts = documents.column("text")
+    words = list(read_words(texts))
+    if near_path is not None:
+        save_batch(near_path, sketch_texts(texts, spec.near, SHINGLE_WORDS, words))
+    units = sketch_units(harvest.load(), documents, words, spec.stratify_by, spec.group_by, spec.salt)
+    save_batch(unit_path, units)
 
 
 def _load_units(work: Path, count: int) -> Units:

@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from espalier.data.answers import read_fields
-from espalier.data.dedup.words import hash_texts
+from espalier.data.dedup.words import Words, hash_texts
 from espalier.data.division import hash_key
 
 GROUP = "group"
@@ -25,14 +25,20 @@ _LINE = "line"
 
 
 def sketch_units(
-    examples: pa.RecordBatch, documents: pa.RecordBatch, stratify_by: Sequence[str], group_by: str, salt: str
+    examples: pa.RecordBatch,
+    documents: pa.RecordBatch,
+    words: Sequence[Words],
+    stratify_by: Sequence[str] = (),
+    group_by: str = "",
+    salt: str = "",
 ) -> pa.RecordBatch:
     """Columns `key`, `document`, `stratum` (uint64: see `division.Units`), and the names `group` and `stratum_name`.
 
-    examples: of `store.examples.SCHEMA` (n,). documents: of `flow.batch.SCHEMA`, row for row.
+    examples: of `store.examples.SCHEMA` (n,). documents: of `flow.batch.SCHEMA`, row for row. words: of their texts.
     """
     sources = name_documents(documents)
-    groups = name_groups(examples.column("tags"), documents.column("text"), sources, group_by)
+    hashes = hash_texts(documents.column("text"), words)
+    groups = name_groups(examples.column("tags"), hashes, sources, group_by)
     strata = name_strata(examples, documents, stratify_by)
     columns = {
         "key": pa.array([hash_key(group, salt) for group in groups], pa.uint64()),
@@ -44,8 +50,8 @@ def sketch_units(
     return pa.RecordBatch.from_pydict(columns)
 
 
-def name_groups(tags: pa.MapArray, texts: pa.LargeStringArray, sources: Sequence[str], group_by: str = "") -> list[str]:
-    """The group of each row (n,): its tag `group_by`, else the tag `group` a task has set, else of what its text is.
+def name_groups(tags: pa.MapArray, hashes: Sequence[int], sources: Sequence[str], group_by: str = "") -> list[str]:
+    """The group of each row (n,): its tag `group_by`, else the tag `group` a task has set, else the hash of its text.
 
     Rows that came of one source document are named after the first of them, not after the document: a file's digest
     changes with every row that is added to it, and a text does not.
@@ -55,7 +61,6 @@ def name_groups(tags: pa.MapArray, texts: pa.LargeStringArray, sources: Sequence
         named = [own or other for own, other in zip(read_tag(tags, group_by).to_pylist(), named, strict=True)]
     first: dict[str, int] = {}
     leaders = [first.setdefault(source, row) for row, source in enumerate(sources)]
-    hashes = hash_texts(texts)
     return [name or f"text-{hashes[leader]:016x}" for name, leader in zip(named, leaders, strict=True)]
 
 

@@ -321,6 +321,17 @@ def test_strata_are_tags_labels_folders_and_lengths(tmp_path: Path) -> None:
     assert drawn.strata.to_pylist() == ["eml|billing|mail/2024|<=250", "txt|||<=1000"]
 
 
+def test_a_corpus_that_is_not_divided_is_not_searched_for_likeness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(*arguments: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("espalier.data.split.find_components", search)
+    drawn = draw(tmp_path, [[row(n, alone(n % 3)) for n in range(9)]], SplitSpec(test=0, validation=0))
+    assert {split for split, _, _ in drawn} == {"train"} and len({group for _, group, _ in drawn}) == 3
+
+
 def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
     rows = [row(number, "the same words in every row of this table") for number in range(5)]
     with pytest.raises(InvalidInput, match="no example is left to train on: 5 of 5 are tied together"):

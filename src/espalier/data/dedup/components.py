@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 # Row i says that item forest[i, 0] belongs to the component whose least item is forest[i, 1]; sorted by item.
 Forest = NDArray[np.int64]
+NO_FOREST: Forest = np.empty((0, 2), np.int64)
 
 
 def contract(edges: NDArray[np.int64]) -> Forest:
@@ -37,7 +38,7 @@ def merge_forests(forests: Iterable[Forest]) -> Forest:
         waiting.append(forest)
         while len(waiting) > 1 and len(waiting[-2]) <= 2 * len(waiting[-1]):
             waiting.append(contract(np.concatenate([waiting.pop(), waiting.pop()])))
-    return contract(np.concatenate([np.empty((0, 2), np.int64), *waiting]))
+    return contract(np.concatenate([NO_FOREST, *waiting]))
 
 
 def label_items(forest: Forest, count: int) -> NDArray[np.uint32]:

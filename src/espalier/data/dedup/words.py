@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -60,10 +60,10 @@ def read_words(texts: pa.LargeStringArray) -> Iterator[Words]:
         first = last
 
 
-def hash_texts(texts: pa.LargeStringArray) -> list[int]:
-    """64 bits for each text that are equal for texts of the same words."""
+def hash_texts(texts: pa.LargeStringArray, read: Iterable[Words] | None = None) -> list[int]:
+    """64 bits for each text that are equal for texts of the same words. `read`: their words, if at hand."""
     out = []
-    for words in read_words(texts):
+    for words in read_words(texts) if read is None else read:
         view = words.text.data
         out += [xxhash.xxh3_64_intdigest(view[start:end]) for start, end in pairwise(words.text_offsets.tolist())]
     return out
