@@ -18,6 +18,7 @@ from espalier.data.formats.decoded import Decoded, Row
 from espalier.data.readers.plain import decode as decode_bytes
 from espalier.data.tasks.answered import ask
 from espalier.data.tasks.fields import Read, find_value, is_template, prepare_required
+from espalier.data.tasks.origins import check_characters
 from espalier.data.tasks.rows import RowSpec, RowTask
 from espalier.data.tasks.task import Rewrite, Task, TaskKind
 
@@ -89,6 +90,7 @@ def read_labels(path: Path, name: str) -> dict[str, str]:
         found: Any = json.loads(decode_bytes(path.read_bytes()))
     except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidInput(f"not JSON: {error}", where=name, hint='["refund", "delivery"]') from None
+    check_characters(found)
     values = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
         raise InvalidInput(

@@ -24,7 +24,7 @@ from espalier.data.readers.table import parse_object
 from espalier.data.tasks.answered import ask
 from espalier.data.tasks.fields import Read, prepare_required
 from espalier.data.tasks.gather import to_turns
-from espalier.data.tasks.origins import Origin, iterate_origins
+from espalier.data.tasks.origins import Origin, check_characters, iterate_origins
 from espalier.data.tasks.rows import GROUP, hash_key
 from espalier.data.tasks.task import Rewrite, Task, TaskKind
 
@@ -136,7 +136,9 @@ def iterate_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(decode(path.read_bytes()).split("\n"), 1):
         if line.strip():
             try:
-                yield number, parse_object(line)
+                row = parse_object(line)
+                check_characters(row)
+                yield number, row
             except InvalidInput as error:
                 raise InvalidInput(error.message, where=f"{path.name}:{number}", hint="mend that line") from None
 

@@ -34,9 +34,21 @@ class Origin:
         if not self.row:
             return {**self.tags, "uri": self.uri, "text": self.text}
         fields = json.loads(self.row)
+        if "\\ud" in self.row or "\\uD" in self.row:
+            check_characters(fields)
         if not isinstance(fields, dict):
             raise InvalidInput(f"a JSON object is wanted, not {type(fields).__name__}")
         return fields
+
+
+def check_characters(fields: Any) -> None:
+    """Raises InvalidInput for half a surrogate pair: JSON can escape one, but no text can hold it."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            "half a surrogate pair, which is no character", hint="write characters, not halves"
+        ) from None
 
 
 def iterate_origins(batch: pa.RecordBatch) -> Iterator[Origin]:
