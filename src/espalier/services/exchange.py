@@ -79,6 +79,7 @@ class CheckDataset(Spec):
 
     source: str = Field(description="a dataset (NAME or dataset:NAME@vN), a .jsonl file, or a folder of them")
     for_: str = Field(alias="for", description="bedrock:nova, bedrock:titan, openai:gpt-4o-mini ... (docs/formats.md)")
+    personal: bool = Field(True, description="also look for personal data and secrets, which an upload hands over")
     strict: bool = Field(False, description="fail (exit 5) when it would be refused")
 
 
@@ -94,7 +95,8 @@ def check(context: Context, request: CheckDataset) -> CheckReport:
     from espalier.data.conformance.check import check_dataset
 
     path = context.start / request.source
-    report = check_dataset(path if path.exists() else _locate(context, request.source), request.for_)
+    found = path if path.exists() else _locate(context, request.source)
+    report = check_dataset(found, request.for_, personal=request.personal)
     if request.strict and not report.accepted:
         raise GateFailed(report.to_text(), hint="mend the errors; the warnings may stay")
     return report

@@ -13,6 +13,7 @@ from pathlib import Path
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Message
 from espalier.data.conformance.limits import READ_ON, Limits, find_limits
+from espalier.data.conformance.personal import PersonalData
 from espalier.data.conformance.report import CheckReport, Findings
 from espalier.data.conformance.rows import CheckedRow, encode_part, find_parts, read_lines
 from espalier.data.formats.decoded import Decoded
@@ -21,17 +22,21 @@ from espalier.data.formats.format import decode_row, find_format
 CountTokens = Callable[[str], int]
 
 
-def check_dataset(path: Path, target: str, *, count_tokens: CountTokens | None = None) -> CheckReport:
+def check_dataset(
+    path: Path, target: str, *, count_tokens: CountTokens | None = None, personal: bool = False
+) -> CheckReport:
     """Check a .jsonl file, a folder of them, or a dataset version against the limits of `target` ("bedrock:nova").
 
     count_tokens: how the target's model counts. Without it the count is guessed from the characters, and a record that
     may be too long is a warning, not an error.
+    personal: also look for personal data and secrets, which an upload would hand over; each row with some is a warning.
 
     Raises NotFound when there is nothing to check, InvalidInput for an unknown target.
     """
     limits = find_limits(target)
     parts, versioned = find_parts(path)
     findings, records, sizes = Findings(), Counter[str](), Counter[str]()
+    watch = PersonalData(findings) if personal else None
     for part in parts:
         if not versioned and limits.file_name and not re.fullmatch(limits.file_name, part.name):
             hint = "letters, digits, _ - . and / only, and .jsonl at the end"
@@ -39,7 +44,11 @@ def check_dataset(path: Path, target: str, *, count_tokens: CountTokens | None =
         for checked in encode_part(part, limits.formats[0]) if versioned else read_lines(part):
             records[part.role] += 1
             sizes[part.role] += checked.bytes
-            _check_row(checked, limits, count_tokens, findings)
+            decoded = _check_row(checked, limits, count_tokens, findings)
+            if watch and decoded:
+                watch.add(checked.where, decoded.whole_text())
+    if watch:
+        watch.look()
     _check_sizes(records, sizes, limits, findings)
     return CheckReport(
         target=limits.target,
@@ -55,17 +64,20 @@ def check_dataset(path: Path, target: str, *, count_tokens: CountTokens | None =
     )
 
 
-def _check_row(checked: CheckedRow, limits: Limits, count_tokens: CountTokens | None, findings: Findings) -> None:
+def _check_row(
+    checked: CheckedRow, limits: Limits, count_tokens: CountTokens | None, findings: Findings
+) -> Decoded | None:
     if checked.row is None:
         findings.add("error", "unreadable", checked.where, checked.problem, checked.hint)
-        return
+        return None
     decoded = _decode(checked, limits, findings)
     if decoded is None:
-        return
+        return None
     turns = [*decoded.messages, *decoded.chosen, *decoded.rejected]
     for rule, message, hint in _faults(decoded, turns, limits):
         findings.add("error", rule, checked.where, message, hint)
     _check_length(checked.where, turns, limits, count_tokens, findings)
+    return decoded
 
 
 def _decode(checked: CheckedRow, limits: Limits, findings: Findings) -> Decoded | None:

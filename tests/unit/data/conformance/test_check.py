@@ -157,3 +157,13 @@ def test_an_unknown_target_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     assert refusal.value.hint == "did you mean `bedrock:nova`?"
     with pytest.raises(NotFound, match="nothing to check"):
         check_dataset(tmp_path, "bedrock:nova")
+
+
+def test_personal_data_is_warned_of_by_kind_and_place_and_never_shown(tmp_path: Path) -> None:
+    rows = [encode_example(example(question), "openai-chat") for question in ("q", "write to ada@example.org", "q")]
+    path = write_lines(tmp_path / "train.jsonl", *rows * 400)
+    report = check_dataset(path, "openai:gpt-4o-mini", personal=True)
+    assert report.accepted and report.counts == {"personal data": 400}
+    assert report.findings[0].where == "train.jsonl:2" and report.findings[0].message == "holds EMAIL"
+    assert "ada@" not in report.to_text()
+    assert not check_dataset(path, "openai:gpt-4o-mini").findings
