@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from espalier.data.readers.blocks import Heading, write_block
+from espalier.data.readers.pdfcolumns import Columns, find_aligned
+from espalier.data.readers.pdfgrids import Grid, find_grids
 from espalier.data.readers.pdfpage import Line, Page
-from espalier.data.readers.pdftables import Columns, Grid, find_aligned, find_grids
 from espalier.data.readers.tabletext import write_table
 
 MAX_HEADING_CHARS = 160

@@ -10,13 +10,14 @@ import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
+from espalier.data.readers.pdfrules import Rule, Turn, join_rules, rules_of
+
 MAX_CHARS = 400_000
 MAX_PATHS = 5_000
-MAX_SEGMENTS = 64
 APART = 0.45  # of a character's height: from here on a gap parts words
-THIN = 2.5  # points: a filled box thinner than this is a line
 _SOFT_HYPHEN = "\u00ad"
 _ODD = "\ufffe"
+_BULLET = "•"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,6 @@ class Line:
         return (self.bottom + self.top) / 2
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A horizontal or vertical line: `at` is its y (or x), and it runs from `start` to `end`."""
-
-    horizontal: bool
-    at: float
-    start: float
-    end: float
-
-
 @dataclass(slots=True)
 class Page:
     """What was found on a page."""
@@ -108,7 +99,7 @@ def read_page(pdf: Any, index: int) -> Page:
 
     page = pdf[index]
     try:
-        turn = _Turn.of(page)
+        turn = Turn.of(page)
         textpage = page.get_textpage()
         try:
             lines = _read_lines(textpage, turn)
@@ -123,62 +114,13 @@ def read_page(pdf: Any, index: int) -> Page:
                 break
             pictures = pictures or each.type != raw.FPDF_PAGEOBJ_PATH
             if each.type == raw.FPDF_PAGEOBJ_PATH:
-                rules += _rules_of(each, turn)
+                rules += rules_of(each, turn)
         return Page(lines, join_rules(rules), pictures)
     finally:
         page.close()
 
 
-def join_rules(rules: list[Rule]) -> list[Rule]:
-    """Rules that continue each other as one: a grid is often drawn cell by cell."""
-    joined: list[Rule] = []
-    for horizontal in (True, False):
-        level: list[Rule] = []
-        for rule in sorted((each for each in rules if each.horizontal is horizontal), key=lambda each: each.at):
-            if level and rule.at - level[0].at > THIN / 2:
-                joined += _join_level(level)
-                level = []
-            level.append(rule)
-        joined += _join_level(level)
-    return joined
-
-
-def _join_level(rules: list[Rule]) -> list[Rule]:
-    joined: list[Rule] = []
-    for rule in sorted(rules, key=lambda each: each.start):
-        if joined and rule.start <= joined[-1].end + THIN:
-            last = joined[-1]
-            joined[-1] = Rule(last.horizontal, last.at, last.start, max(last.end, rule.end))
-        else:
-            joined.append(rule)
-    return joined
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """How a page is rotated, in quarter turns clockwise, and its size before that."""
-
-    quarters: int
-    width: float
-    height: float
-
-    @classmethod
-    def of(cls, page: Any) -> _Turn:
-        width, height = page.get_size()
-        quarters = page.get_rotation() // 90 % 4
-        return cls(quarters, *((height, width) if quarters % 2 else (width, height)))
-
-    def box(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
-        if self.quarters == 1:
-            return bottom, self.width - right, top, self.width - left
-        if self.quarters == 2:
-            return self.width - right, self.height - top, self.width - left, self.height - bottom
-        if self.quarters == 3:
-            return self.height - top, left, self.height - bottom, right
-        return left, bottom, right, top
-
-
-def _read_lines(textpage: Any, turn: _Turn) -> list[Line]:
+def _read_lines(textpage: Any, turn: Turn) -> list[Line]:
     import pypdfium2.raw as raw
 
     handle, box = textpage.raw, raw.FS_RECTF()
@@ -193,7 +135,8 @@ def _read_lines(textpage: Any, turn: _Turn) -> list[Line]:
         else:
             box_of(handle, index, pointer)
             builder.add(code, turn.box(box.left, box.bottom, box.right, box.top))
-    builder.end_line()
+    builder.end_word()
+    builder.flush()
     return builder.lines
 
 
@@ -206,14 +149,21 @@ class _Builder:
     codes: list[int] = field(default_factory=list)
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     glyph: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    ended: bool = False
     glyph_start: int = 0  # where in `codes` the characters of the last glyph begin
 
     def add(self, code: int, box: tuple[float, float, float, float]) -> None:
         height = box[3] - box[1]
+        if self.ended:
+            self.ended = False
+            if self.words and not self.goes_on(code, box, 0.3 * height):
+                self.flush()
         if self.codes and max(box[0] - self.box[2], self.box[0] - box[2]) > APART * height:
             # Set side by side without a space, or, after a soft hyphen, on the next line without a line end.
             fell = abs(box[1] + box[3] - self.box[1] - self.box[3]) > 1.2 * height
-            self.end_line() if fell else self.end_word()
+            self.end_word()
+            if fell:
+                self.flush()
         if self.codes:
             mine = self.box
             self.box = (min(mine[0], box[0]), min(mine[1], box[1]), max(mine[2], box[2]), max(mine[3], box[3]))
@@ -232,9 +182,19 @@ class _Builder:
 
     def end_line(self) -> None:
         self.end_word()
-        if self.words:
+        self.ended = True
+
+    def goes_on(self, code: int, box: tuple[float, float, float, float], slack: float) -> bool:
+        """Whether a character that pdfium puts on a new line stands beside the old one: the next cell of a table."""
+        last = self.words[-1]
+        level = abs(last.bottom + last.top - box[1] - box[3]) < 2 * slack
+        beside = box[2] <= last.left + slack if 0x590 <= code < 0x900 else box[0] >= last.right - slack
+        return level and beside
+
+    def flush(self) -> None:
+        if any(word.text != _BULLET for word in self.words):  # signs alone are a drawing's
             self.lines.append(Line(self.words))
-            self.words = []
+        self.words = []
 
 
 def _decode(codes: list[int]) -> str:
@@ -245,52 +205,9 @@ def _decode(codes: list[int]) -> str:
     stem = text.rstrip(_ODD)
     if stem and stem != text:
         return stem.replace(_ODD, "") + _SOFT_HYPHEN
-    return stem.replace(_ODD, "") or "•"  # a glyph of a font of signs: mostly a bullet
+    return stem.replace(_ODD, "") or _BULLET  # a glyph of a font of signs: mostly a bullet
 
 
 def _write(code: int) -> str:
     odd = code < 32 or code == 0xFFFE or 0xE000 <= code < 0xF900 or code >= 0x110000
     return _ODD if odd else chr(code)
-
-
-def _rules_of(path: Any, turn: _Turn) -> list[Rule]:
-    import pypdfium2.raw as raw
-
-    segments = raw.FPDFPath_CountSegments(path.raw)
-    if segments < 2 or segments > MAX_SEGMENTS:
-        return []
-    if segments > 6:
-        return _rules_of_segments(path, turn, segments)
-    left, bottom, right, top = turn.box(*path.get_bounds())
-    width, height = right - left, top - bottom
-    if height <= THIN and width > 2 * THIN:
-        return [Rule(True, (bottom + top) / 2, left, right)]
-    if width <= THIN and height > 2 * THIN:
-        return [Rule(False, (left + right) / 2, bottom, top)]
-    if width <= THIN or height <= THIN or segments < 4:
-        return []
-    edges = [Rule(True, at, left, right) for at in (bottom, top)]
-    return edges + [Rule(False, at, bottom, top) for at in (left, right)]
-
-
-def _rules_of_segments(path: Any, turn: _Turn, segments: int) -> list[Rule]:
-    """The straight lines of a path that draws many at once, such as a whole grid."""
-    import pypdfium2.raw as raw
-
-    matrix = path.get_matrix()
-    x, y = ctypes.c_float(), ctypes.c_float()
-    rules: list[Rule] = []
-    before: tuple[float, float] | None = None
-    for index in range(segments):
-        segment = raw.FPDFPath_GetPathSegment(path.raw, index)
-        raw.FPDFPathSegment_GetPoint(segment, ctypes.byref(x), ctypes.byref(y))
-        there_x, there_y = matrix.on_point(x.value, y.value)
-        there = turn.box(there_x, there_y, there_x, there_y)[:2]
-        if raw.FPDFPathSegment_GetType(segment) == raw.FPDF_SEGMENT_LINETO and before is not None:
-            (from_x, from_y), (to_x, to_y) = before, there
-            if abs(from_y - to_y) < 1 and abs(from_x - to_x) > 2 * THIN:
-                rules.append(Rule(True, to_y, min(from_x, to_x), max(from_x, to_x)))
-            elif abs(from_x - to_x) < 1 and abs(from_y - to_y) > 2 * THIN:
-                rules.append(Rule(False, to_x, min(from_y, to_y), max(from_y, to_y)))
-        before = there
-    return rules

@@ -128,6 +128,34 @@ def test_columns_that_line_up_are_a_table(read: Callable[..., str]) -> None:
     assert text == f"Our stock:\n\n{expected}\n| Belt | 1 | 7.25 |\n\nThat is all."
 
 
+def lay_out(rows: Sequence[Sequence[str]], xs: Sequence[float], top: float = 300) -> str:
+    """Rows of cells without rules."""
+    return "".join(
+        text_at(x, top - 12 * at, cell) for at, row in enumerate(rows) for x, cell in zip(xs, row, strict=True) if cell
+    )
+
+
+def test_a_row_that_fills_only_a_later_column_still_belongs_to_the_table(read: Callable[..., str]) -> None:
+    rows = [("Part", "Count", "Price"), ("Motor", "2", "12.50"), ("", "10", ""), ("Belt", "", "7.25"), ("", "", "9.00")]
+    expected = "| Part | Count | Price |\n| --- | --- | --- |\n| Motor | 2 | 12.50 |\n|  | 10 |  |\n| Belt |  | 7.25 |"
+    assert read(lay_out(rows, (50, 150, 230))) == f"{expected}\n|  |  | 9.00 |"
+
+
+def test_a_cells_words_may_run_on_in_the_next_line_but_figures_do_not(read: Callable[..., str]) -> None:
+    rows = [("Part", "What", "Price"), ("Motor", "drives the", "12.50"), ("", "wheels", ""), ("Belt", "holds", "7.25")]
+    text = read(lay_out(rows, (50, 150, 230)))
+    assert text.split("\n")[2:] == ["| Motor | drives the wheels | 12.50 |", "| Belt | holds | 7.25 |"]
+
+
+def test_two_lines_are_a_table_when_they_have_three_columns_and_not_when_they_have_two(
+    read: Callable[..., str],
+) -> None:
+    three = lay_out([("No", "7", "Date"), ("Due", "9", "Paid")], (50, 150, 230))
+    assert "|" not in read(lay_out([("/* one", "two", "three"), ("/* One", "Two", "Three")], (50, 95, 130)))
+    assert read(three) == "| No | 7 | Date |\n| --- | --- | --- |\n| Due | 9 | Paid |"
+    assert "|" not in read(lay_out([("No", "7"), ("Due", "9")], (50, 150)))
+
+
 def grid(xs: Sequence[float], ys: Sequence[float]) -> str:
     """A table's rules."""
     across = "".join(rule(xs[0], y, xs[-1], y) for y in ys)
