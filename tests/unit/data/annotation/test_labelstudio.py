@@ -131,7 +131,8 @@ def test_a_preference_is_read_by_what_stood_left() -> None:
         (record,) = read_export(annotated(task, result=[result])).records
         assert record.value == Preference(better=left_of(example))
         (sent,) = write_tasks([example], "d", review, [record])
-        assert sent["predictions"][0]["result"][0]["value"] == {"selected": "left"}
+        (made,) = sent["predictions"][0]["result"]
+        assert (made["from_name"], made["to_name"], made["value"]) == ("preference", "left", {"selected": "left"})
 
 
 def test_no_span_is_an_answer_and_browser_offsets_are_read() -> None:
