@@ -3,7 +3,7 @@
 Words repeat: a text is cut into words by a compiled pattern, and each word's ids are looked up in a cache keyed by its
 bytes; what was never seen is encoded by compiled merges. All of it runs over Arrow's buffers, without a Python string.
 A tokenizer this cannot follow exactly, and a text that needs more (tokens that take white space with them), go to
-Hugging Face's own code; `path` and `reason` say so.
+Hugging Face's own code; `path` and `reason` say so. So do the first texts, until there are enough to make it pay.
 
 Knows tokenizers and Arrow; not chat templates, documents or steps.
 
@@ -31,6 +31,7 @@ from espalier.tokens.pretoken_pattern import UnknownPattern
 from espalier.tokens.pretokenizer import Plan
 from espalier.tokens.wordengine import WordEngine
 
+WORTHWHILE_BYTES = 2 << 20  # of text before the word cache is made: a second, in which tokenizers does as much
 FALLBACK_TEXTS = 1000  # at a time through Hugging Face's code, which wants Python strings
 _NO_TEXT = pa.scalar("", pa.large_string())
 
@@ -43,45 +44,46 @@ class FastTokenizer:
     """
 
     def __init__(self, backend: Tokenizer) -> None:
-        settings = json.loads(backend.to_str())
-        settings.update(truncation=None, padding=None, post_processor=None)  # neither is for whole texts
+        self._settings = json.loads(backend.to_str())
+        self._settings.update(truncation=None, padding=None, post_processor=None)  # neither is for whole texts
         self.digest = _digest(backend)  # of what decides text -> ids; `ChatTokenizer.digest` is the same
-        self._backend = Tokenizer.from_str(json.dumps(settings))
+        self._backend = Tokenizer.from_str(json.dumps(self._settings))
         self._engine: WordEngine | None = None
-        try:
-            self._engine = WordEngine(settings, self._backend)
-        except (UnknownPattern, UnknownModel) as unknown:
-            self.reason = str(unknown)
-            return
-        self.reason = f"the pre-tokenizer is known: {self._engine.plan.family}"
-        if not self._agrees(self._engine.plan):
-            self._engine = None
-            self.reason = "the word cache gave other ids on its trial"
+        self._reason = ""  # why there is an engine or none; empty until one was tried
+        self._trying = threading.Lock()
+        self._seen_bytes = 0
 
     @property
     def path(self) -> str:
         """Which code gives the ids: "word cache: FAMILY family" or "tokenizers"; `reason` says why."""
-        return f"word cache: {self._engine.plan.family} family" if self._engine else "tokenizers"
+        engine = self._try_engine()
+        return f"word cache: {engine.plan.family} family" if engine else "tokenizers"
+
+    @property
+    def reason(self) -> str:
+        """Why `path` is what it is."""
+        self._try_engine()
+        return self._reason
 
     def encode(self, texts: pa.Array | pa.ChunkedArray) -> pa.LargeListArray:
         """Ids of each text; null for null. (d,) strings -> (d,) lists of int32"""
         array = as_large(texts)
-        if self._engine is None:
+        engine = self._engine_for(array)
+        if engine is None:
             others = self._encode_apart(array.fill_null("").to_pylist())
             counts = np.fromiter(map(len, others), np.int64, len(others))
             return make_lists(array, np.concatenate([*others, np.zeros(0, np.int32)]), counts)
-        prepared = _prepare(array, self._engine, self._backend)
-        ids, counts = self._engine.encode(prepared.texts)
-        return make_lists(array, *insert_lists(ids, counts, prepared.apart, self._encode_apart(prepared.strings)))
+        return self._encode_by(engine, array)
 
     def count(self, texts: pa.Array | pa.ChunkedArray) -> Counts:
         """How many ids each text has; 0 for null. (d,)"""
         array = as_large(texts)
-        if self._engine is None:
+        engine = self._engine_for(array)
+        if engine is None:
             others = self._encode_apart(array.fill_null("").to_pylist())
             return np.fromiter(map(len, others), np.int64, len(others))
-        prepared = _prepare(array, self._engine, self._backend)
-        counts = self._engine.count(prepared.texts)
+        prepared = _prepare(array, engine, self._backend)
+        counts = engine.count(prepared.texts)
         counts[prepared.apart] = [len(ids) for ids in self._encode_apart(prepared.strings)]
         return counts
 
@@ -94,10 +96,11 @@ class FastTokenizer:
         array = as_large(texts)
         ids, counts, ends = np.zeros(0, np.int32), np.zeros(len(array), np.int64), np.zeros(0, np.int64)
         prepared = _Prepared(array, np.arange(len(array)), array.fill_null("").to_pylist(), counts)
-        if self._engine is not None:
-            prepared = _prepare(array, self._engine, self._backend, altering=False)
-            ids, counts = self._engine.encode(prepared.texts)
-            ends = self._engine.ends(prepared.texts, ids, counts)
+        engine = self._engine_for(array)
+        if engine is not None:
+            prepared = _prepare(array, engine, self._backend, altering=False)
+            ids, counts = engine.encode(prepared.texts)
+            ends = engine.ends(prepared.texts, ids, counts)
             ends = np.maximum(ends - np.repeat(prepared.prefixed, counts), 0)
         found = [self._backend.encode(text, add_special_tokens=False) for text in prepared.strings]
         found_ends = [
@@ -115,11 +118,33 @@ class FastTokenizer:
             found += [np.array(encoding.ids, np.int32) for encoding in batch]
         return found
 
-    def _agrees(self, plan: Plan) -> bool:
-        """Try both ways on texts made of what this tokenizer tells apart."""
-        texts = _trial_texts(plan, self._backend)
-        ours = self.encode(pa.array(texts, pa.large_string())).to_pylist()
-        return bool(ours == [ids.tolist() for ids in self._encode_apart(texts)])
+    def _encode_by(self, engine: WordEngine, array: pa.LargeStringArray) -> pa.LargeListArray:
+        prepared = _prepare(array, engine, self._backend)
+        ids, counts = engine.encode(prepared.texts)
+        return make_lists(array, *insert_lists(ids, counts, prepared.apart, self._encode_apart(prepared.strings)))
+
+    def _engine_for(self, array: pa.LargeStringArray) -> WordEngine | None:
+        """The word cache, if there can be one and so much text has come by now that it pays to make it."""
+        self._seen_bytes += array.nbytes
+        return self._try_engine() if self._reason or self._seen_bytes >= WORTHWHILE_BYTES else None
+
+    def _try_engine(self) -> WordEngine | None:
+        with self._trying:
+            if self._reason:
+                return self._engine
+            try:
+                engine = WordEngine(self._settings, self._backend)
+            except (UnknownPattern, UnknownModel) as unknown:
+                self._reason = str(unknown)
+                return None
+            # Both ways, on texts made of what this tokenizer tells apart.
+            texts = _trial_texts(engine.plan, self._backend)
+            ours = self._encode_by(engine, pa.array(texts, pa.large_string())).to_pylist()
+            if ours != [ids.tolist() for ids in self._encode_apart(texts)]:
+                self._reason = "the word cache gave other ids on its trial"
+                return None
+            self._engine, self._reason = engine, f"the pre-tokenizer is known: {engine.plan.family}"
+            return engine
 
 
 _loaded: dict[str, FastTokenizer] = {}

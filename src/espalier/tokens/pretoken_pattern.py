@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from espalier.tokens.pretoken_charsets import CODE_POINTS, Charset, charset, fol
 
 MAX_STATES = 2000
 _BRACKET = re.compile(r"\[\^?(?:\\p\{\^?\w+\}|\\P\{\w+\}|\\.|&(?!&)|[^\[\]\\&])+\]")
-_ESCAPE = re.compile(r"\\(?:[pP]\{\^?\w+\}|[sSdD]|[rnt]|[^\w])")
+_ESCAPE = re.compile(r"\\(?:[pP]\{\^?\w+\}|[sSdD]|[rnt]|[^\w])|\.")
 _COUNT = re.compile(r"\{(\d+)(,?)(\d*)\}")
 _QUANTIFIER = re.compile(r"[?*+]|\{\d+,?\d*\}")
 # Two letters in a row inside a character's full case folding (ß folds to ss): such literals could match one character.
@@ -67,6 +68,7 @@ class _Program:
     names: dict[tuple[str, bool], int]
 
 
+@cache
 def compile_pattern(pattern: str) -> Automaton:
     """The table of a pattern. Raises UnknownPattern."""
     return _tabulate(_Parser(pattern).program())
@@ -220,6 +222,8 @@ def _counts(quantifier: str) -> tuple[int, int | None]:
 def _characters(source: str, folds: bool) -> Charset:
     if folds:
         return folded_charset(source)
+    if source == ".":
+        return charset(".")
     if source == "\\S":
         return _complement(charset("\\s"))
     if len(source) == 1 or source in ("\\r", "\\n", "\\t") or re.fullmatch(r"\\[^\w]", source):
@@ -254,6 +258,8 @@ def _moved(step: _Step, move: Callable[[int], int]) -> _Step:
 
 def _tabulate(program: _Program) -> Automaton:
     """Threads in order of preference -> states; kinds of characters -> columns."""
+    if not program.sets:
+        raise UnknownPattern("the pattern is empty")
     classes, members = _partition(program.sets)
     width = members.shape[1] + 1
     states: dict[tuple[int, ...], int] = {(): 0, (0,): 1}

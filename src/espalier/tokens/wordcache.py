@@ -47,8 +47,10 @@ class WordCache:
         self.hash_mask = np.uint64(hash_mask)
         self.open = True  # whether new words are taken in
         self.word_bytes = max(WORD_BYTES, *map(len, pinned or ()), 0)
-        self.slots = _make_slots(min(FIRST_SLOTS, max_slots))
-        for word, number in (pinned or {}).items():
+        pinned = pinned or {}
+        size = max(min(FIRST_SLOTS, max_slots), 1 << (4 * len(pinned)).bit_length())  # the bound is for words met later
+        self.slots = _make_slots(size, keys=2 * sum(map(len, pinned)))
+        for word, number in pinned.items():
             self._pin(word, number)
 
     def __len__(self) -> int:
@@ -60,13 +62,13 @@ class WordCache:
         from espalier.tokens.wordcache_kernels import rehash
 
         old = self.slots
-        size = len(old.table)
-        if 2 * int(old.used[0]) >= size:
-            size *= 2
-        if size > self.max_slots:
+        if 2 * len(self) < len(old.table):  # there are slots, but no room for long words or their ids
+            made = _make_slots(len(old.table), keys=2 * len(old.keys), ids=2 * len(old.ids))
+        elif 2 * len(old.table) > self.max_slots:
             self.open = False
             return
-        made = _make_slots(size, keys=2 * int(old.used[1]), ids=2 * int(old.used[2]))
+        else:
+            made = _make_slots(2 * len(old.table), keys=len(old.keys), ids=len(old.ids))
         made.keys[: old.used[1]] = old.keys[: old.used[1]]
         made.ids[: old.used[2]] = old.ids[: old.used[2]]
         made.used[:] = old.used
@@ -74,11 +76,8 @@ class WordCache:
         self.slots = made
 
     def _pin(self, word: bytes, number: int) -> None:
-        from espalier.tokens.wordcache_kernels import has_room, pin_word
+        from espalier.tokens.wordcache_kernels import pin_word
 
-        while not has_room(self.slots, len(word)):
-            self.max_slots = max(self.max_slots, 4 * len(self.slots.table))
-            self.grow()
         pin_word(as_bytes(word), number, self.slots, self.hash_mask)
 
 

@@ -203,3 +203,8 @@ def gpt2_file() -> Path:
     if not file.is_file():
         pytest.skip("no ../shared/models/gpt2-tokenizer")
     return file
+
+
+@pytest.fixture(scope="session")
+def scripts() -> dict[str, str]:
+    return SCRIPTS
