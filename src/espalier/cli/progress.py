@@ -82,6 +82,11 @@ class Progress:
     def _data_read(self, data: dict[str, Any]) -> list[str]:
         told = [f"{data.get('documents', 0):,} documents", _left(data)]
         self._show("read", data.get("files", 0), data.get("of_files", 0), "  ".join(filter(None, told)))
+        if data.get("of_bytes"):  # one large file among few: its bytes say more than how many files are done
+            self.share = data["bytes"] / data["of_bytes"]
+            self.status = (
+                f"    read {data['files']}/{data['of_files']}  {bar(self.share)}  {'  '.join(filter(None, told))}"
+            )
         return []
 
     def _data_progress(self, data: dict[str, Any]) -> list[str]:

@@ -5,19 +5,19 @@ What is wrong with a source is kept with it: a recipe that refuses it finds the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from espalier.core.events import Event
 from espalier.core.ids import digest_of
 from espalier.data.flow.batch import SCHEMA
 from espalier.data.flow.chain import place
 from espalier.data.flow.files import load_json, open_batches, save_batches, save_json
+from espalier.data.flow.gauge import Gauge, Teller, ticking
 from espalier.data.flow.plan import digest_code
 from espalier.data.flow.run import Flow
 from espalier.data.flow.shard import SHARD_BYTES, SHARD_ROWS, Part
@@ -26,8 +26,6 @@ from espalier.data.readers.plugin import reader_id
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.reading import read_source
 from espalier.data.readers.source import SourceFile, suffix_of
-
-_PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +55,15 @@ class ReadSource:
 def read_sources(flow: Flow, sources: Sequence[SourceFile], options: ReadOptions) -> Iterator[ReadSource]:
     """Every source in order; emits `data.read` with files, rows and an estimate of the time left."""
     tasks = [ReadTask(source, options, read_key(source, options), str(flow.cache)) for source in sources]
-    started = last = time.monotonic()
-    rows = done_bytes = 0
-    total_bytes = sum(size_of(source) for source in sources)
-    for number, found in enumerate(flow.spread(read_into_cache, tasks), 1):
-        yield found
-        rows += sum(part.rows for part in found.parts)
-        done_bytes += size_of(found.source)
-        now = time.monotonic()
-        if now - last >= _PROGRESS_S or number == len(tasks):
-            last = now
-            left_s = (now - started) / max(done_bytes, 1) * (total_bytes - done_bytes)
-            told = {"files": number, "of_files": len(tasks), "documents": rows, "eta_s": round(left_s, 1)}
-            flow.emit(Event("data.read", told))
+    gauge = Gauge(flow.emit, [_progress_note(task) for task in tasks], [size_of(source) for source in sources])
+    with ticking(flow.spread, gauge.tick):
+        for found in flow.spread(read_into_cache, tasks):
+            gauge.finish(sum(part.rows for part in found.parts))
+            yield found
+
+
+def _progress_note(task: ReadTask) -> Path:
+    return place(Path(task.cache), "read", task.key).with_suffix(".progress")
 
 
 def size_of(source: SourceFile) -> int:
@@ -104,8 +98,9 @@ def read_into_cache(task: ReadTask) -> ReadSource:
 
 def _read(task: ReadTask, path: Path) -> dict[str, Any]:
     note: dict[str, Any] = {"rows": [], "bytes": [], "problems": [], "transient": False}
-    batches = _take_problems(read_source(task.source, task.options), note)
-    save_batches(path, SCHEMA, _noting(_cut(batches), note))
+    with closing(Teller(_progress_note(task))) as teller:
+        batches = _take_problems(read_source(task.source, task.options, teller), note)
+        save_batches(path, SCHEMA, _noting(_cut(batches), note))
     if not note["rows"]:
         path.unlink()
     return note

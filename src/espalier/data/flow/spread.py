@@ -10,7 +10,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -23,6 +23,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 # So many tasks a worker are handed out ahead: enough that none waits, few enough that results do not pile up.
 _AHEAD = 2
+_TICK_S = 0.5
 
 
 class Spread(Protocol):
@@ -70,6 +71,7 @@ class _Pool:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
+        self.tick: Callable[[], None] | None = None  # called now and then while a result is waited for
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         waiting = iter(tasks)
@@ -78,7 +80,7 @@ class _Pool:
             for task in islice(waiting, self._workers * _AHEAD):
                 futures.append(self._start().submit(function, task))
             while futures:
-                result = futures.popleft().result()
+                result = self._wait(futures.popleft())
                 futures.extend(self._start().submit(function, task) for task in islice(waiting, 1))
                 yield result
         except BrokenProcessPool:
@@ -89,6 +91,11 @@ class _Pool:
         finally:
             for future in futures:
                 future.cancel()
+
+    def _wait(self, future: Future[Result]) -> Result:
+        while self.tick and not wait([future], _TICK_S).done:
+            self.tick()
+        return future.result()
 
     def _start(self) -> ProcessPoolExecutor:
         if self._executor is None:
