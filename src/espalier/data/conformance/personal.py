@@ -1,4 +1,4 @@
-"""Personal data and secrets in rows that are about to be handed to somebody else. Says their kinds, never the values."""
+"""Personal data and secrets in rows about to be handed to somebody else: their kinds and places, never the values."""
 
 from __future__ import annotations
 

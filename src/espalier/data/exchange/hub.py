@@ -48,11 +48,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _front_matter(said: Mapping[str, Any], out: Path, splits: Mapping[str, int]) -> dict[str, Any]:
     licence = str(said.get("licence", "")).strip()
-    known = licence.lower() in _LICENCES
+    named = [name.lower() for name in licence.split(" AND ")]
+    known = set(named) <= _LICENCES
     total = sum(splits.values())
     matter: dict[str, Any] = {"pretty_name": said.get("name", "dataset")}
     if licence:
-        matter["license"] = licence.lower() if known else "other"
+        matter["license"] = "other" if not known else named[0] if len(named) == 1 else named
         if not known:
             matter["license_name"] = licence
     matter["size_categories"] = [next((label for most, label in _SIZES if total < most), "100M<n<1B")]
@@ -80,9 +81,14 @@ def _body(said: Mapping[str, Any], name: str, splits: Mapping[str, int]) -> str:
         said.get("description", ""),
         f"{told} examples. Rows are {shape.title}: <{shape.url}>",
         f"Licence: {said['licence']}" if said.get("licence") else "",
+        *(f"- {place}: {_attribute(licence)}" for place, licence in sorted(said.get("licences", {}).items())),
         "Made with Espalier; the dataset version's own manifest says which files and steps it was made from.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _attribute(licence: Mapping[str, str]) -> str:
+    return "; ".join(licence[name] for name in ("statement", "attribution") if licence.get(name))
 
 
 def _yaml() -> Any:

@@ -118,6 +118,23 @@ def test_a_hugging_face_folder_says_which_file_is_which_split(version: Path, tmp
     assert body.startswith("\n# support\n\nTickets.") and "Licence: CC-BY-4.0" in body
 
 
+@pytest.mark.parametrize(
+    ("licence", "named"),
+    [("MIT", "mit"), ("MIT AND CC-BY-4.0", ["mit", "cc-by-4.0"]), ("public domain", "other"), ("", None)],
+)
+def test_the_card_names_licences_as_the_hub_does_and_whom_to_credit(
+    tmp_path: Path, licence: str, named: str | list[str] | None
+) -> None:
+    version = write_version(tmp_path / "version", train=[Example("1", exchange("q", "a"))])
+    credit = {"x": {"statement": "MIT", "attribution": "Copyright (c) Somebody"}}
+    (version / "manifest.json").write_text(json.dumps({"name": "n", "licence": licence, "licences": credit}))
+    export_dataset(version, tmp_path / "out", container="hf")
+    _, front, body = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
+    matter = YAML(typ="safe").load(front)
+    assert matter.get("license") == named and (matter.get("license_name") == licence) == (named == "other")
+    assert "- x: MIT; Copyright (c) Somebody" in body
+
+
 def test_the_same_version_gives_the_same_bytes(version: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         export_dataset(version, tmp_path / name, container="hf")
