@@ -25,6 +25,19 @@ def find_tesseract() -> str:
     return shutil.which("tesseract") or ""
 
 
+def describe_tesseract() -> str:
+    """`tesseract 5.3.0 eng`; empty where there is none. What was read without it is to be read again with it."""
+    program = find_tesseract()
+    return _describe(program) if program else ""
+
+
+@functools.cache
+def _describe(program: str) -> str:
+    told = subprocess.run([program, "--version"], capture_output=True, timeout=PAGE_TIMEOUT_S, check=False)
+    first = (told.stdout or told.stderr).decode("utf-8", "replace").split("\n")[0].strip()
+    return f"{first} {'+'.join(languages_of(program))}"
+
+
 def recognise(pixels: bytes, width: int, height: int) -> str:
     """The text on a page of `width` x `height` grey pixels (one byte each, top row first).
 

@@ -27,7 +27,7 @@ MIN_BODY_CHARS = 400
 MAX_HEADING_SHARE = 0.2
 
 
-@versioned(2)
+@versioned(2, leans_on=ocr.describe_tesseract)
 def read_pdf(source: SourceFile) -> Iterator[Document]:
     """The pages with text, joined; `spans` holds one Span for each of them."""
     texts, tags = _read(source)

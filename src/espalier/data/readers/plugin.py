@@ -17,14 +17,16 @@ Reader = Callable[[SourceFile], Iterator[Document]]
 R = TypeVar("R", bound=Reader)
 
 
-def versioned(version: int, *, trusted: bool = False) -> Callable[[R], R]:
+def versioned(version: int, *, trusted: bool = False, leans_on: Callable[[], str] | None = None) -> Callable[[R], R]:
     """Give a reader its version, raised whenever an outcome changes (1 without this).
 
     trusted: it is our own code over simple bytes, so it needs no process of its own.
+    leans_on: names what its outcome also depends on, such as a program of this machine; empty where that is absent.
     """
 
     def mark(reader: R) -> R:
         reader.version = version  # type: ignore[attr-defined]
+        reader.leans_on = leans_on  # type: ignore[attr-defined]
         reader.trusted = trusted  # type: ignore[attr-defined]
         return reader
 
@@ -50,6 +52,9 @@ def find_reader(uri: str, options: ReadOptions | None = None) -> Reader:
 
 
 def reader_id(uri: str, options: ReadOptions | None = None) -> str:
-    """`jsonl@2`: with a source's digest and the options it decides what is read."""
+    """`jsonl@2`, `pdf@2+tesseract 5.3.0 eng`: with a source's digest and the options it decides what is read."""
     name = place_reader(uri, options or ReadOptions())[1]
-    return f"{name}@{getattr(find_reader(uri, options), 'version', 1)}"
+    reader = find_reader(uri, options)
+    leans_on = getattr(reader, "leans_on", None)
+    needed = leans_on() if leans_on else ""
+    return f"{name}@{getattr(reader, 'version', 1)}" + (f"+{needed}" if needed else "")

@@ -13,6 +13,7 @@ from espalier.core.errors import InvalidInput
 from espalier.data.readers import ocr
 from espalier.data.readers.paged import PAGE_BREAK
 from espalier.data.readers.pdf import read_pdf
+from espalier.data.readers.plugin import reader_id
 from espalier.data.readers.source import SourceFile
 
 MakeSource = Callable[[str, bytes], SourceFile]
@@ -263,6 +264,16 @@ def test_a_scan_is_read_by_tesseract(source: MakeSource) -> None:
     (document,) = read_pdf(source("t.pdf", write_scan(drawn)))
     assert document.text.split() == ["The", "wombat", "sleeps", "under", "the", "bridge."]
     assert document.tags["pdf.scanned_pages"] == "1"
+
+
+def test_a_reader_names_the_program_its_outcome_depends_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "tesseract"
+    program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo tesseract 9.9 || printf "List:\\neng\\ndeu\\nosd\\n"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(ocr, "find_tesseract", lambda: str(program))
+    assert reader_id("t.pdf") == "pdf@2+tesseract 9.9 eng+deu"
+    monkeypatch.setattr(ocr, "find_tesseract", lambda: "")
+    assert reader_id("t.pdf") == "pdf@2"
 
 
 # What is refused
