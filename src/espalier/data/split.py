@@ -175,7 +175,7 @@ def _nothing_to_train(units: Units, near: Forest, spec: SplitSpec) -> InvalidInp
     return InvalidInput(
         f"no example is left to train on: {tied} of {len(units.keys)} are tied together by their source or by likeness",
         where="split.near",
-        hint=f"raise it above {spec.near}, if examples may be that much alike across splits; or give more examples",
+        hint=f"raise it above {spec.near}, if examples may be that much alike across splits; or give more documents",
     )
 
 

@@ -178,6 +178,12 @@ def test_a_small_stratum_gets_its_share() -> None:
         assert part["test"] >= size // 10 and part["validation"] >= size // 10
 
 
+def test_a_single_group_is_trained_on_wherever_its_key_points() -> None:
+    for key in range(40):
+        assert assign([Unit(f"only {key}")] * 3, spec=SplitSpec(test=0.4, validation=0.4)) == ["train"] * 3
+    assert assign([Unit("old")], previous={"old": "test"}) == ["test"]
+
+
 def test_what_an_earlier_version_held_out_stays_so_with_strata() -> None:
     spec = SplitSpec(test=0.2, validation=0.1, stratify_by=("format",))
     first = [*units(40, "a"), *units(12, "b")]

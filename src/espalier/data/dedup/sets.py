@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from espalier.data.dedup.plan import Search
@@ -83,7 +84,7 @@ def collect_shingles(
     from espalier.data.dedup import kernels
 
     if wanted is not None and not wanted.all():
-        texts = pa.array([text if want else "" for text, want in zip(texts, wanted, strict=True)], pa.large_string())
+        texts = pc.if_else(pa.array(wanted), texts, "")
     parts, sizes = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
     for words in read_words(texts):
         out = np.empty(len(words.hashes), np.uint64)
