@@ -103,18 +103,18 @@ def add_tokens(tokens: Iterable[Json]) -> AddedTokens:
     """The search table of some entries of `added_tokens`."""
     contents = [(token["content"].encode(), int(token["id"])) for token in tokens if token["content"]]
     found = sorted(contents, key=lambda item: -len(item[0]))
-    buckets: list[list[int]] = [[] for _ in range(1 << 16)]
     firsts = np.zeros(256, np.uint8)
+    starts = []  # (the two bytes, token) for every two bytes a token may be found by
     for number, (content, _) in enumerate(found):
         firsts[content[0]] = 1
-        pair = content[0] << 8
-        for second in [content[1]] if len(content) > 1 else range(256):
-            buckets[pair | second].append(number)
-    sizes = np.fromiter(map(len, buckets), np.int64, len(buckets))
+        seconds = [content[1]] if len(content) > 1 else range(256)
+        starts += [(content[0] << 8 | second, number) for second in seconds]
+    starts.sort()
+    sizes = np.bincount(np.array([pair for pair, _ in starts], np.int64), minlength=1 << 16)
     return AddedTokens(
         firsts,
         np.concatenate([[0], np.cumsum(sizes)]),
-        np.array([number for bucket in buckets for number in bucket], np.int32),
+        np.array([number for _, number in starts], np.int32),
         np.cumsum([0, *(len(content) for content, _ in found)], dtype=np.int64),
         np.array([byte for content, _ in found for byte in content], np.uint8),
         np.array([number for _, number in found], np.int32),
