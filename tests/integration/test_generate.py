@@ -94,12 +94,17 @@ def test_passages_may_be_the_documents_of_a_version(tmp_path: Path) -> None:
     parents = read_passages(tmp_path, examples)
     assert [(each.id, each.split, each.tags) for each in parents] == [("d1", "test", {"group": "g"})]
     with serve_script(one_pair) as server:
-        recipe = spec(server.url, splits=["test"], method={"kind": "questions", "passages": "documents"})
+        method = {"kind": "questions", "passages": "documents"}
+        recipe = spec(server.url, splits=["test"], method=method, licence="CC0-1.0")
         found = generate_from(parents, recipe, tmp_path / "answers.jsonl")
     write_generated(tmp_path / "made", (tmp_path, "f" * 64), examples, found.rows, found.answers, recipe)
     (made,) = read_examples(tmp_path / "made")
     (document,) = read_documents(tmp_path / "made", made.documents)
     assert (made.split, document.span.uri, document.text) == ("test", "house.md", f"{PASSAGE} Room 7.")
+    # And a version made of that one has its documents and its terms of use, unless others are named.
+    write_generated(tmp_path / "again", (tmp_path / "made", "e" * 64), [made], found.rows, {}, spec(server.url))
+    assert [each.text for each in read_documents(tmp_path / "again")] == [document.text]
+    assert read_manifest(tmp_path / "again").licence == "CC0-1.0"
 
 
 def test_a_prompt_of_ones_own_is_asked_and_named(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """A dataset version made from another one, example by example: by a model, by annotations.
 
 Its folder is laid out as any version's. The documents of the version it was made from come along, so that an example
-still leads to its file and page. Knows no step that makes examples.
+still leads to its file and page; so do the terms of use. Knows no step that makes examples.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from espalier.core.types import Example
 from espalier.data.answers import count_labels
 from espalier.data.layout import read_documents, write_exclusions, write_manifest
-from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, distribute
+from espalier.data.manifest import FILE, DatasetManifest, SourceEntry, StepReport, distribute, read_manifest
 from espalier.store.disk import storage_errors
 from espalier.store.examples import SPLITS, count_examples, write_examples
 
@@ -85,11 +86,12 @@ def _exclude(row: Exclusion, made: Derivation) -> dict[str, Any]:
 
 def _describe(examples: Sequence[Example], made: Derivation) -> DatasetManifest:
     texts = ["\n".join([*(turn.content for turn in row.messages), row.text]).strip() for row in examples]
-    report = made.report
+    report, source = made.report, _read_source(made.source)
     return DatasetManifest(
         name=made.name,
         description=made.description,
-        licence=made.licence,
+        licence=made.licence or (source.licence if source else ""),
+        licences=source.licences if source else {},
         examples=len(examples),
         splits={split: sum(row.split == split for row in examples) for split in SPLITS},
         documents_read=report.documents_in,
@@ -98,6 +100,7 @@ def _describe(examples: Sequence[Example], made: Derivation) -> DatasetManifest:
         redactions={},
         labels=count_labels(row.messages[-1].content for row in examples if row.messages),
         formats={},
+        languages=dict(sorted(Counter(row.tags["language"] for row in examples if "language" in row.tags).items())),
         chars=distribute(map(len, texts)),
         words=distribute(len(text.split()) for text in texts),
         steps=(report,),
@@ -106,3 +109,8 @@ def _describe(examples: Sequence[Example], made: Derivation) -> DatasetManifest:
         task={"kind": made.task},
         split={},
     )
+
+
+def _read_source(folder: Path) -> DatasetManifest | None:
+    """The manifest of the version this one is made from; an artifact that another tool made may have none."""
+    return read_manifest(folder) if (folder / FILE).is_file() else None
