@@ -17,6 +17,7 @@ from espalier.data.kernels.compiling import kernel
 
 # Classes of a character, as bits.
 SPACE, ALPHABETIC, ENDS_LINE, BULLET = 1, 2, 4, 8
+_SYMBOL, _LONG = 16, 32
 # Columns of what `count_prose` counts.
 COUNTS = (
     "chars",
@@ -33,6 +34,8 @@ COUNTS = (
     "short_lines",
     "line_breaks",
 )
+CHARS, WORDS, WORD_CHARS, ALPHABETIC_WORDS, STOP_WORDS, HASHES, ELLIPSES = range(7)
+LINES, BULLET_LINES, ELLIPSIS_LINES, ENDED_LINES, SHORT_LINES, LINE_BREAKS = range(7, 13)
 
 
 @kernel
@@ -51,95 +54,90 @@ def count_prose(
     classes: bits of each code point (C,). stop_data, stop_offsets (w + 1,): the stop words, sorted; first_stop (257,):
     the first of them that begins with each byte.
     """
+    # One byte's class, with marks for what needs a second look: symbols that are counted, longer characters.
+    marks = np.full(256, _LONG, np.uint8)
+    marks[:128] = classes[:128]
+    marks[35] |= _SYMBOL
+    marks[46] |= _SYMBOL
     stop_seen = np.full(len(stop_offsets), -1, np.int64)
     for row in range(len(offsets) - 1):
         start, end = offsets[row], offsets[row + 1]
-        chars = words = word_chars = alphabetic = stops = hashes = ellipses = 0
-        lines = bullets = ellipsis_lines = ended = short = breaks = 0
-        word_start = line_start = line_end = -1
-        word_first_char = line_first_char = line_last_char = dots = 0
-        has_letter = line_ended = False
+        extra = 0  # bytes beyond the first of each character
+        found = counts[row]
+        found[:] = 0
+        line_start = line_end = -1
+        line_first_char = line_end_char = 0
+        line_ended = False
         i = start
         while i <= end:
-            at_end = i == end
-            byte = np.uint8(10) if at_end else data[i]
-            width = 1
-            if byte < 128:
-                bits = classes[byte]
-            else:
-                width = width_of(data, i, end)
-                code = code_point_at(data, i, width)
-                if code < 0:
-                    width = 1
-                bits = classes[code] if 0 <= code < len(classes) else np.uint8(0)
-                if code == 0x2026:
-                    ellipses += 1
+            bits, width = np.uint8(SPACE), 1
+            if i < end:
+                bits = marks[data[i]]
+                if bits & _LONG:
+                    bits, width = _look_up(data, i, width_of(data, i, end), classes)
             if bits & SPACE:
-                dots = 0
-                if word_start >= 0:
-                    words += 1
-                    word_chars += chars - word_first_char
-                    if has_letter:
-                        alphabetic += 1
-                    for k in range(first_stop[data[word_start]], first_stop[data[word_start] + 1]):
-                        if stop_seen[k] != row and _is_same(data, word_start, i, stop_data, stop_offsets, k):
-                            stop_seen[k] = row
-                            stops += 1
-                    word_start = -1
-                if byte == 10:
-                    if not at_end:
-                        breaks += 1
-                    if line_start >= 0:
-                        lines += 1
-                        if line_ended:
-                            ended += 1
-                        if _ends_in_ellipsis(data, line_start, line_end):
-                            ellipsis_lines += 1
-                        if line_last_char - line_first_char < short_line_chars:
-                            short += 1
-                        line_start = -1
-                if not at_end:
-                    chars += 1
+                if (i == end or data[i] == 10) and line_start >= 0:
+                    found[LINES] += 1
+                    found[ENDED_LINES] += line_ended
+                    found[ELLIPSIS_LINES] += _ends_in_ellipsis(data, line_start, line_end)
+                    found[SHORT_LINES] += line_end_char - line_first_char <= short_line_chars
+                    line_start = -1
+                if i < end:
+                    found[LINE_BREAKS] += data[i] == 10
+                    extra += width - 1
                 i += width
                 continue
-            if word_start < 0:
-                word_start = i
-                word_first_char = chars
-                has_letter = False
+            word_start, first_char = i, i - start - extra
             if line_start < 0:
-                line_start = i
-                line_first_char = chars
-                if bits & BULLET:
-                    bullets += 1
-            line_last_char = chars
-            line_end = i + width
-            line_ended = bits & ENDS_LINE != 0
-            if bits & ALPHABETIC:
-                has_letter = True
-            if byte == 46:
-                dots += 1
-                if dots == 3:
-                    ellipses += 1
-                    dots = 0
-            else:
-                dots = 0
-                if byte == 35:
-                    hashes += 1
-            chars += 1
-            i += width
-            if bits == ALPHABETIC:  # what most of a text is: letters after letters
-                first = i
-                while i < end and data[i] < 128 and classes[data[i]] == ALPHABETIC:
-                    i += 1
-                if i > first:
-                    chars += i - first
-                    line_last_char = chars - 1
-                    line_end = i
-                    line_ended = False
-        found = counts[row]
-        found[0], found[1], found[2], found[3], found[4] = chars, words, word_chars, alphabetic, stops
-        found[5], found[6], found[7], found[8], found[9] = hashes, ellipses, lines, bullets, ellipsis_lines
-        found[10], found[11], found[12] = ended, short, breaks
+                line_start, line_first_char = i, first_char
+                found[BULLET_LINES] += bits & BULLET != 0
+            seen = bits
+            while True:  # the word: here, and not in a function, for a call with arrays costs more than a word
+                seen |= bits
+                last = bits
+                extra += width - 1
+                i += width
+                if i >= end:
+                    break
+                width = 1
+                bits = marks[data[i]]
+                if bits & _LONG:
+                    bits, width = _look_up(data, i, width_of(data, i, end), classes)
+                if bits & SPACE:
+                    break
+            if seen & (_LONG | _SYMBOL):
+                _count_symbols(data, word_start, i, found)
+            line_end, line_end_char, line_ended = i, i - start - extra, last & ENDS_LINE != 0
+            found[WORDS] += 1
+            found[WORD_CHARS] += line_end_char - first_char
+            found[ALPHABETIC_WORDS] += seen & ALPHABETIC != 0
+            for k in range(first_stop[data[word_start]], first_stop[data[word_start] + 1]):
+                if stop_seen[k] != row and _is_same(data, word_start, i, stop_data, stop_offsets, k):
+                    stop_seen[k] = row
+                    found[STOP_WORDS] += 1
+        found[CHARS] = end - start - extra
+
+
+@kernel
+def _look_up(data: Bytes, i: int, width: int, classes: Bytes) -> tuple[np.uint8, int]:
+    """The class of a character of several bytes, marked as one, and its width; 1 for what is no character."""
+    code = code_point_at(data, i, width)
+    if code < 0:
+        return np.uint8(_LONG), 1
+    return np.uint8((classes[code] if code < len(classes) else 0) | _LONG), width
+
+
+@kernel
+def _count_symbols(data: Bytes, start: int, end: int, found: npt.NDArray[np.int64]) -> None:
+    """Add a word's hashes and ellipses, of three dots or of one character (U+2026)."""
+    dots = 0
+    for i in range(start, end):
+        found[HASHES] += data[i] == 35
+        dots = dots + 1 if data[i] == 46 else 0
+        one = data[i] == 0xA6 and i >= start + 2 and data[i - 1] == 0x80 and data[i - 2] == 0xE2
+        if one or dots == 3:
+            found[ELLIPSES] += 1
+            dots = 0
 
 
 @kernel

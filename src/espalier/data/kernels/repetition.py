@@ -121,6 +121,8 @@ def _split(
     last_char = 0  # of the line and the paragraph so far
     line_words = paragraph_words = 0
     word = line = paragraph = np.uint64(0)
+    solid = np.zeros(256, np.bool_)  # characters of one byte that are no white space
+    solid[:128] = classes[:128] & SPACE == 0
     i = start
     while i <= end:
         at_end = i == end
@@ -175,7 +177,7 @@ def _split(
         chars += 1
         i += width
         first = i
-        while i < end and data[i] < 128 and classes[data[i]] & SPACE == 0:
+        while i < end and solid[data[i]]:
             word = (word + np.uint64(data[i]) + np.uint64(1)) * _MULTIPLIER
             i += 1
         chars += i - first

@@ -22,6 +22,8 @@ def normalise_rows(data: Bytes, offsets: Offsets, actions: Bytes, out: Bytes, en
     actions: what to do with each code point (C,). A row with a HARD one, one beyond the table, or bytes that are no
     UTF-8 is left empty and marked in `hard` (n,).
     """
+    plain = np.zeros(256, np.bool_)
+    plain[:128] = actions[:128] == COPY
     written = 0
     for row in range(len(offsets) - 1):
         start = written  # where the row's text begins in `out`
@@ -53,12 +55,12 @@ def normalise_rows(data: Bytes, offsets: Offsets, actions: Bytes, out: Bytes, en
                         out[written + k] = data[i + k]
                     written += width
                     i += width
-                    # What most of a text is: plain characters, and single spaces between them.
-                    while i < end and data[i] < 128:
-                        if actions[data[i]] != COPY:
-                            if data[i] != 32 or i + 1 >= end or data[i + 1] >= 128 or actions[data[i + 1]] != COPY:
+                    # What most of a text is: plain characters, and single spaces or line ends between them.
+                    while i < end:
+                        if not plain[data[i]]:
+                            if (data[i] != 32 and data[i] != 10) or i + 1 >= end or not plain[data[i + 1]]:
                                 break
-                            out[written] = 32
+                            out[written] = data[i]
                             written += 1
                             i += 1
                         out[written] = data[i]
