@@ -166,7 +166,7 @@ def _mapi(folder: str, properties: Mapping[int, str | bytes]) -> dict[str, bytes
 
 
 def write_compound(streams: Mapping[str, bytes]) -> bytes:
-    """A compound file (MS-CFB, version 3) of streams by path; folders one level deep."""
+    """A compound file (MS-CFB, version 3) of streams by path."""
     mini, mini_fat = b"", list[int]()
     sectors, fat = list[bytes](), list[int]()
     places = {}
@@ -211,7 +211,7 @@ def _place(sectors: list[bytes], fat: list[int], data: bytes) -> int:
 
 def _directory(streams: Mapping[str, bytes], places: Mapping[str, int], mini_at: int, mini_bytes: int) -> bytes:
     """Directory entries; the children of a folder hang on each other's right sides."""
-    folders = sorted({name.split("/")[0] for name in streams if "/" in name})
+    folders = sorted({"/".join(name.split("/")[:depth]) for name in streams for depth in range(1, name.count("/") + 1)})
     names = ["", *folders, *streams]
     numbers = {name: at for at, name in enumerate(names)}
     entries = []

@@ -32,7 +32,10 @@ def document_samples() -> dict[str, bytes]:
     shapes = files.slide_text("A Wombat.", kind="title") + files.slide_text("digs", "sleeps", kind="body")
     pptx = files.write_pptx([shapes, files.slide_text("boxed")])
     xlsx = files.write_xlsx({"S": _ROWS})
-    cells = [{"cell_type": "markdown", "source": "# Wombat"}, {"cell_type": "code", "source": "x", "outputs": []}]
+    cells: list[dict[str, object]] = [
+        {"cell_type": "markdown", "source": "# Wombat"},
+        {"cell_type": "code", "source": "x", "outputs": []},
+    ]
     return dict.fromkeys(LANGUAGES, b"wombat = 'Wombat'  # digs\n") | {
         "docm": docx,
         "docx": docx,

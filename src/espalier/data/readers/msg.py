@@ -26,7 +26,8 @@ MAX_UNPACKED_BYTES = 1 << 26
 _SUBJECT, _BODY, _HTML, _RTF, _HEADERS = 0x0037, 0x1000, 0x1013, 0x1009, 0x007D
 _SENT, _DELIVERED, _CODEPAGE, _INTERNET_CODEPAGE = 0x0039, 0x0E06, 0x3FFD, 0x3FDE
 _ATTACHED, _LONG_NAME, _SHORT_NAME, _DISPLAY_NAME = 0x3701, 0x3707, 0x3704, 0x3001
-_STRING8, _UNICODE, _BINARY, _TIME, _LONG = 0x001E, 0x001F, 0x0102, 0x0040, 0x0003
+_STRING8, _UNICODE, _BINARY, _TIME, _LONG, _OBJECT = 0x001E, 0x001F, 0x0102, 0x0040, 0x0003, 0x000D
+MAX_INSIDE = 4
 _RTF_START = (
     b"{\\rtf1\\ansi\\mac\\deff0\\deftab720{\\fonttbl;}{\\f0\\fnil \\froman \\fswiss \\fmodern \\fscript "
     b"\\fdecor MS Sans SerifSymbolArialTimes New RomanCourier{\\colortbl\\red0\\green0\\blue0\r\n"
@@ -48,14 +49,16 @@ def read_msg(source: SourceFile) -> Iterator[Document]:
 
 
 class _Message:
-    """One message of a compound file: the file itself, or one attached to it."""
+    """One message of a compound file: the file itself, or (by the prefix of its streams) one attached to it."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, prefix: str = "") -> None:
         self.file = file
-        self.streams = {"/".join(path): path for path in file.listdir()}
+        paths = {"/".join(path): path for path in file.listdir()}
+        self.streams = {name.removeprefix(prefix): path for name, path in paths.items() if name.startswith(prefix)}
         if not any(name.startswith("__properties_version1.0") for name in self.streams):
             raise InvalidInput("not a readable MSG: there are no properties in it")
-        self.fixed = self._fixed("__properties_version1.0", 32)
+        self.prefix = prefix
+        self.fixed = self._fixed("__properties_version1.0", 24 if prefix else 32)
         codepage = self.fixed.get(_INTERNET_CODEPAGE) or self.fixed.get(_CODEPAGE) or 1252
         self.charset = {65001: "utf-8", 20127: "ascii", 28591: "latin-1"}.get(codepage, f"cp{codepage}")
 
@@ -72,6 +75,10 @@ class _Message:
     def attachment(self, folder: str) -> tuple[str, bytes]:
         names = (self.text(f"{folder}/", each) for each in (_LONG_NAME, _SHORT_NAME, _DISPLAY_NAME))
         name = next(filter(None, names), "")
+        inside = f"{folder}/__substg1.0_{_ATTACHED:04X}{_OBJECT:04X}/"
+        if self.prefix.count("/") < MAX_INSIDE and any(each.startswith(inside) for each in self.streams):
+            inner = _Message(self.file, self.prefix + inside).letter()
+            return f"{name or 'message'}.txt", f"Subject: {inner.subject}\n\n{inner.plain}".encode()
         return name, self.bytes_of(f"{folder}/", _ATTACHED, _BINARY)
 
     def text(self, prefix: str, property_id: int) -> str:

@@ -71,6 +71,22 @@ def test_an_outlook_mail_gives_subject_day_body_and_attachments(source: MakeSour
     assert big.text.count("wombat") == 1000
 
 
+def test_a_mail_inside_an_outlook_mail_is_read(source: MakeSource) -> None:
+    folder = "__attach_version1.0_#00000000/"
+    inner = f"{folder}__substg1.0_3701000D/"
+    streams = {
+        "__properties_version1.0": bytes(32),
+        "__substg1.0_1000001F": "outer".encode("utf-16-le"),
+        f"{folder}__properties_version1.0": bytes(8),
+        f"{inner}__properties_version1.0": bytes(24),
+        f"{inner}__substg1.0_0037001F": "Inside".encode("utf-16-le"),
+        f"{inner}__substg1.0_1000001F": "Hello from within.".encode("utf-16-le"),
+    }
+    outer, within = read_msg(source("t.msg", write_compound(streams)))
+    assert outer.text == "outer" and outer.tags["mail.attachments"] == "message.txt"
+    assert within.text == "Subject: Inside\n\nHello from within."
+
+
 @pytest.mark.parametrize(
     ("properties", "body"),
     [
