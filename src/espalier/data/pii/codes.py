@@ -126,10 +126,14 @@ def check_document(text: bytes, start: int, end: int) -> Extent | None:
     found = text[start:end]
     digits = sum(48 <= byte <= 57 for byte in found)
     longest = max(map(len, re.findall(rb"\d+", found)))
-    if not (digits >= 6 and longest >= 6) and not (len(found) >= 8 and digits >= 4):
-        return None
+    enough = longest >= 6 or (len(found) >= 8 and digits >= 4)
+    return (start, end) if enough and names_document(text, start) else None
+
+
+def names_document(text: bytes, start: int) -> bool:
+    """True after the words for a passport, a driving licence or an identity card."""
     context = before(text, start)
-    return (start, end) if any(words.search(context) for words in (PASSPORT, LICENCE, IDENTITY_CARD)) else None
+    return any(each.search(context) for each in (PASSPORT, LICENCE, IDENTITY_CARD))
 
 
 _CF = r"\b[A-Z]{6}[0-9LMNP-V]{2}[ABCDEHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]\b"
@@ -142,7 +146,14 @@ def _check_cf(code: str) -> bool:
 
 
 RULES = (
-    rule("IBAN", "iban", "A-Z", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", check_iban),
+    rule(
+        "IBAN",
+        "iban",
+        "A-Z",
+        r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+        check_iban,
+        r"\b[A-Z]{2}\d{2} ?[A-Z0-9]{4}",
+    ),
     rule(
         "BANK_CODE",
         "bic",
@@ -150,10 +161,20 @@ RULES = (
         rf"\b(?:{_BIC_WORD})\b(?:[ /:#=-]|\b(?:{any_case('code')}|{_BIC_WORD})\b){{1,6}}"
         r"[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?\b",
         check_bic,
+        rf"\b(?:{_BIC_WORD})\b",
     ),
-    rule("CRYPTO", "btc", "13mn2", r"\b[13mn2][1-9A-HJ-NP-Za-km-z]{25,34}\b", check_btc),
-    rule("CRYPTO", "segwit", "btBT", r"\b(?:bc1|tb1|BC1|TB1)[a-zA-Z0-9]{11,71}\b", check_segwit),
-    rule("CRYPTO", "eth", "0", r"\b0x[0-9a-fA-F]{40}\b", check_eth),
+    rule(
+        "CRYPTO",
+        "btc",
+        "13mn2",
+        r"\b[13mn2][1-9A-HJ-NP-Za-km-z]{25,34}\b",
+        check_btc,
+        r"\b[13mn2][1-9A-HJ-NP-Za-km-z]{25}",
+    ),
+    rule(
+        "CRYPTO", "segwit", "btBT", r"\b(?:bc1|tb1|BC1|TB1)[a-zA-Z0-9]{11,71}\b", check_segwit, r"\b(?:bc1|tb1|BC1|TB1)"
+    ),
+    rule("CRYPTO", "eth", "0", r"\b0x[0-9a-fA-F]{40}\b", check_eth, r"\b0x[0-9a-fA-F]{8}"),
     rule("NATIONAL_ID", "gb.nino", "A-Z", _NINO, _code(ids.is_gb_nino)),
     rule("NATIONAL_ID", "es.dni", "0-9", r"\b\d{8}[ -]?[A-HJ-NP-TV-Z]\b", _code(ids.is_es_dni)),
     rule("NATIONAL_ID", "es.nie", "XYZ", r"\b[XYZ][ -]?\d{7}[ -]?[A-HJ-NP-TV-Z]\b", _code(ids.is_es_dni)),
@@ -176,5 +197,12 @@ RULES = (
         r"\b[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]\b",
         _with_context(_PAN, accept),
     ),
-    rule("DOCUMENT", "lettered", "A-Z0-9", r"\b[A-Z0-9]{0,6}\d[A-Z0-9]{4,14}\b", check_document),
+    rule(
+        "DOCUMENT",
+        "lettered",
+        "A-Z0-9",
+        r"\b(?:[A-Z]{1,6}\d|\d{1,5}[A-Z])[A-Z0-9]{4,14}\b",
+        check_document,
+        r"\b(?:[A-Z]{1,6}\d|\d{1,5}[A-Z])[A-Z0-9]{4}",
+    ),
 )

@@ -39,6 +39,10 @@ _TOKENS = "|".join(
         r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
     )
 )
+_OPENINGS = (
+    r"[spr]k[-_]|A(?:K|S|B|C)[IC]A[0-9A-Z]{4}|gh[pousr]_|github_pat_|gl[a-z]+-|xox[a-z]-|xapp-|AIza|ya29\.|GOCSPX-|hf_"
+    r"|npm_|pypi-|SG\.|do[opr]_v1|shp[a-z]+_|whsec_|\d{8,10}:AA|eyJ"
+)
 # Names for secrets; they end in what `triggers` looks for before a colon or an equals sign. `~` is a space, _ or -.
 _ANYWHERE = "password passwd pwd passwort passphrase passcode api~key apikey secret~key secretkey access~key accesskey \
 account~key accountkey private~key privatekey client~secret clientsecret signature~key"
@@ -114,9 +118,16 @@ def check_url(text: bytes, start: int, end: int) -> Extent | None:
 
 
 RULES = (
-    rule("SECRET", "private_key", "-", _PRIVATE_KEY, accept),
-    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", accept),
-    rule("SECRET", "assigned", "A-Za-z_", _ASSIGNED, check_assigned),
-    rule("SECRET", "spoken", "pP", _SPOKEN, check_assigned),
-    rule("SECRET", "url", "A-Za-z", _URL, check_url),
+    rule("SECRET", "private_key", "-", _PRIVATE_KEY, accept, "-----BEGIN"),
+    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", accept, rf"\b(?:{_OPENINGS})"),
+    rule("SECRET", "assigned", "A-Za-z_", _ASSIGNED, check_assigned, rf"{_NAME}[\"'\]*]{{0,3}} ?[:=]"),
+    rule(
+        "SECRET",
+        "spoken",
+        "pP",
+        _SPOKEN,
+        check_assigned,
+        rf"\b(?:{_names('password passwort passcode passphrase')})[ ']",
+    ),
+    rule("SECRET", "url", "A-Za-z", _URL, check_url, r"\b[A-Za-z][A-Za-z0-9+.-]+://[^\s/:@\"'<>\x00]*:"),
 )

@@ -17,7 +17,10 @@ from espalier.data.pii.windows import scan_column
 
 
 class Recognizer(Protocol):
-    """Finds what no pattern can. Positions are characters of the text; findings may overlap and be out of order."""
+    """Finds what no pattern can. Positions are characters of the text; findings may overlap and be out of order.
+
+    One that has `is_local = True` looks no further than a hundred characters around what it finds.
+    """
 
     def find(self, text: str) -> Iterable[Finding]: ...
 
@@ -36,6 +39,11 @@ class Detector:
         self._rules = load_rules(tuple(kinds))
         self._recognizers = tuple(recognizers)
         self._look_alikes = frozenset(look_alikes)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is found depends on the text nearby alone: true of rules and lists of names, not of models."""
+        return all(getattr(recognizer, "is_local", False) for recognizer in self._recognizers)
 
     def find(self, texts: pa.LargeStringArray) -> Iterator[tuple[int, list[Finding]]]:
         """(row, findings) of the rows that have any, in order; positions are bytes, findings do not overlap."""

@@ -37,22 +37,24 @@ class Rule:
     pattern: RE2 syntax over bytes read as UTF-8, no capturing groups.
     first: a character class (`0-9+`) that every match begins with.
     judge: the finding, which may be shorter than the match, or None.
+    opening: a pattern that every match begins with, and cheaper to look for; the pattern itself when empty.
     """
 
     kinds: tuple[str, ...]
     pattern: str
     first: str
     judge: Judge
+    opening: str = ""
 
 
-def rule(kind: str, name: str, first: str, pattern: str, check: Check) -> Rule:
+def rule(kind: str, name: str, first: str, pattern: str, check: Check, opening: str = "") -> Rule:
     """A rule whose findings are all of one kind."""
 
     def judge(text: bytes, start: int, end: int) -> Finding | None:
         extent = check(text, start, end)
         return Finding(*extent, kind, name) if extent else None
 
-    return Rule((kind,), pattern, first, judge)
+    return Rule((kind,), pattern, first, judge, opening)
 
 
 def any_case(word: str) -> str:

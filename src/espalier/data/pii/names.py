@@ -26,6 +26,8 @@ Phrase = tuple[str, ...]
 class Names:
     """Names by their first word: full names in any case and in both orders, single words only when capitalised."""
 
+    is_local = True
+
     def __init__(self, names: Iterable[str], *, parts: bool = True) -> None:
         self._phrases: dict[str, list[Phrase]] = {}
         words: set[Phrase] = set()

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from espalier.data.pii import nationalids as ids
 from espalier.data.pii.checksums import luhn
+from espalier.data.pii.codes import names_document
 from espalier.data.pii.finding import Finding, Rule, after, before, words
 
 CHAIN = r"(?:\+|\(|\b)\(?\d(?:[ ./()-]{0,3}\d){5,30}"
+_CHAIN_OPENING = r"(?:\+|\(|\b)\(?\d(?:[ ./()-]{0,3}\d){5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ _PHONES = tuple(
     )
 )
 _CHINESE_MOBILE, _CJK = re.compile(rb"1[3-9]\d{9}" + _ENDS), re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}")
+_ANY_PHONE = re.compile(b"|".join(pattern.pattern for pattern in _PHONES))
 _SPOKEN_BEFORE = re.compile(
     rb"(?i)(?<![a-z])(?:(?:phone|telephone|telefon|tel|mobile|mobil|cell|fax|whatsapp|call|ring|reach|dial|t\xc3\xa9l)"
     rb"(?![a-z])|(?:desk|office|home|work|contact|handy):|(?:my|his|her|our|their|your) number is)[^\d\n]{1,20}$"
@@ -209,18 +212,19 @@ def judge_phone(text: bytes, start: int, end: int) -> Finding | None:
         return None
     if _ZIP.match(text, start) and _STATE.search(before(text, start)):
         return None
-    for pattern in _PHONES:
+    for pattern in _PHONES if _ANY_PHONE.match(text, start) else ():
         match = pattern.match(text, start)
         if match and _is_phone(text, start, match.end()):
             return Finding(start, match.end(), "PHONE", "phone")
     mobile = _CHINESE_MOBILE.match(text, start)
     if mobile and _CJK.search(before(text, start) + after(text, mobile.end())) and not _glued_before(text, start):
         return Finding(start, mobile.end(), "PHONE", "phone.mobile")
-    announced = _SPOKEN_BEFORE.search(before(text, start, 32))
     match = _SPOKEN.match(text, start)
-    if match is None or not (announced or _SPOKEN_AFTER.match(after(text, match.end()))):
+    if match is None:
         return None
-    found = match.group()
+    found, announced = match.group(), _SPOKEN_BEFORE.search(before(text, start, 32))
+    if not (announced or _SPOKEN_AFTER.match(after(text, match.end()))):
+        return None
     digits = sum(48 <= byte <= 57 for byte in found)
     if not (6 if announced else 8) <= digits <= 20 or _DATE.search(found) or _glued_before(text, start):
         return None
@@ -276,6 +280,15 @@ def judge_birth_date(text: bytes, start: int, end: int) -> Finding | None:
     return Finding(start, match.end(), "BIRTH_DATE", "born")
 
 
+_SOLID = re.compile(rb"\d{6,12}(?![0-9A-Za-z_])")
+
+
+def judge_document(text: bytes, start: int, end: int) -> Finding | None:
+    """Six to twelve digits after the words for a passport, a driving licence or an identity card."""
+    match = _SOLID.match(text, start)
+    return Finding(start, match.end(), "DOCUMENT", "digits") if match and names_document(text, start) else None
+
+
 _PLACE = re.compile(rb"-?\d{1,2}\.\d{5,10}(?:, ?| )-?\d{1,3}\.\d{5,10}(?![\d])")
 
 
@@ -298,6 +311,8 @@ def number_rules(kinds: frozenset[str]) -> tuple[Rule, ...]:
     judges: list[Callable[[bytes, int, int], Finding | None]] = []
     if shapes:
         judges.append(lambda text, start, end: judge_shapes(text, start, end, shapes))
+    if "DOCUMENT" in kinds:
+        judges.append(judge_document)
     if "BIRTH_DATE" in kinds:
         judges.append(judge_birth_date)
     if "COORDINATES" in kinds:
@@ -310,5 +325,5 @@ def number_rules(kinds: frozenset[str]) -> tuple[Rule, ...]:
     def judge(text: bytes, start: int, end: int) -> Finding | None:
         return next((found for each in judges if (found := each(text, start, end))), None)
 
-    every = (*_NUMBER_KINDS, "BIRTH_DATE", "COORDINATES", "PHONE")
-    return (Rule(every, CHAIN, "0-9+(", judge),)
+    every = (*_NUMBER_KINDS, "DOCUMENT", "BIRTH_DATE", "COORDINATES", "PHONE")
+    return (Rule(every, CHAIN, "0-9+(", judge, _CHAIN_OPENING),)

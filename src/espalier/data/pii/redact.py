@@ -28,7 +28,7 @@ from espalier.data.pii.detect import Detector, Recognizer
 from espalier.data.pii.finding import Finding
 from espalier.data.pii.names import Names, read_names
 from espalier.data.pii.rules import DEFAULT_KINDS
-from espalier.data.pii.splice import splice
+from espalier.data.pii.splice import Edited, splice, to_column
 from espalier.data.pii.surrogates import Surrogates, read_salt
 
 Kind = Literal[
@@ -136,32 +136,50 @@ class Redactor:
         """A column (n,) redacted until nothing more is found in it, with what was found."""
         examined = Examined(texts)
         changed: dict[int, bytes] = {}
-        rows = np.arange(len(texts))
+        rows: Sequence[int] = range(len(texts))
         column = texts
         for round_number in range(_ROUNDS):
-            edited: dict[int, bytes] = {}
+            edited: dict[int, Edited] = {}
             for at, findings in self._detector.find(column):
-                row = int(rows[at])
-                taken = [each for each in findings if self._spec.mode_of(each.kind) not in ("flag", "keep")]
+                taken = [each for each in findings if self._is_taken(each)]
                 told = taken if round_number else findings
                 if told:
-                    examined.found.setdefault(row, Counter()).update(each.kind for each in told)
+                    examined.found.setdefault(rows[at], Counter()).update(each.kind for each in told)
                 if taken:
-                    edited[row] = self._replace(column[at].as_buffer().to_pybytes(), taken)
-            if not edited:
+                    edited[rows[at]] = self._replace(column[at].as_buffer().to_pybytes(), taken)
+            changed |= {row: each.text for row, each in edited.items()}
+            again = self._look_around(edited)
+            if not again:
                 break
-            changed |= edited
-            rows = np.fromiter(edited, np.int64)
-            column = pa.array(list(edited.values()), pa.large_binary()).cast(pa.large_string())
+            rows, column = again, to_column([edited[row].text for row in again])
         examined.texts, examined.changed = splice(texts, changed), bool(changed)
         return examined
 
-    def _replace(self, text: bytes, findings: Sequence[Finding]) -> bytes:
-        parts, last = [], 0
+    def _look_around(self, edited: Mapping[int, Edited]) -> list[int]:
+        """The rows where something stands beside what was replaced: it may have been hidden by it."""
+        if not self._detector.is_local:
+            return list(edited)
+        owners, around = list[int](), list[bytes]()
+        for row, each in edited.items():
+            for piece in each.surroundings():
+                owners.append(row)
+                around.append(piece)
+        found = self._detector.find(to_column(around))
+        return sorted({owners[at] for at, findings in found if any(map(self._is_taken, findings))})
+
+    def _is_taken(self, found: Finding) -> bool:
+        return self._spec.mode_of(found.kind) not in ("flag", "keep")
+
+    def _replace(self, text: bytes, findings: Sequence[Finding]) -> Edited:
+        parts, spans, last, size = list[bytes](), list[tuple[int, int]](), 0, 0
         for found in findings:
-            parts += [text[last : found.start], self._substitute(found.kind, text[found.start : found.end])]
+            substitute = self._substitute(found.kind, text[found.start : found.end])
+            size += found.start - last
+            spans.append((size, size + len(substitute)))
+            size += len(substitute)
+            parts += [text[last : found.start], substitute]
             last = found.end
-        return b"".join((*parts, text[last:]))
+        return Edited(b"".join((*parts, text[last:])), spans)
 
     def _substitute(self, kind: str, value: bytes) -> bytes:
         mode = self._spec.mode_of(kind)

@@ -96,7 +96,7 @@ def load_rules(kinds: tuple[str, ...] = DEFAULT_KINDS) -> Ruleset | None:
     firsts = [re.compile(f"[{rule.first}]".encode("latin-1")) for rule in rules]
 
     def unite(some: Sequence[Rule]) -> Any:
-        return re2.compile("|".join(f"(?:{rule.pattern})" for rule in some).encode(), options)
+        return re2.compile("|".join(f"(?:{rule.opening or rule.pattern})" for rule in some).encode(), options)
 
     def gather(byte: int) -> Candidates:
         pairs = tuple(pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte])))

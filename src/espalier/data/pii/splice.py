@@ -5,12 +5,50 @@ Legend: n = rows, b = bytes of all texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from espalier.data.kernels.buffers import make_texts, view_texts
+
+# Further from a replacement than this no rule sees it: longer than any pattern with spaces in it and its context.
+REACH_BYTES = 640
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A text after replacements, and where these stand in it."""
+
+    text: bytes
+    spans: Sequence[tuple[int, int]]
+
+    def surroundings(self) -> Iterator[bytes]:
+        """The replacements with what stands around them, up to white space; neighbours together."""
+        low = high = 0
+        for start, end in self.spans:
+            if start - REACH_BYTES > high:
+                if high:
+                    yield self.text[self._left(low) : self._right(high)]
+                low = start - REACH_BYTES
+            high = end + REACH_BYTES
+        yield self.text[self._left(low) : self._right(high)]
+
+    def _left(self, at: int) -> int:
+        while at > 0 and self.text[at - 1] not in b" \n\t\r":
+            at -= 1
+        return max(0, at)
+
+    def _right(self, at: int) -> int:
+        while at < len(self.text) and self.text[at] not in b" \n\t\r":
+            at += 1
+        return at
+
+
+def to_column(texts: Sequence[bytes]) -> pa.LargeStringArray:
+    """UTF-8 texts as a column (n,)."""
+    return pa.array(texts, pa.large_binary()).cast(pa.large_string())
 
 
 def splice(texts: pa.LargeStringArray, changed: Mapping[int, bytes]) -> pa.LargeStringArray:
