@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ class ChatTask(RowSpec):
         "auto",
         "openai-chat",
         "bedrock-conversation",
+        "bedrock-claude",
         "bedrock-completion",
         "sharegpt",
         "alpaca",
@@ -33,23 +35,24 @@ class ChatTask(RowSpec):
 
 def prepare(spec: ChatTask, folder: Path, rewrite: Rewrite | None) -> Task:
     """Raises InvalidInput for columns that the format does not have, or columns without a format."""
-    if spec.format == "auto":
-        if spec.columns:
-            raise InvalidInput("columns of which format?", where="task.columns", hint="set task.format too")
-
-        def decode(row: Row) -> Decoded:
-            return decode_any(row)
-    else:
-        name = spec.format
-        resolve_columns(find_format(name), spec.columns)
-
-        def decode(row: Row) -> Decoded:
-            return decode_row(row, name, spec.columns)
-
+    decode = prepare_decode(spec.format, spec.columns, "conversations")
     return RowTask(decode, keep=spec.tags, group=spec.prepare_group())
 
 
-def decode_any(row: Row, holds: tuple[str, ...] = ("conversations",)) -> Decoded:
+def prepare_decode(name: str, columns: Mapping[str, str], holds: str) -> Callable[[Row], Decoded]:
+    """What reads rows of format `name`, its columns called as `columns` says; of "auto", each row as what it is.
+
+    Raises InvalidInput for columns the format does not have, or columns without a format.
+    """
+    if name == "auto":
+        if columns:
+            raise InvalidInput("columns of which format?", where="task.columns", hint="set task.format too")
+        return lambda row: decode_any(row, holds)
+    resolve_columns(find_format(name), columns)
+    return lambda row: decode_row(row, name, columns)
+
+
+def decode_any(row: Row, holds: str) -> Decoded:
     """What a row says, by the one format it fits; raises InvalidInput where that is none, several, or another kind."""
     found = fitting_formats(row)
     if not found:
@@ -59,7 +62,7 @@ def decode_any(row: Row, holds: tuple[str, ...] = ("conversations",)) -> Decoded
         names = " or ".join(shape.name for shape in found)
         raise InvalidInput(f"it may be {names}", hint="say which: task.format")
     (shape,) = found
-    if shape.holds not in holds:
+    if shape.holds != holds:
         raise InvalidInput(f"it is {shape.name}, which holds {shape.holds}", hint="another kind of task reads those")
     return decode_row(row, shape.name)
 

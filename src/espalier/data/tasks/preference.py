@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from espalier.core.errors import InvalidInput
 from espalier.core.types import Message
 from espalier.data.formats.decoded import Decoded, Row, check_pair
-from espalier.data.formats.format import decode_row, find_format, resolve_columns
-from espalier.data.tasks.chat import decode_any
+from espalier.data.formats.format import find_format, resolve_columns
+from espalier.data.tasks.chat import prepare_decode
 from espalier.data.tasks.fields import is_template, prepare_taken
 from espalier.data.tasks.rows import RowSpec, RowTask
 from espalier.data.tasks.task import Rewrite, Task, TaskKind
@@ -31,30 +31,27 @@ class PreferenceTask(RowSpec):
 
 def prepare(spec: PreferenceTask, folder: Path, rewrite: Rewrite | None) -> Task:
     """Raises InvalidInput for columns the format does not have, or a template that is none."""
-    name = spec.format
-    if name == "auto":
-        if spec.columns:
-            raise InvalidInput("columns of which format?", where="task.columns", hint="set task.format too")
-
-        def decode(row: Row) -> Decoded:
-            return decode_any(row, ("pairs",))
-    else:
-        columns = resolve_columns(find_format(name), spec.columns)
-        if name == "preference" and any(map(is_template, columns.values())):
-            parts = {part: prepare_taken(text, f"task.columns.{part}") for part, text in columns.items()}
-
-            def decode(row: Row) -> Decoded:
-                prompt, chosen, rejected = (parts[part].read(row) for part in ("prompt", "chosen", "rejected"))
-                pair = Decoded([Message("user", prompt)], "\n\n".join(parts[part].own(row) for part in parts))
-                pair.chosen, pair.rejected = [Message("assistant", chosen)], [Message("assistant", rejected)]
-                check_pair(pair)
-                return pair
-        else:
-
-            def decode(row: Row) -> Decoded:
-                return decode_row(row, name, spec.columns)
-
+    decode = prepare_decode(spec.format, spec.columns, "pairs")
+    if spec.format == "preference" and any(map(is_template, spec.columns.values())):
+        decode = _prepare_templates(resolve_columns(find_format(spec.format), spec.columns))
     return RowTask(decode, keep=spec.tags, group=spec.prepare_group())
+
+
+def _prepare_templates(columns: Mapping[str, str]) -> Callable[[Row], Decoded]:
+    parts = {part: prepare_taken(text, f"task.columns.{part}") for part, text in columns.items()}
+
+    def decode(row: Row) -> Decoded:
+        prompt, chosen, rejected = (parts[part].read(row) for part in ("prompt", "chosen", "rejected"))
+        pair = Decoded(
+            [Message("user", prompt)],
+            text="\n\n".join(part.own(row) for part in parts.values()),
+            chosen=[Message("assistant", chosen)],
+            rejected=[Message("assistant", rejected)],
+        )
+        check_pair(pair)
+        return pair
+
+    return decode
 
 
 KIND = TaskKind("preference", 1, PreferenceTask, prepare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
@@ -15,6 +15,7 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.types import Document, Example, Message, Span
 from espalier.data.flow.batch import set_column, to_batch
 from espalier.data.flow.outcome import Outcome, apply_outcome
+from espalier.data.formats.format import FORMATS
 from espalier.data.tasks.specs import TaskSpec, list_specs
 from espalier.data.tasks.task import find_kind, prepare_task, task_files, task_id
 from espalier.store.examples import SCHEMA, read_examples, write_examples
@@ -393,6 +394,12 @@ def test_every_kind_is_declared_under_its_name(kind: str) -> None:
     assert declared.name == kind and declared.spec.model_fields["kind"].default == kind
     assert all(name in declared.spec.model_fields for name in declared.files)
     assert all(field.description for name, field in declared.spec.model_fields.items() if name != "kind")
+
+
+@pytest.mark.parametrize(("kind", "holds"), [("chat", "conversations"), ("preference", "pairs")])
+def test_a_task_takes_every_format_that_holds_what_it_reads(kind: str, holds: str) -> None:
+    named = get_args(list_specs()[kind].model_fields["format"].annotation)
+    assert set(named) == {"auto", *(name for name, shape in FORMATS.items() if shape.holds == holds)}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in list_specs() if kind != "extraction"])
