@@ -7,6 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
@@ -183,3 +185,47 @@ def test_tasks_of_other_data_are_problems_and_other_files_are_refused() -> None:
     for bad in (b"{", b'{"tasks": []}', b"[1]"):
         with pytest.raises(InvalidInput, match=r"not JSON|not a list of tasks"):
             read_export(bad)
+
+
+_LEAF = st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.sampled_from(
+    ["a", "answer", "rating", "choices", "labels", "pairwise", "textarea", "left", "2024-05-01", "\ud83d"]
+)  # fmt: skip
+_NAMES = st.sampled_from(
+    ["id", "type", "value", "from_name", "to_name", "rating", "choices", "text", "selected", "start", "end", "labels"]
+)
+_ANY = st.recursive(
+    _LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=5), max_leaves=8
+)
+
+
+_RESULT = st.fixed_dictionaries(
+    {"from_name": st.sampled_from(["quality", "topic", "entities"]), "to_name": st.sampled_from(["answer", "left", 3]),
+     "type": st.sampled_from(["rating", "choices", "labels", "pairwise", "textarea", "odd"]),
+     "value": st.dictionaries(_NAMES, _ANY, max_size=5) | _ANY}
+)  # fmt: skip
+
+
+@given(
+    st.fixed_dictionaries(
+        {"result": st.lists(_RESULT | _ANY, max_size=3) | _ANY},
+        optional=dict.fromkeys(
+            ["completed_by", "updated_at", "lead_time", "was_cancelled", "ground_truth", "id"], _ANY
+        ),
+    )
+)
+def test_no_annotation_however_odd_is_more_than_a_problem(annotation: dict[str, Any]) -> None:
+    (task,) = write_tasks([CHAT], "d", REVIEW)
+    task["annotations"] = [annotation]
+    found = read_export(json.dumps([task]).encode())
+    assert len(found.problems) <= 1
+    for record in found.records:
+        assert AnnotationRecord.model_validate_json(record.model_dump_json()) == record
+
+
+_DATA = st.just({"answer": "x", "espalier": {"example": "a"}}) | _ANY
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional={"data": _DATA, "annotations": _ANY, "id": _ANY}), max_size=3))
+def test_no_task_however_odd_is_more_than_a_problem(tasks: list[dict[str, Any]]) -> None:
+    found = read_export(json.dumps(tasks).encode())
+    assert all(record.example == "a" for record in found.records)

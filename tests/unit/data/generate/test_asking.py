@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from espalier.core.errors import InvalidInput, Unavailable
 from espalier.core.events import Event
@@ -172,3 +174,13 @@ def test_a_recipe_names_an_endpoint_or_a_base_and_no_key() -> None:
             ModelSpec.model_validate(bad)
     with pytest.raises(ValueError, match="critique needs a judge"):
         GenerateSpec.model_validate({"model": {"base": "builtin:seedling"}, "method": {"kind": "critique"}})
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")))
+def test_no_answer_however_odd_is_more_than_a_refusal(text: str) -> None:
+    for form in (Verdict, Paraphrases):
+        assert isinstance(read_form(say(text), form), str)
+
+
+def test_a_bottomless_answer_is_refused() -> None:
+    assert isinstance(read_form(say('{"paraphrases": ' + "[" * 100_000), Paraphrases), str)

@@ -71,12 +71,16 @@ def _read_task(
     if known is not None and about["example"] not in known:
         found.problems.append(f"{where}: no example {about['example']} in this version")
         return
-    for annotation in task.get("annotations") or []:
-        if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+        found.problems.append(f"{where}: its annotations are no list of annotations")
+        return
+    for annotation in annotations:
+        if annotation.get("was_cancelled"):
             continue
         try:
             found.records.extend(_read_annotation(annotation, data, about, names))
-        except (InvalidInput, KeyError, TypeError, ValueError) as error:
+        except (InvalidInput, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             found.problems.append(f"{where}, annotation {annotation.get('id', '')}: {_explain(error)}")
 
 
