@@ -1,7 +1,8 @@
 """What fine-tuning services publish about the datasets they take, as data, each figure with where it was read.
 
-Figures were read on 2026-11-21 from the pages named in `sources`; for quotas that AWS states in the console only, from
-the validators AWS publishes beside its documentation. What could not be verified is left out and named in `unverified`.
+Figures were read on 2026-11-21 in stored copies of the pages named in `sources`; for quotas that AWS states in the
+console only, in the validators AWS publishes beside its documentation. What could not be verified is left out and named
+in `unverified`.
 """
 
 from __future__ import annotations
