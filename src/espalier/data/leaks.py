@@ -40,7 +40,7 @@ class LeakSpec(Spec):
     """What may not stand among training texts."""
 
     against: tuple[str, ...] = Field(
-        (), description="evaluation sets: files or folders of tables or documents, or dataset versions"
+        (), description="evaluation sets: dataset:NAME@vN, or files or folders of tables or documents"
     )
     near: float = Field(
         0.8, gt=0, le=1, description="Jaccard index from which a text is a leak; between splits at least `split.near`"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.core.errors import NotFound
+from espalier.data.dedup.known import name_version
 from espalier.data.flow.batch import to_documents
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.plugin import known_suffixes
@@ -39,7 +40,7 @@ def read_references(path: Path) -> Iterator[tuple[str, str]]:
     for item in skipped:
         if item.reason.startswith("unreadable"):
             raise Problem("unreadable", item.uri, 0, item.reason, "refuse").to_error()
-    name = path.name if path.is_dir() else ""
+    name = name_version(path) if path.is_dir() else ""
     for source in sources:
         for where, text in _read_file(source):
             yield f"{name}/{where}" if name else where, text

@@ -43,10 +43,12 @@ def build(context: Context, request: BuildDataset) -> Run:
     from espalier.data.spec import DataSpec
     from espalier.services.execution import execute_step
     from espalier.services.taskprompts import fill_prompts
+    from espalier.services.versionfolders import place_versions
 
     path = context.start / request.recipe
     spec = load_recipe(path, DataSpec)
     spec = spec.model_copy(update={"task": fill_prompts(context.store, spec.task)})
+    spec = place_versions(context.store, spec, path.parent)
     return execute_step(context, "data.build", spec, name=spec.name, folder=path.parent)
 
 

@@ -5,6 +5,7 @@ Legend: n = rows of a batch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,18 @@ def open_known(paths: Sequence[Path]) -> KnownRows:
                 raise InvalidInput(f"no Parquet file: {error}", where=str(file)) from None
             if not {"id", "text"} <= names:
                 raise InvalidInput("there are no columns `id` and `text`", where=str(file))
-            groups += [(path.name, file, group) for group in range(count)]
+            groups += [(name_version(path), file, group) for group in range(count)]
     return KnownRows(groups)
+
+
+def name_version(path: Path) -> str:
+    """What a version is called: as its manifest says, else as its folder is."""
+    manifest = path / "manifest.json"
+    try:
+        found: str = json.loads(manifest.read_bytes())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.name
+    return found
 
 
 def find_parquet(path: Path) -> list[Path]:

@@ -38,7 +38,7 @@ class DedupSpec(Spec):
     near: float = Field(0.8, gt=0, le=1, description="Jaccard index from which two texts count as one; 1 = exact only")
     shingle_words: int = Field(3, ge=1, le=20, description="words a shingle is made of")
     against: tuple[str, ...] = Field(
-        (), description="folders of earlier dataset versions: what they hold is dropped here"
+        (), description="earlier dataset versions, dataset:NAME@vN or a folder: what they hold is dropped here"
     )
 
 
