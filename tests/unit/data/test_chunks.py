@@ -224,6 +224,16 @@ def test_sections_of_restructuredtext_have_the_levels_they_first_occur_in() -> N
     ]
 
 
+def test_what_was_read_from_restructuredtext_may_be_written_in_either_form() -> None:
+    assert [path for _, _, path in find_sections("# One\n\n## Two\n\nTable\n=====\n", "rst")] == [
+        "One",
+        "One > Two",
+        "Table",
+    ]
+    assert [path for _, _, path in find_sections("One\n~~~\n\nTwo\n^^^\n", "txt")] == ["One", "One > Two"]
+    assert [path for _, _, path in find_sections("One\n~~~\n\nTwo\n^^^\n", "md")] == [""]
+
+
 @given(st.text(st.sampled_from(list("#=-`~ \naB\r"))), st.sampled_from(["md", "rst"]))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_sections_together_are_the_text(text: str, form: str) -> None:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.types import Document
-from espalier.data.clean.boilerplate import BoilerplateSpec, peel_boilerplate
-from espalier.data.clean.length import LengthSpec, check_length
-from espalier.data.clean.normalise import NormaliseSpec, normalise, normalise_text
-from espalier.data.clean.replies import RepliesSpec, cut_quotes, cut_replies, cut_signature
+from espalier.data.clean.boilerplate import BoilerplateSpec, prepare
+from espalier.data.clean.normalise import NormaliseSpec, normalise_text
+from espalier.data.clean.replies import cut_quotes, cut_signature
 from espalier.data.clean.wrap import UnwrapSpec, unwrap_text
+from espalier.data.flow.batch import to_batch
+from espalier.data.flow.outcome import apply_outcome
+from espalier.data.flow.spread import run_here
 
 MakeDocument = Callable[..., Document]
 
@@ -46,13 +49,6 @@ def test_composed_and_decomposed_letters_become_the_same() -> None:
 
 def test_a_page_break_outlives_normalising() -> None:
     assert normalise_text("one\n\f\ntwo", NormaliseSpec()) == "one\n\f\ntwo"
-
-
-def test_a_step_leaves_the_documents_it_was_given_alone(document: MakeDocument) -> None:
-    before = [document("a  b", 1), document("c", 2)]
-    outcome = normalise(before, NormaliseSpec())
-    assert [d.text for d in before] == ["a  b", "c"]
-    assert [d.text for d in outcome.documents] == ["a b", "c"] and outcome.counts == {"changed": 1}
 
 
 # Mails
@@ -104,13 +100,16 @@ def test_a_closing_far_from_the_end_is_no_signature() -> None:
     assert cut_signature(text, 8) == text
 
 
-def test_only_mails_lose_quotes(document: MakeDocument) -> None:
-    text = "A note.\n> a Markdown quote"
-    outcome = cut_replies([document(text, 1, format="md"), document(text, 2, format="eml")], RepliesSpec())
-    assert [d.text for d in outcome.documents] == [text, "A note."]
-
-
 # Boilerplate
+
+
+def peel(documents: list[Document], spec: BoilerplateSpec) -> tuple[list[str], dict[str, int]]:
+    """The documents' texts without boilerplate, and the step's counts."""
+    batch, step = to_batch(documents), prepare(spec, Path())
+    [decision] = step.decide([step.sketch(batch)], [batch], Path(), run_here)
+    outcome = step.apply_decision(batch, decision)
+    return apply_outcome(batch, outcome).column("text").to_pylist(), outcome.counts
+
 
 _FOOTER = "This message may be confidential, please delete it."
 
@@ -121,44 +120,44 @@ def page(number: int, *lines: str) -> str:
 
 def test_a_footer_of_many_documents_is_peeled_and_counted(document: MakeDocument) -> None:
     documents = [document(page(n, _FOOTER), n) for n in range(10)]
-    outcome = peel_boilerplate(documents, BoilerplateSpec())
-    assert [d.text for d in outcome.documents] == [page(n) for n in range(10)]
-    assert outcome.counts == {"lines": 1, "changed": 10}
+    texts, counts = peel(documents, BoilerplateSpec())
+    assert texts == [page(n) for n in range(10)]
+    assert counts == {"lines": 1, "changed": 10}
 
 
 def test_a_footer_under_a_page_number_is_found_on_every_page(document: MakeDocument) -> None:
     documents = [
         document(f"{page(n, _FOOTER, 'Page 1 of 2')}\n\f\n{page(-n, _FOOTER, 'Page 2 of 2')}", n) for n in range(9)
     ]
-    outcome = peel_boilerplate(documents, BoilerplateSpec())
-    assert [d.text for d in outcome.documents] == [f"{page(n)}\n{page(-n)}" for n in range(9)]
+    texts, _ = peel(documents, BoilerplateSpec())
+    assert texts == [f"{page(n)}\n{page(-n)}" for n in range(9)]
 
 
 def test_a_line_that_many_documents_hold_inside_is_content_even_where_it_ends_one(document: MakeDocument) -> None:
     said = "We need a solution very soon."
     documents = [document(page(n, said, f"And then {n} more."), n) for n in range(12)]
     documents += [document(page(n, said), n) for n in range(12, 20)]
-    assert peel_boilerplate(documents, BoilerplateSpec()).counts["lines"] == 0
+    assert peel(documents, BoilerplateSpec())[1]["lines"] == 0
 
 
 def test_a_value_that_many_documents_share_is_content(document: MakeDocument) -> None:
     documents = [document(page(n, "Severity: amber, as agreed"), n) for n in range(20)]
-    assert peel_boilerplate(documents, BoilerplateSpec()).documents == documents
+    assert peel(documents, BoilerplateSpec())[1] == {"lines": 0, "changed": 0}
 
 
 def test_what_few_documents_share_is_content(document: MakeDocument) -> None:
     documents = [document(page(n, _FOOTER), n) for n in range(5)]
-    assert peel_boilerplate(documents, BoilerplateSpec()).documents == documents
+    assert peel(documents, BoilerplateSpec())[1] == {"lines": 0, "changed": 0}
 
 
 def test_boilerplate_is_counted_by_format(document: MakeDocument) -> None:
     documents = [document(page(n, _FOOTER), n, format="eml" if n % 2 else "pdf") for n in range(14)]
-    assert peel_boilerplate(documents, BoilerplateSpec()).counts["lines"] == 0  # seven of each
+    assert peel(documents, BoilerplateSpec())[1]["lines"] == 0  # seven of each
 
 
 def test_a_document_of_boilerplate_alone_keeps_its_text(document: MakeDocument) -> None:
     documents = [document(_FOOTER, n) for n in range(10)]
-    assert [d.text for d in peel_boilerplate(documents, BoilerplateSpec()).documents] == [_FOOTER] * 10
+    assert peel(documents, BoilerplateSpec())[0] == [_FOOTER] * 10
 
 
 # Line wrapping
@@ -192,23 +191,3 @@ def test_a_soft_hyphen_is_undone_and_a_real_one_kept() -> None:
 
 def test_short_lines_are_not_taken_for_wrapped_ones() -> None:
     assert unwrap_text("one\ntwo\nthree", UnwrapSpec()) == "one\ntwo\nthree"
-
-
-# Length
-
-
-def test_a_document_without_text_is_dropped_with_a_reason(document: MakeDocument) -> None:
-    documents = [document("", 1), document("word " * 3, 2), document("a b c " * 20, 3), document("long " * 200, 4)]
-    out = check_length(documents, LengthSpec(min_chars=10, min_words=4, max_chars=500)).documents
-    assert [d.dropped_because for d in out] == [
-        "too short: 0 characters, min_chars is 10",
-        "too short: 3 words, min_words is 4",
-        "",
-        "too long: 1000 characters, max_chars is 500",
-    ]
-
-
-def test_a_reason_once_given_stands(document: MakeDocument) -> None:
-    dropped = document("", 1)
-    dropped.dropped_because = "unreadable: x"
-    assert check_length([dropped], LengthSpec()).documents[0].dropped_because == "unreadable: x"

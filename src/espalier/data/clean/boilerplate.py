@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from espalier.core.types import Document, Spec
+from espalier.core.types import Spec
 from espalier.data.clean.edges import (
     PAGE_BREAK,
     Edges,
@@ -30,11 +30,10 @@ from espalier.data.clean.edges import (
     read_edges,
     sketch_edges,
 )
-from espalier.data.clean.outcome import Outcome, with_text
 from espalier.data.clean.rewriting import say_changes
-from espalier.data.flow import outcome as flow
-from espalier.data.flow.batch import tag_column, to_batch
-from espalier.data.flow.spread import Spread, run_here
+from espalier.data.flow.batch import tag_column
+from espalier.data.flow.outcome import Outcome
+from espalier.data.flow.spread import Spread
 from espalier.data.flow.step import CleanStep, Shards
 
 
@@ -72,7 +71,7 @@ class Boilerplate:
             told = pa.array([shard == 0] * len(common), pa.bool_())  # so that the sum over shards counts a line once
             yield pa.RecordBatch.from_arrays([pa.array(common), told], ["line", "told"])
 
-    def apply_decision(self, batch: pa.RecordBatch, decision: pa.RecordBatch) -> flow.Outcome:
+    def apply_decision(self, batch: pa.RecordBatch, decision: pa.RecordBatch) -> Outcome:
         common = frozenset(decision.column("line").to_pylist())
         texts = batch.column("text").to_pylist()
         peeled = [
@@ -174,17 +173,6 @@ def _count_peeled(lines: list[str], edge_lines: int, goes: Callable[[str], bool]
 def _formats(batch: pa.RecordBatch) -> list[str]:
     formats: list[str] = pc.fill_null(tag_column(batch, "format"), "").to_pylist()
     return formats
-
-
-def peel_boilerplate(documents: Sequence[Document], spec: BoilerplateSpec) -> Outcome:
-    """The survey over documents in memory, as one batch."""
-    batch = to_batch(document for document in documents if not document.dropped_because)
-    survey = Boilerplate(spec)
-    [decision] = survey.decide([survey.sketch(batch)], [batch], Path(), run_here)
-    outcome = survey.apply_decision(batch, decision)
-    texts = iter((batch.column("text") if outcome.texts is None else outcome.texts).to_pylist())
-    out = [document if document.dropped_because else with_text(document, next(texts)) for document in documents]
-    return Outcome(out, outcome.counts)
 
 
 def prepare(spec: BoilerplateSpec, folder: Path) -> Boilerplate:

@@ -21,9 +21,12 @@ Heading = tuple[int, int, str]  # offset, level from 1, title
 def find_sections(text: str, form: str) -> list[tuple[int, int, str]]:
     """Start, end and heading path ("Title > Section") of each section, in order; together they are the whole text.
 
-    form: `rst`, or anything else for Markdown. What stands before the first heading is a section without a path.
+    form: `md` for Markdown, or anything else for whichever of the two finds more headings (readers of other formats
+    may write either). What stands before the first heading is a section without a path.
     """
-    headings = list(_find_rst(text) if form == "rst" else _find_markdown(text))
+    headings = list(_find_markdown(text))
+    if form != "md":
+        headings = max(list(_find_rst(text)), headings, key=len)
     out: list[tuple[int, int, str]] = []
     if not headings or headings[0][0] > 0:
         out.append((0, headings[0][0] if headings else len(text), ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from espalier.core.types import Document, Spec
-from espalier.data.clean.outcome import Outcome, drop
+from espalier.core.types import Spec
 from espalier.data.clean.rewriting import say_drops
-from espalier.data.flow import outcome as flow
+from espalier.data.flow.outcome import Outcome
 from espalier.data.flow.step import CleanStep
 from espalier.data.kernels.buffers import is_worth_compiling, view_texts
 
@@ -30,31 +28,13 @@ class LengthSpec(Spec):
     min_words: int = Field(3, ge=0, description="fewest words (parted by white space)")
 
 
-def check_length(documents: Sequence[Document], spec: LengthSpec) -> Outcome:
-    """Drop with "too short: ..." or "too long: ..."."""
-    return Outcome([_check(document, spec) for document in documents])
-
-
-def _check(document: Document, spec: LengthSpec) -> Document:
-    if document.dropped_because:
-        return document
-    chars, words = len(document.text), len(document.text.split())
-    if chars < spec.min_chars:
-        return drop(document, f"too short: {chars} characters, min_chars is {spec.min_chars}")
-    if words < spec.min_words:
-        return drop(document, f"too short: {words} words, min_words is {spec.min_words}")
-    if chars > spec.max_chars:
-        return drop(document, f"too long: {chars} characters, max_chars is {spec.max_chars}")
-    return document
-
-
 @dataclass(frozen=True, slots=True)
 class LengthCheck:
     """The prepared step: drops with "too short: ..." or "too long: ..."."""
 
     spec: LengthSpec
 
-    def apply(self, batch: pa.RecordBatch) -> flow.Outcome:
+    def apply(self, batch: pa.RecordBatch) -> Outcome:
         spec, texts = self.spec, batch.column("text")
         chars, words = pc.utf8_length(texts).to_numpy(zero_copy_only=False), count_words(texts)
         reasons: list[str | None] = [None] * len(batch)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from espalier.core.types import Document, Spec
-from espalier.data.clean.outcome import Outcome, rewrite_each
+from espalier.core.types import Spec
 from espalier.data.clean.rewriting import TextStep
 from espalier.data.flow.step import CleanStep
 from espalier.data.kernels.buffers import Bytes, fill, is_worth_compiling, make_texts, view_texts
@@ -61,11 +59,6 @@ _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INNER_SPACES = re.compile(r"(?<=\S)[ \t]+(?=\S)")
 _TRAILING_SPACES = re.compile("[ \t]+(?=[\n\f]|\\Z)")
 _BLANK_LINES = re.compile("\n{3,}")
-
-
-def normalise(documents: Sequence[Document], spec: NormaliseSpec) -> Outcome:
-    """Apply `normalise_text` to every document."""
-    return rewrite_each(documents, lambda text: normalise_text(text, spec))
 
 
 def normalise_text(text: str, spec: NormaliseSpec) -> str:

@@ -6,14 +6,12 @@ Knows the marks that mail programs leave. Does not know names: what it leaves of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from espalier.core.types import Document, Spec
-from espalier.data.clean.outcome import Outcome, with_text
+from espalier.core.types import Spec
 from espalier.data.clean.rewriting import FormatStep
 from espalier.data.flow.step import CleanStep
 
@@ -37,18 +35,6 @@ _CLOSING = re.compile(
 )
 _DEVICE = re.compile(r"(sent|gesendet) (from|von) my .{2,40}|get outlook for .{2,20}", re.IGNORECASE)
 _SUBJECT = re.compile(r"\ASubject: [^\n]*\n*")
-
-
-def cut_replies(documents: Sequence[Document], spec: RepliesSpec) -> Outcome:
-    """Apply `cut_quotes` to mails and `cut_signature` to mails; counts the `changed` ones."""
-    out = []
-    for document in documents:
-        if document.dropped_because or document.tags.get("format") not in spec.formats:
-            out.append(document)
-            continue
-        text = cut_signature(cut_quotes(document.text), spec.signature_lines)
-        out.append(with_text(document, text))
-    return Outcome(out, {"changed": sum(old is not new for old, new in zip(documents, out, strict=True))})
 
 
 def cut_quotes(text: str) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from espalier.core.types import Document, Spec
-from espalier.data.clean.outcome import Outcome, with_text
+from espalier.core.types import Spec
 from espalier.data.clean.rewriting import FormatStep
 from espalier.data.flow.step import CleanStep
 
@@ -28,17 +26,6 @@ class UnwrapSpec(Spec):
 _NEW_ITEM = re.compile(r"[-*•>#|]|\d{1,3}[.)] |[A-ZÄÖÜ#][\w/-]*( [\w/-]+){0,2}: ")
 _SENTENCE_ENDS = (".", "!", "?", ":", '"', ")")
 _SOFT_HYPHEN = "\u00ad"
-
-
-def unwrap(documents: Sequence[Document], spec: UnwrapSpec) -> Outcome:
-    """Apply `unwrap_text` to documents of the wrapped formats."""
-    out = [
-        document
-        if document.dropped_because or document.tags.get("format") not in spec.formats
-        else with_text(document, unwrap_text(document.text, spec))
-        for document in documents
-    ]
-    return Outcome(out, {"changed": sum(old is not new for old, new in zip(documents, out, strict=True))})
 
 
 def unwrap_text(text: str, spec: UnwrapSpec) -> str:
