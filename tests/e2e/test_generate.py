@@ -113,6 +113,19 @@ def test_a_killed_generation_asks_nothing_twice_and_ends_in_the_same_bytes(tmp_p
 
 
 @pytest.mark.slow
+def test_answers_kept_in_a_file_serve_a_changed_recipe(tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path, passages(6))
+    with serve_script(answer) as server:
+        for fields, asked, kept in (({}, 8, 6), ({"limit": 4}, 8, 4)):
+            write_recipe(folder, server.url, answers="kept/answers.jsonl", **fields)
+            with Client(folder, actor="ada") as client:
+                run = client.datasets.generate(recipe="made.yaml", dataset="source").wait()
+                assert len(server.requests) == asked
+                assert client.datasets.show(ref="made").manifest["examples"] == kept
+                assert run.status == "succeeded"
+
+
+@pytest.mark.slow
 def test_a_dataset_is_made_by_our_own_server(tmp_path: Path, serving: Any) -> None:
     questions = [
         Example(f"q{i}", [Message("user", f"Where is ticket {i}?"), Message("assistant", "Here.")]) for i in range(3)

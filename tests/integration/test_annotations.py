@@ -146,6 +146,28 @@ def test_rules_and_a_model_are_annotators_like_any(folder: Path, client: Client,
     assert "  judge and money: kappa 0.250 [" in client.annotations.agreement(ref="support").to_text()
 
 
+def test_a_pipeline_annotates_and_applies_in_one_run(folder: Path, client: Client, context: Context) -> None:
+    digest = find_dataset(context.store, "support").digest
+    control = {"kind": "label", "name": "topic", "labels": ["billing", "other"]}
+    rule = {"pattern": "invoice", "part": "question", "says": "billing"}
+    steps = {
+        "marks": {
+            "step": "data.annotate",
+            "inputs": {"dataset": f"sha256:{digest}"},
+            "with": {"name": "money", "control": control, "rules": [rule], "otherwise": "other"},
+        },
+        "billing": {
+            "step": "data.apply_annotations",
+            "inputs": {"dataset": f"sha256:{digest}", "annotations": "marks.annotations"},
+            "with": {"name": "billing", "leave_out": {"topic": ["other"]}},
+        },
+    }
+    (folder / "both.yaml").write_text(json.dumps({"name": "both", "steps": steps}))
+    assert client.pipelines.run(recipe="both.yaml").wait().status == "succeeded"
+    made = context.store.artifacts.materialise(find_dataset(context.store, "billing").digest)
+    assert [example.id for example in read_examples(made)] == ["e0", "e1", "e2", "e3"]
+
+
 def test_what_cannot_be_said_is_refused(folder: Path, client: Client) -> None:
     with pytest.raises(NotFound, match="no example 'e99'"):
         client.annotations.add(ref="support", example="e99", kind="rating", value="3")
