@@ -26,9 +26,10 @@ import pyarrow as pa
 
 from espalier.core.types import Document, Span
 from espalier.data.flow.batch import to_batch
-from espalier.data.pii.redact import Redactor, RedactSpec
+from espalier.data.pii.redact import Redactor
 from espalier.data.pii.report import find_personal
 from espalier.data.pii.rules import KINDS
+from espalier.data.pii.spec import RedactSpec
 from espalier.testing.labelled import Figures, compare
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -15,7 +15,8 @@ from espalier.core.errors import InvalidInput, MissingExtra
 from espalier.data.pii.detect import Detector
 from espalier.data.pii.finding import Finding
 from espalier.data.pii.presidio import Presidio, _best_installed, load_presidio
-from espalier.data.pii.redact import Redactor, RedactSpec
+from espalier.data.pii.redact import Redactor
+from espalier.data.pii.spec import RedactSpec
 
 
 @dataclass

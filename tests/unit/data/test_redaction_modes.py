@@ -17,8 +17,9 @@ from espalier.core.types import Document
 from espalier.data.flow.batch import MESSAGE, set_column, to_batch
 from espalier.data.flow.outcome import Outcome, apply_outcome
 from espalier.data.pii.names import Names
-from espalier.data.pii.redact import STEP, Redactor, RedactSpec, fingerprint, load_redactor
+from espalier.data.pii.redact import STEP, Redactor, fingerprint, load_redactor
 from espalier.data.pii.report import find_personal
+from espalier.data.pii.spec import RedactSpec
 
 MakeDocument = Callable[..., Document]
 SALT = b"sixteen bytes at least"
@@ -196,7 +197,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(
 
 
 def test_the_step_is_declared_with_what_its_outcome_depends_on() -> None:
-    assert STEP.id == "redact@2" and STEP.files == ("names",) and STEP.fingerprint is fingerprint
+    assert STEP.id == "redact@2" and STEP.files == ("names", "salt") and STEP.fingerprint is fingerprint
 
 
 # The report

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from espalier.data.pii.redact import Redactor, RedactSpec
+from espalier.data.pii.redact import Redactor
 from espalier.data.pii.rules import KINDS
+from espalier.data.pii.spec import RedactSpec
 
 REDACTOR = Redactor(RedactSpec(kinds=KINDS))  # type: ignore[arg-type]
 

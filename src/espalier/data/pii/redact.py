@@ -7,80 +7,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from espalier.core.errors import InvalidInput, did_you_mean
-from espalier.core.types import Document, Spec
-from espalier.data.clean import outcome as documentwise
 from espalier.data.flow.batch import CONVERSATIONS
 from espalier.data.flow.outcome import Outcome, rewrite_messages
 from espalier.data.flow.step import CleanStep
 from espalier.data.pii.detect import Detector, Recognizer
 from espalier.data.pii.finding import Finding
 from espalier.data.pii.names import Names, read_names
+from espalier.data.pii.rows import gather_strings, rewrite_row, rewrite_tags
 from espalier.data.pii.rules import DEFAULT_KINDS
+from espalier.data.pii.spec import RedactSpec
 from espalier.data.pii.splice import Edited, splice, to_column
 from espalier.data.pii.surrogates import Surrogates, read_salt
 
-Kind = Literal[
-    "SECRET",
-    "EMAIL",
-    "PHONE",
-    "CARD",
-    "IBAN",
-    "BANK_CODE",
-    "CRYPTO",
-    "SSN",
-    "NATIONAL_ID",
-    "DOCUMENT",
-    "BIRTH_DATE",
-    "IP",
-    "MAC",
-    "URL",
-    "COORDINATES",
-]
-Mode = Literal["mask", "hash", "pseudonymise", "drop", "flag", "keep"]
-# Tags that our readers write about the file itself.
-_OWN_TAGS = frozenset({"format", "line", "pdf.pages", "mail.date", "mail.attachments"})
 FLAG_TAG = "personal_data"
 _ROUNDS = 20  # what was taken out may have hidden its neighbour; two rounds nearly always do
-
-
-class RedactSpec(Spec):
-    """Replace personal data and secrets."""
-
-    step: Literal["redact"] = "redact"
-    kinds: tuple[Kind, ...] = Field(
-        cast(tuple[Kind, ...], DEFAULT_KINDS), description="kinds found by pattern and validator"
-    )
-    mode: Mode = Field(
-        "mask",
-        description="mask: [EMAIL]; hash: [EMAIL:...], the same for the same value; pseudonymise: a look-alike, the "
-        "same for the same value; drop: leave the document out; flag: only tag it; keep: only count",
-    )
-    modes: dict[str, Mode] = Field(
-        {}, description="another mode for some kinds, NAME and those of recognizers included"
-    )
-    salt: str = Field(
-        "", description="key of hashes and pseudonyms: env:NAME, or a file relative to the source folder; never stored"
-    )
-    names: str = Field("", description="CSV file with people's names, relative to the source folder; empty = none")
-    name_columns: tuple[str, ...] = Field((), description="its columns that hold names; empty = those called like one")
-    name_parts: bool = Field(True, description="also redact first and last names standing alone, when capitalised")
-    recognizers: tuple[str, ...] = Field((), description="plug-ins that find more: presidio, or your own")
-
-    def mode_of(self, kind: str) -> Mode:
-        """What is done with findings of a kind."""
-        return self.modes.get(kind, self.mode)
 
 
 @dataclass(slots=True)
@@ -119,7 +68,7 @@ class Redactor:
             changed = rewrite_messages(column, examine)
             if changed is not None:
                 outcome.conversations[name] = changed
-        outcome.tags = self._redact_tags(batch.column("tags"))
+        outcome.tags = rewrite_tags(batch.column("tags"), self.rewrite)
         self._conclude(outcome, found, len(batch))
         return outcome
 
@@ -201,34 +150,16 @@ class Redactor:
 
     def _examine_rows(self, column: pa.LargeStringArray) -> Examined:
         """Table rows as JSON objects: every string in them, at any depth, but not their keys."""
-        owners, values = list[int](), list[str]()
-        held = {at: json.loads(row) for at, row in enumerate(column.to_pylist()) if row}
-        for at, row in held.items():
-            strings = list(_strings(row))
-            values += strings
-            owners += [at] * len(strings)
+        held, owners, values = gather_strings(column)
         examined = self.examine(pa.array(values, pa.large_string()))
         by_row: dict[int, Counter[str]] = {}
         for place, counts in examined.found.items():
             by_row.setdefault(owners[place], Counter()).update(counts)
+        if not examined.changed:
+            return Examined(column, by_row)
         renamed = dict(zip(values, examined.texts.to_pylist(), strict=True))
-        changed = {}
-        for at in by_row:
-            row = _map_strings(held[at], renamed)
-            if row != held[at]:
-                changed[at] = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
-        return Examined(splice(column, changed), by_row, bool(changed))
-
-    def _redact_tags(self, column: pa.MapArray) -> dict[str, pa.StringArray]:
-        """Tags that came from the source, where they change: name -> new values (n,), null elsewhere."""
-        rows = [dict(tags) for tags in column.to_pylist()]
-        values = sorted({value for row in rows for name, value in row.items() if name not in _OWN_TAGS})
-        redacted = self.rewrite(pa.array(values, pa.large_string())).to_pylist()
-        renamed = {old: new for old, new in zip(values, redacted, strict=True) if old != new}
-        if not renamed:
-            return {}
-        names = sorted({name for row in rows for name, value in row.items() if value in renamed} - _OWN_TAGS)
-        return {name: pa.array([renamed.get(row.get(name, "")) for row in rows], pa.string()) for name in names}
+        touched = {owners[at] for at, value in enumerate(values) if renamed[value] != value}
+        return Examined(splice(column, {at: rewrite_row(held[at], renamed) for at in touched}), by_row, True)
 
     def _conclude(self, outcome: Outcome, found: Sequence[Mapping[int, Counter[str]]], size: int) -> None:
         """Counts, drops and flags, from what was found in each column. A text that repeats its row counts once."""
@@ -253,23 +184,6 @@ class Redactor:
             outcome.reasons = pa.array(reasons, pa.string())
         if any(flags):
             outcome.tags[FLAG_TAG] = pa.array(flags, pa.string())
-
-
-def _strings(value: Any) -> Any:
-    """Every string in a JSON value that is no key."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
-
-
-def _map_strings(value: Any, renamed: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return renamed[value]
-    if isinstance(value, dict):
-        return {name: _map_strings(each, renamed) for name, each in value.items()}
-    return [_map_strings(each, renamed) for each in value] if isinstance(value, list) else value
 
 
 def load_redactor(spec: RedactSpec, root: Path) -> Redactor:
@@ -297,20 +211,4 @@ def fingerprint(spec: RedactSpec, root: Path) -> str:
     return hashlib.sha256(b"fingerprint\0" + read_salt(spec.salt, root)).hexdigest()[:16] if spec.salt else ""
 
 
-STEP = CleanStep("redact", 2, RedactSpec, load_redactor, files=("names",), fingerprint=fingerprint)
-
-
-def redact_documents(documents: Sequence[Document], redactor: Redactor) -> documentwise.Outcome:
-    """Redact texts and tags of kept documents; `counts` is per kind."""
-    counts: Counter[str] = Counter()
-    rewrite: Callable[[str], str] = redactor.redact
-    out = []
-    for document in documents:
-        if document.dropped_because:
-            out.append(document)
-            continue
-        examined = redactor.examine(pa.array([document.text], pa.large_string()))
-        counts.update(examined.found.get(0, {}))
-        tags = {name: value if name in _OWN_TAGS else rewrite(value) for name, value in document.tags.items()}
-        out.append(replace(document, text=examined.texts[0].as_py(), tags=tags))
-    return documentwise.Outcome(out, dict(sorted(counts.items())))
+STEP = CleanStep("redact", 2, RedactSpec, load_redactor, files=("names", "salt"), fingerprint=fingerprint)
