@@ -43,7 +43,7 @@ class LanguageSpec(Spec):
     min_confidence: float = Field(
         0.3, ge=0, le=1, description="under this probability a document's language is `und`: not determined"
     )
-    sample_bytes: int = Field(2048, ge=64, description="so much of the text is looked at, from its start")
+    sample_bytes: int = Field(1024, ge=64, description="so much of the text is looked at, from its start")
 
 
 @dataclass(frozen=True, slots=True)
