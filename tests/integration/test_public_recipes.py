@@ -103,6 +103,13 @@ def test_self_instruct_puts_the_input_after_the_instruction(versions: dict[str, 
     assert all("instances" not in example.messages[0].content for example in found)
 
 
+def test_proposals_are_cut_at_their_headings_and_hold_no_address(versions: dict[str, Path]) -> None:
+    found = examples(versions["peps"])
+    headed = [example for example in found if example.tags.get("headings")]
+    assert len(headed) > 0.8 * len(found) and len({example.tags["headings"] for example in headed}) > 1_000
+    assert read_manifest(versions["peps"]).redactions["EMAIL"] > 500
+
+
 def test_sections_of_one_proposal_share_a_split(versions: dict[str, Path]) -> None:
     splits: dict[str, set[str]] = defaultdict(set)
     for example in examples(versions["peps"]):
