@@ -8,7 +8,6 @@ what is asked.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -104,7 +103,6 @@ class Asker:
         self._known: dict[str, Generation] = {}  # what this run asked, by key: budgets count these once
         # An endpoint is asked by many at once, each answer journalled as it comes; a base decodes a batch together.
         self._batch, self._parallel = (1, model.concurrency) if model.endpoint else (model.concurrency, 1)
-        self._lock = threading.Lock()
 
     def ask(self, questions: Sequence[list[Message]], sampling: SamplingSpec, what: str = "questions") -> list[Reply]:
         """A reply for each question, in order; equal questions are asked once.
@@ -122,6 +120,7 @@ class Asker:
             for key in admitted:
                 self._account(key, found[key])
         progress.finish()
+        self._refuse_hopeless(fresh)
         return [self._reply(key) for key in keys]
 
     def fill(
@@ -155,11 +154,10 @@ class Asker:
         self._known[key] = answer
         if answer.finish_reason != "error":
             self.answers[digest_answer(answer.text)] = answer
-        with self._lock:
-            self._spending.requests += 1
-            self._spending.prompt_tokens += answer.usage.prompt_tokens
-            self._spending.completion_tokens += answer.usage.completion_tokens
-            self._spending.cost_nusd += self._model.cost_nusd(answer.usage)
+        self._spending.requests += 1
+        self._spending.prompt_tokens += answer.usage.prompt_tokens
+        self._spending.completion_tokens += answer.usage.completion_tokens
+        self._spending.cost_nusd += self._model.cost_nusd(answer.usage)
 
     def _reply(self, key: str) -> Reply:
         answer = self._known.get(key)
@@ -191,7 +189,6 @@ class Asker:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
-        self._refuse_hopeless(found)
         return found
 
     def _ask_batch(
@@ -207,11 +204,12 @@ class Asker:
             self._journal.add(kept)
         return found
 
-    def _refuse_hopeless(self, found: dict[str, Generation]) -> None:
-        refused = [answer for answer in found.values() if answer.finish_reason == "error"]
-        if refused and len(refused) == len(found) and not self.answers:
+    def _refuse_hopeless(self, keys: Sequence[str]) -> None:
+        """A model that has answered nothing yet and refuses all of these is one asked in the wrong way."""
+        refused = [self._known[key].text for key in keys if key in self._known]
+        if refused and not self.answers:
             raise InvalidInput(
-                f"{self.subject} refuses every question: {refused[0].text}",
+                f"{self.subject} refuses every question: {refused[0]}",
                 hint="check the model's name, sampling, json_mode and length_field",
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from espalier.core.types import Example, SamplingSpec
 from espalier.data.generate.asking import Asker
 from espalier.data.generate.forms import Verdict
-from espalier.data.generate.row import Judgement, Origin, Row, describe_example
+from espalier.data.generate.row import CRITIQUE, Judgement, Origin, Row, describe_example
 from espalier.data.generate.spec import JudgeSpec
 from espalier.data.generate.templates import PromptVersion
 
@@ -33,7 +33,7 @@ def judge_rows(rows: Sequence[Row], spec: JudgeSpec, prompt: PromptVersion, aske
 
 def take_rows(examples: Sequence[Example], prompt: PromptVersion, asker: Asker, sampling: SamplingSpec) -> list[Row]:
     """Examples that are there already, as rows for a judge: nothing was asked for them yet."""
-    return [Row(Origin("critique", (example.id,), prompt, asker.subject, sampling), example) for example in examples]
+    return [Row(Origin(CRITIQUE, (example.id,), prompt, asker.subject, sampling), example) for example in examples]
 
 
 def _variables(example: Example, source: str, spec: JudgeSpec) -> dict[str, str]:

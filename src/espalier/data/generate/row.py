@@ -14,6 +14,7 @@ from espalier.core.types import Example, Message, SamplingSpec
 from espalier.data.generate.templates import PromptVersion
 
 PREFIX = "generate."
+CRITIQUE = "critique"  # the method that makes nothing
 _ID_CHARS = 20
 
 
@@ -125,6 +126,8 @@ def inherit_tags(parent: Example) -> dict[str, str]:
 
 def _finish(row: Row, example: Example) -> Example:
     told = row.judgement.tags() if row.judgement else {}
+    if row.origin.method == CRITIQUE:  # it was there before: what it says of its making stays
+        return replace(example, tags={**example.tags, **told})
     tags = {**example.tags, **row.origin.tags(), f"{PREFIX}verdict": "kept", **row.details, **told}
     return replace(example, tags=tags)
 

@@ -36,6 +36,7 @@ def data_annotate(context: StepContext, spec: AnnotateSpec) -> None:
     from espalier.store.examples import read_examples
     from espalier.store.journal import Journal
 
+    folder = context.output("annotations")
     dataset = context.inputs["dataset"].digest
     examples = [each for each in read_examples(context.input("dataset")) if each.split in spec.splits]
     if spec.model is None:
@@ -46,9 +47,10 @@ def data_annotate(context: StepContext, spec: AnnotateSpec) -> None:
             spending, journal = Spending(spec.budget), Journal(context.scratch / "answers.jsonl")
             asker = Asker(generate, spec.model, journal=journal, spending=spending, emit=context.emit)
             found = annotate_by_model(examples, dataset, spec, prompt, asker)
+        answers = [{"sha256": digest, **answer.model_dump()} for digest, answer in sorted(asker.answers.items())]
+        write_file(folder / "answers.jsonl", b"".join(canonical_json(answer) + b"\n" for answer in answers))
         context.metric("requests", spending.requests)
         context.metric("cost_usd", spending.cost_nusd / 1e9)
-    folder = context.output("annotations")
     append_records(folder / FILE, found.records)
     refused = (canonical_json({"example": id, "reason": reason}) + b"\n" for id, reason in found.refused.items())
     write_file(folder / "refused.jsonl", b"".join(refused))

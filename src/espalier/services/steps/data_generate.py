@@ -56,6 +56,7 @@ def data_generate(context: StepContext, spec: GenerateSpec) -> None:
     context.metric("refused", manifest.documents_read - manifest.documents_kept)
     spent = generated.spending
     context.metric("requests", spent.requests)
+    context.metric("resumed", spent.resumed)
     context.metric("prompt_tokens", spent.prompt_tokens)
     context.metric("completion_tokens", spent.completion_tokens)
     context.metric("cost_usd", spent.cost_nusd / 1e9)

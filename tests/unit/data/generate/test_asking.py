@@ -105,6 +105,15 @@ def test_one_refused_question_is_no_answer_and_is_not_kept(make_asker: Make, tmp
     assert again.asked == ["question 1"]
 
 
+def test_the_first_question_refused_is_no_reason_to_stop(make_asker: Make) -> None:
+    def picky(text: str) -> Generation:
+        return say("too long", "error") if text == "question 0" else say(text)
+
+    budget = BudgetSpec(max_tokens=1000)  # so that questions go out in waves of one
+    replies = make_asker(Scripted(picky), concurrency=1, budget=budget).ask(questions(3), GREEDY)
+    assert [reply.reason for reply in replies] == ["refused by the model: too long", "", ""]
+
+
 def test_a_model_that_refuses_everything_is_an_error_at_once(make_asker: Make) -> None:
     model = Scripted(lambda text: say("seed is not supported", "error"))
     with pytest.raises(InvalidInput, match="refuses every question: seed is not supported"):

@@ -203,11 +203,14 @@ def test_a_judge_leaves_out_what_is_below_its_threshold(run: Callable[..., list[
         }
     )
     recipe = spec(method={"kind": "critique"}, judge={"rubric": "be clear", "threshold": 4})
-    rows = run([asked(word, f"{word} question") for word in ("good", "poor", "odd")], recipe, Scripted(str), judge)
+    made = {"generate.method": "questions", "generate.parents": "p"}
+    examples = [asked(word, f"{word} question", tags=made) for word in ("good", "poor", "odd")]
+    rows = run(examples, recipe, Scripted(str), judge)
     assert reasons(rows) == ["", "judged below 4: 2 of 5, vague", "no verdict: score 9 is above 5"]
     (example,) = kept_examples(rows)
     assert example.id == "good"
     assert (example.tags["judge.score"], example.tags["judge.reason"]) == ("4", "sound")
+    assert {name: example.tags[name] for name in made} == made  # how it was made is not forgotten
     assert "rubric=be clear" in judge.asked[0]
 
 

@@ -47,7 +47,7 @@ def write_config(review: ReviewSpec, examples: Sequence[Example]) -> str:
         SubElement(view, "Header", value=review.title)
     if "left" in shown:
         SubElement(view, "Text", name="question", value="$question")
-        pair = SubElement(view, "View", style="display: grid; grid-template: auto / 1fr 1fr; column-gap: 16px")
+        pair = SubElement(view, "View", style=_SIDE_BY_SIDE)
         for side in _SIDES:
             SubElement(pair, "Text", name=side, value=f"${side}")
     else:
