@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from espalier.data.kernels.compiling import kernel
 
 BREAK, LETTER, ALONE, MARK = 0, 1, 2, 3
 KIND_SHIFT = 30
@@ -21,10 +22,8 @@ _BASIS = np.uint64(0xCBF29CE484222325)
 _PRIME = np.uint64(0x100000001B3)
 _SPACE = np.uint8(32)
 
-_compile = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
-
-@_compile
+@kernel
 def _stir(value: Any) -> Any:
     """The finaliser of splitmix64: every bit of the result depends on every bit of `value`."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -32,7 +31,7 @@ def _stir(value: Any) -> Any:
     return value ^ (value >> np.uint64(31))
 
 
-@_compile
+@kernel
 def _write(out: Any, at: int, code: Any) -> int:
     """Write one code point as UTF-8; return where the next one goes."""
     if code < 0x80:
@@ -54,7 +53,7 @@ def _write(out: Any, at: int, code: Any) -> int:
     return at + 4
 
 
-@_compile
+@kernel
 def read_words(
     data: Any, offsets: Any, table: Any, text: Any, text_offsets: Any, hashes: Any, word_offsets: Any
 ) -> None:
@@ -103,7 +102,11 @@ def read_words(
                 value = _BASIS
                 state = kind
             lower = entry & _CODE_POINT
-            at = _write(text, at, lower)
+            if lower < 0x80:
+                text[at] = lower
+                at += 1
+            else:
+                at = _write(text, at, lower)
             value = (value ^ np.uint64(lower)) * _PRIME
         if state != BREAK:
             hashes[word] = _stir(value)
@@ -112,7 +115,7 @@ def read_words(
         word_offsets[row + 1] = word
 
 
-@_compile
+@kernel
 def _shingle(hashes: Any, first: int, last: int) -> Any:
     value = _BASIS
     for index in range(first, last):
@@ -120,7 +123,7 @@ def _shingle(hashes: Any, first: int, last: int) -> Any:
     return value
 
 
-@_compile
+@kernel
 def sign_bands(
     hashes: Any, word_offsets: Any, size: int, multipliers: Any, increments: Any, rows: int, keys: Any
 ) -> None:
@@ -162,7 +165,7 @@ def sign_bands(
             keys[band, row] = value if value != 0 else np.uint64(1)
 
 
-@_compile
+@kernel
 def collect_shingles(hashes: Any, word_offsets: Any, size: int, out: Any, out_offsets: Any) -> None:
     """The different shingles of each of n texts into `out` (s,), in order of first appearance."""
     longest = 0
@@ -196,7 +199,7 @@ def collect_shingles(hashes: Any, word_offsets: Any, size: int, out: Any, out_of
         out_offsets[row + 1] = at
 
 
-@_compile
+@kernel
 def measure_pairs(pairs: Any, left: Any, left_offsets: Any, right: Any, right_offsets: Any, jaccards: Any) -> None:
     """The Jaccard index of each pair (m, 2) of a set on the left and one on the right into `jaccards` (m,).
 
@@ -242,7 +245,7 @@ def measure_pairs(pairs: Any, left: Any, left_offsets: Any, right: Any, right_of
         jaccards[which] = shared / together if together else 0.0
 
 
-@_compile
+@kernel
 def pair_up(packed: Any, kept: Any, small: int, leaders: int, known: int, out: Any) -> int:
     """Candidate pairs of sorted `packed` (key << 32 | position) into `out`, as later << 32 | earlier; how many.
 
@@ -277,7 +280,7 @@ def pair_up(packed: Any, kept: Any, small: int, leaders: int, known: int, out: A
     return count
 
 
-@_compile
+@kernel
 def choose_kept(pairs: Any, kept: Any) -> None:
     """Judge rows in order: sorted `pairs` (later << 32 | earlier) clear `kept[later]` where the earlier is kept."""
     low = np.uint64(0xFFFFFFFF)
@@ -286,7 +289,7 @@ def choose_kept(pairs: Any, kept: Any) -> None:
             kept[np.int64(pairs[index] >> np.uint64(32))] = 0
 
 
-@_compile
+@kernel
 def unite(edges: Any, parent: Any) -> None:
     """Union-find with path halving over `parent` (n,), which becomes for each item the least of its component."""
     for index in range(len(edges)):
@@ -306,7 +309,7 @@ def unite(edges: Any, parent: Any) -> None:
         parent[item] = parent[parent[item]]
 
 
-@_compile
+@kernel
 def hash_runs(hashes: Any, word_offsets: Any, size: int, out: Any, out_offsets: Any) -> None:
     """A hash of every run of `size` words of each of n texts into `out`; a shorter text has none."""
     base = np.uint64(0x9E3779B97F4A7C15)
@@ -333,14 +336,14 @@ def hash_runs(hashes: Any, word_offsets: Any, size: int, out: Any, out_offsets: 
 _PROBES = 3
 
 
-@_compile
+@kernel
 def _probe(value: Any, shift: Any, which: int) -> Any:
     """The `which`-th bit of a value in a Bloom filter: other bits of it, turned to the top."""
     turn = np.uint64(19 * which)
     return ((value << turn) | (value >> ((np.uint64(64) - turn) & np.uint64(63)))) >> shift
 
 
-@_compile
+@kernel
 def mark_bits(values: Any, shift: int, bits: Any) -> None:
     """Put values into the Bloom filter `bits` of 2^(64 - shift) bits."""
     for index in range(len(values)):
@@ -349,7 +352,7 @@ def mark_bits(values: Any, shift: int, bits: Any) -> None:
             bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
 
 
-@_compile
+@kernel
 def sift(values: Any, shift: int, bits: Any, out: Any) -> int:
     """The places of values that may be in the Bloom filter into `out`; how many."""
     count = 0
