@@ -10,6 +10,8 @@ kernel.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numba
@@ -29,8 +31,27 @@ def kernel(function: Kernel) -> Kernel:
         compiled: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # "cannot cache function: no locator available"
         compiled = numba.njit(nogil=True)(function)
+    _stamp_folder(compiled, Path(function.__code__.co_filename).parent)
     made: Kernel = compiled
     return made
+
+
+def _stamp_folder(compiled: Any, folder: Path) -> None:
+    """Have kept machine code count as old when any module beside the kernel changed.
+
+    numba looks at the kernel's own file alone, though what it calls in other files is part of its code. It has no
+    public way to say so; should the private one go, a changed callee is noticed only with its caller, as usual.
+    """
+    file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = (file._source_stamp, _read_stamp(folder))
+
+
+@cache
+def _read_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """(name, time in ns, bytes) of each module."""
+    found = ((path, path.stat()) for path in sorted(folder.glob("*.py")))
+    return tuple((path.name, status.st_mtime_ns, status.st_size) for path, status in found)
 
 
 def _make_load(bits: int) -> Any:

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from espalier.tokens.pretoken_charsets import CODE_POINTS, Charset, charset, folded_charset
 
 MAX_STATES = 2000
-_BRACKET = re.compile(r"\[\^?(?:\\p\{\^?\w+\}|\\P\{\w+\}|\\.|&(?!&)|[^\[\]\\&])+\]")
 _ESCAPE = re.compile(r"\\(?:[pP]\{\^?\w+\}|[sSdD]|[rnt]|[^\w])|\.")
+_CASELESS = frozenset(("\\s", "\\S", "\\r", "\\n", "\\t", "."))
 _COUNT = re.compile(r"\{(\d+)(,?)(\d*)\}")
 _QUANTIFIER = re.compile(r"[?*+]|\{\d+,?\d*\}")
 # Two letters in a row inside a character's full case folding (ß folds to ss): such literals could match one character.
@@ -151,12 +151,15 @@ class _Parser:
     def _class(self, kind: str, wanted: bool) -> None:
         """One character's set: a bracket, an escape or a literal."""
         start = self.at
-        found = _BRACKET.match(self.text, start) or _ESCAPE.match(self.text, start)
-        literal = found is None
+        found = _ESCAPE.match(self.text, start)
+        literal = False
         if found:
             self.at = found.end()
+        elif self._peek("["):
+            self.at = _bracket_end(self.text, start)
         elif start < len(self.text) and self.text[start] not in "()[]{}?*+|^$.\\":
             self.at += 1
+            literal = True
         else:
             raise UnknownPattern(f"`{self.text[start : start + 4]}` at {start}")
         source = self.text[start : self.at]
@@ -170,11 +173,10 @@ class _Parser:
         self.out.code.append(_Step(kind, self._set(source), wanted))
 
     def _set(self, source: str) -> int:
-        # `\S` of a folded group, and a set of Unicode classes, hold both cases already.
-        folds = self.folding and "\\" not in source
+        folds = self.folding and source not in _CASELESS
         key = (source, folds)
         if key not in self.out.names:
-            if folds and not source.isascii():
+            if folds and ("\\" in source or not source.isascii()):  # could match several characters
                 raise UnknownPattern(f"`{source}` in any case")
             self.out.names[key] = len(self.out.sets)
             self.out.sets.append(_characters(source, folds))
@@ -206,6 +208,24 @@ class _Parser:
             return False
         self.at += len(word)
         return True
+
+
+def _bracket_end(text: str, start: int) -> int:
+    """Where the bracket that opens at `start` ends; what it means is for the engine to say."""
+    depth, at = 0, start
+    if text[start + 1 : start + 2] == "]" or text[start + 1 : start + 3] == "^]":
+        raise UnknownPattern(f"`{text[start : start + 3]}` at {start}")
+    while at < len(text):
+        if text[at] == "\\":
+            at += 1
+        elif text[at] == "[":
+            depth += 1
+        elif text[at] == "]":
+            depth -= 1
+            if depth == 0:
+                return at + 1
+        at += 1
+    raise UnknownPattern(f"an open bracket at {start}")
 
 
 def _counts(quantifier: str) -> tuple[int, int | None]:

@@ -37,11 +37,16 @@ O200K = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTIONS}?|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTIONS}?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+TEKKEN = (  # Mistral's, since NeMo
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _FAMILIES: dict[tuple[str, ...], str] = {
     (GPT2,): "gpt2",
     (LLAMA3,): "llama3",
     (QWEN2,): "qwen2",
     (O200K,): "o200k",
+    (TEKKEN,): "tekken",
     ("Digits", GPT2): "starcoder",
     (PIECES,): "seedling",
 }
@@ -95,7 +100,7 @@ def read_plan(settings: Json, normalize: Callable[[str], str]) -> Plan:
     if settings["model"].get("byte_fallback"):
         return _character_plan(settings, added)
     descriptions, stages, prefix = _byte_stages(_flatten(settings["pre_tokenizer"], "pretokenizers"))
-    family = _FAMILIES.get(tuple(descriptions), "own pattern")
+    family = _FAMILIES.get(tuple(descriptions), "unnamed pattern")
     return Plan(family, "bytes", tuple(stages), prefix, _suspects(settings["normalizer"]), **added)
 
 
@@ -159,7 +164,8 @@ def _cut(part: Json) -> tuple[str, Automaton]:
         return f"Punctuation {behavior}", compile_set(kind_charset(kind), runs=behavior == "Contiguous")
     if kind != "Split":
         raise UnknownPattern(f"the pre-tokenizer {kind} {behavior or ''}".rstrip())
-    pattern = part["pattern"].get("Regex") or _escape(part["pattern"]["String"])
+    given = part["pattern"]
+    pattern = given["Regex"] if "Regex" in given else _escape(given["String"])
     automaton = compile_pattern(pattern)
     if (behavior, part["invert"]) == ("Isolated", False):
         return pattern, automaton

@@ -27,6 +27,7 @@ PATTERNS |= {
     "look-ahead": r"a(?=b)|a(?!c)b?|\s(?=\S)|.",
     "gaps": r"[0-9]+|xyz",
     "nested": r"(?:(a|b)+c?|(?i:k[st]))+",
+    "brackets": r"[[:alpha:]]+|[a-z0-9&&[^aeiou5]]|[^\s[.,<>]]{2}",
     "negated": r"[^a-c\s]+|\P{L}",
 }
 
@@ -126,8 +127,11 @@ def test_sets_cut_one_by_one_or_in_runs() -> None:
         r"(a)\1",
         r"\bword",
         r"(?=ab)a",
-        r"[a&&b]",
-        r"[[:alpha:]]",
+        r"[]a]",
+        r"[^]a]",
+        r"[a",
+        r"(?i:\p{Lu})",
+        r"(?i:[é])",
         r"(?i:ss)",
         r"(?i:é)",
         r"a*",
