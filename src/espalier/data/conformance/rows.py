@@ -14,6 +14,7 @@ from espalier.data.readers.table import parse_object
 from espalier.store.examples import example_files, read_examples
 
 ROLES = ("train", "validation")
+MAX_LINE_BYTES = 64 << 20  # a longer line is not held in memory, and no service takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +65,29 @@ def read_lines(part: Part) -> Iterator[CheckedRow]:
     """The rows of a .jsonl file with their lines; a line that is no JSON object is a problem."""
     if part.path is None:
         return
+    number = 0
     with part.path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            where = f"{part.name}:{number}"
-            if not raw.strip():
-                yield CheckedRow(where, None, len(raw), "an empty line", "take it out")
-                continue
-            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                yield CheckedRow(where, None, len(raw), "a byte order mark", "save it as UTF-8 without one")
-                continue
-            try:
-                yield CheckedRow(where, parse_object(raw.decode()), len(raw))
-            except UnicodeDecodeError as error:
-                yield CheckedRow(where, None, len(raw), f"not UTF-8 at byte {error.start}", "convert it to UTF-8")
-            except InvalidInput as error:
-                yield CheckedRow(where, None, len(raw), error.message, error.hint or "mend that line")
+        while raw := stream.readline(MAX_LINE_BYTES):
+            number += 1
+            size = len(raw)
+            while not raw.endswith(b"\n") and (more := stream.readline(MAX_LINE_BYTES)):
+                raw, size = more, size + len(more)
+            yield _read_line(f"{part.name}:{number}", raw, size, first=number == 1)
+
+
+def _read_line(where: str, raw: bytes, size: int, *, first: bool) -> CheckedRow:
+    if size > MAX_LINE_BYTES:
+        return CheckedRow(where, None, size, f"a line of {size} bytes", "shorten it, or cut it in pieces")
+    if not raw.strip():
+        return CheckedRow(where, None, size, "an empty line", "take it out")
+    if first and raw.startswith(b"\xef\xbb\xbf"):
+        return CheckedRow(where, None, size, "a byte order mark", "save it as UTF-8 without one")
+    try:
+        return CheckedRow(where, parse_object(raw.decode()), size)
+    except UnicodeDecodeError as error:
+        return CheckedRow(where, None, size, f"not UTF-8 at byte {error.start}", "convert it to UTF-8")
+    except InvalidInput as error:
+        return CheckedRow(where, None, size, error.message, error.hint or "mend that line")
 
 
 def encode_part(part: Part, name: str) -> Iterator[CheckedRow]:

@@ -38,13 +38,14 @@ def inspect_source(path: Path) -> Inspection:
     return Inspection(uri=source.uri, detection=detection, recipe=write_recipe(path, detection))
 
 
-def read_rows(source: SourceFile, limit: int = ROWS) -> Iterator[dict[str, Any]]:
-    """The first rows of a table. Raises InvalidInput for what cannot be read at all."""
+def read_rows(source: SourceFile, problems: list[str], limit: int = ROWS) -> Iterator[dict[str, Any]]:
+    """The first rows of a table; what is wrong on the way goes to `problems`. Raises InvalidInput when it is refused."""
     count = 0
     for item in read_source(source, ReadOptions(keep_rows=True)):
         if isinstance(item, Problem):
             if item.action == "refuse":
                 raise item.to_error()
+            problems.append(f"{item.uri}:{item.line}: {item.message}" if item.line else f"{item.uri}: {item.message}")
             continue
         for text in item.column("row").to_pylist():
             if text:
@@ -78,7 +79,12 @@ def _find_rows(path: Path) -> tuple[SourceFile, list[dict[str, Any]]]:
         sources = [SourceFile(path, path.name, hash_file(path))]
     else:
         sources, _ = find_sources(path, suffixes=_TABLES, exclude=_NO_DATA)
+    problems: list[str] = []
     for source in sources:
-        if rows := list(read_rows(source)):
+        if rows := list(read_rows(source, problems)):
             return source, rows
-    raise InvalidInput("no row in it", where=path.name, hint="rows of JSON lines, JSON, CSV or Parquet are wanted")
+    raise InvalidInput(
+        "; ".join(["no row in it", *problems[:3]]),
+        where=path.name,
+        hint="rows of JSON lines, JSON, CSV or Parquet are wanted",
+    )

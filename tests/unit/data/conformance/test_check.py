@@ -167,3 +167,17 @@ def test_personal_data_is_warned_of_by_kind_and_place_and_never_shown(tmp_path: 
     assert report.findings[0].where == "train.jsonl:2" and report.findings[0].message == "holds EMAIL"
     assert "ada@" not in report.to_text()
     assert not check_dataset(path, "openai:gpt-4o-mini").findings
+
+
+def test_a_line_too_long_to_hold_is_found_and_the_next_ones_keep_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.data.conformance.rows.MAX_LINE_BYTES", 1_000)
+    row = json.dumps(encode_example(example(), "openai-chat"))
+    (tmp_path / "train.jsonl").write_text(f"{row}\n{'x' * 2_500}\n{{broken\n{row}")
+    report = check_dataset(tmp_path / "train.jsonl", "openai:gpt-4o")
+    assert [(item.where, item.message[:20]) for item in report.findings if item.rule == "unreadable"] == [
+        ("train.jsonl:2", "a line of 2501 bytes"),
+        ("train.jsonl:3", "not JSON: Expecting "),
+    ]
+    assert report.records == {"train": 4}

@@ -175,3 +175,14 @@ def test_a_file_of_no_known_format_is_refused_by_its_name(tmp_path: Path) -> Non
     with pytest.raises(InvalidInput, match="`mr` in 1, `ref` in 1") as refusal:
         inspect_source(tmp_path / "e2e.csv")
     assert refusal.value.where == "e2e.csv"
+
+
+def test_a_file_without_rows_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{broken\n")
+    with pytest.raises(InvalidInput, match=r"no row in it; a\.jsonl:1: .*not JSON"):
+        inspect_source(tmp_path / "a.jsonl")
+    (tmp_path / "notes.txt").write_text("words\n")
+    with pytest.raises(InvalidInput, match="no row in it$"):
+        inspect_source(tmp_path / "notes.txt")
+    with pytest.raises(NotFound):
+        inspect_source(tmp_path / "nowhere")
