@@ -38,6 +38,7 @@ class Rule:
     first: a character class (`0-9+`) that every match begins with.
     judge: the finding, which may be shorter than the match, or None.
     opening: a pattern that every match begins with, and cheaper to look for; the pattern itself when empty.
+    name: of the rule, where it has one for all its findings.
     """
 
     kinds: tuple[str, ...]
@@ -45,6 +46,7 @@ class Rule:
     first: str
     judge: Judge
     opening: str = ""
+    name: str = ""
 
 
 def rule(kind: str, name: str, first: str, pattern: str, check: Check, opening: str = "") -> Rule:
@@ -54,7 +56,7 @@ def rule(kind: str, name: str, first: str, pattern: str, check: Check, opening: 
         extent = check(text, start, end)
         return Finding(*extent, kind, name) if extent else None
 
-    return Rule((kind,), pattern, first, judge, opening)
+    return Rule((kind,), pattern, first, judge, opening, name)
 
 
 def any_case(word: str) -> str:
