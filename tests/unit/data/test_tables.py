@@ -310,6 +310,16 @@ def test_progress_ends_at_the_size_of_the_file(source: MakeSource) -> None:
     assert seen[-1] == (file.path.stat().st_size, file.path.stat().st_size, 100)
 
 
+def test_a_file_that_is_bad_throughout_is_no_list_of_all_its_lines(
+    source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.data.readers.reading.MAX_TOLD", 3)
+    documents, problems = read(source("t.jsonl", b"bad\n" * 10 + b'{"text": "a"}\n'))
+    assert len(documents) == 1 and [problem.line for problem in problems] == [1, 2, 3, 4]
+    assert sum(problem.rows for problem in problems) == 10
+    assert problems[-1].message.startswith("and from here on more like it: not JSON")
+
+
 # JSON
 
 

@@ -21,6 +21,7 @@ from espalier.core.errors import InvalidInput
 
 # A ratio means nothing for small things: a page of blanks packs a thousandfold.
 RATIO_FLOOR_BYTES = 32 << 20
+_PIECE_BYTES = 8 << 20
 _END_RECORD, _END_RECORD_BYTES = b"PK\x05\x06", 22
 _DIRECTORY_BYTES_A_MEMBER = 1 << 10  # 46 bytes and a name: more on average is no honest directory
 _LOCAL_HEADER_BYTES = 30
@@ -55,10 +56,15 @@ class Counted(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes; all there are without it."""
-        wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+        """Up to `size` bytes, empty at the end only; all there are without a size."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self._read(_PIECE_BYTES), b""))
+        return self._read(min(size, _PIECE_BYTES))
+
+    def _read(self, size: int) -> bytes:
+        # In pieces: a file allocates what it is asked for before it looks how much there is.
         try:
-            data: bytes = self._stream.read(wanted)
+            data: bytes = self._stream.read(min(size, self._left + 1))
         except BROKEN as error:
             raise InvalidInput(f"{self._what} does not unpack: {error}") from None
         self._left -= len(data)

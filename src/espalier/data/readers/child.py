@@ -1,7 +1,8 @@
 """The process in which foreign formats are read: `python -m espalier.data.readers.child MEMORY_BYTES SECONDS`.
 
 Takes one request a line, gives frames back. It limits itself before it touches a file: so much memory over what it
-started with, no file written, an alarm that ends it even when whoever asked is gone. See `sandbox` for the other end.
+started with, no file written and no connection made, an alarm that ends it even when whoever asked is gone. See
+`sandbox` for the other end.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from espalier.core.errors import EspalierError
 from espalier.core.plugins import load_plugin
 from espalier.core.types import Document
 from espalier.data.flow.batch import SCHEMA, to_batch
+from espalier.data.readers.landlock import give_up_changes
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.sandbox import BATCH, END, HEAD, PROBLEM
@@ -60,6 +62,7 @@ def confine(memory_bytes: int) -> int:
     for kind, most in limits:
         with suppress(ValueError, OSError):  # a system that knows no such limit
             resource.setrlimit(kind, (most, most))
+    give_up_changes()
     return base_bytes
 
 

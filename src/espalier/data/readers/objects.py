@@ -6,6 +6,7 @@ Lists and reads only. Does not know formats.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
@@ -15,6 +16,7 @@ from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, NotF
 from espalier.data.readers.remote import Kept, add_fetched, keep, look_up
 from espalier.data.readers.source import Found, Selection
 
+AT_ONCE = 8
 _ABSENT = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 
@@ -31,12 +33,23 @@ def list_objects(url: str, selection: Selection, max_bytes: int) -> Found:
     found = Found()
     base = prefix_folder(prefix)
     with _errors(url):
-        for item in _iterate(client, bucket, prefix):
-            uri = item["Key"].removeprefix(base)
-            if not uri or uri.endswith("/") or any(part.startswith(".") for part in PurePosixPath(uri).parts):
-                continue
-            add_fetched(found, uri, selection, partial(_fetch, client, bucket, item, selection, max_bytes))
+        items = [(item["Key"].removeprefix(base), item) for item in _iterate(client, bucket, prefix)]
+    wanted = [(uri, item) for uri, item in items if uri and not uri.endswith("/") and not _is_hidden(uri)]
+
+    def fetch(uri: str, item: dict[str, Any]) -> Found:
+        one = Found()
+        add_fetched(one, uri, selection, partial(_fetch, client, bucket, item, selection, max_bytes))
+        return one
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for one in pool.map(lambda pair: fetch(*pair), wanted):
+            found.sources += one.sources
+            found.skipped += one.skipped
     return found
+
+
+def _is_hidden(uri: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(uri).parts)
 
 
 def prefix_folder(prefix: str) -> str:

@@ -5,6 +5,7 @@ One unreadable file is a `Problem`, never the end. Does not know any format.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -39,6 +40,7 @@ __all__ = [
 
 OnError = Literal["skip", "fail"]
 _DEFAULTS = ReadOptions()
+MAX_TOLD = 10_000  # problems of a kind in one source; a file that is bad throughout is no list of its lines
 
 
 @dataclass(slots=True)
@@ -59,12 +61,21 @@ def read_source(
     table.
     """
     found = False
+    more: dict[tuple[str, str], Problem] = {}
+    told: Counter[tuple[str, str]] = Counter()
     try:
         for item in _read(source, options, watch):
             found |= not isinstance(item, Problem) or item.action != "repair"
+            if isinstance(item, Problem):
+                key = (item.kind, item.action)
+                told[key] += 1
+                if told[key] > MAX_TOLD:
+                    more[key] = _fold(more.get(key), item)
+                    continue
             yield item
             if isinstance(item, Problem) and item.action == "refuse":
                 return
+        yield from more.values()
     except MissingExtra:
         raise
     except EspalierError as error:
@@ -92,6 +103,13 @@ def _read(source: SourceFile, options: ReadOptions, watch: Watch | None) -> Iter
                 document.tags.setdefault("licence", source.licence)
         if documents:
             yield to_batch(documents)
+
+
+def _fold(known: Problem | None, problem: Problem) -> Problem:
+    """One problem for the many of a kind that are not told one by one, at the first of their lines."""
+    if known is None:
+        return replace(problem, message=f"and from here on more like it: {problem.message}")
+    return replace(known, rows=known.rows + problem.rows)
 
 
 def _unreadable(source: SourceFile, options: ReadOptions, message: str) -> Problem:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.core.errors import InvalidInput
+from espalier.core.errors import InvalidInput, NotFound, PermissionDenied
 from espalier.core.ids import canonical_json
 from espalier.data.readers.archive import Counted
 from espalier.data.readers.members import blob_path, keep_stream, list_members
@@ -64,7 +64,7 @@ def add_fetched(found: Found, uri: str, selection: Selection, fetch: Callable[[]
         try:
             kept = fetch()
             reason = "" if archived else selection.refuse(uri, kept.size_bytes)
-        except InvalidInput as error:
+        except (InvalidInput, NotFound, PermissionDenied) as error:
             reason = f"unreadable: {error.message}"
     if kept is None or reason:
         found.skipped.append(SkippedFile(uri=uri, reason=reason, sha256=kept.sha256 if kept else ""))
