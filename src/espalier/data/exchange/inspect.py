@@ -39,7 +39,7 @@ def inspect_source(path: Path) -> Inspection:
 
 
 def read_rows(source: SourceFile, problems: list[str], limit: int = ROWS) -> Iterator[dict[str, Any]]:
-    """The first rows of a table; what is wrong on the way goes to `problems`. Raises InvalidInput when it is refused."""
+    """The first rows of a table; what is wrong on the way goes to `problems`. Raises InvalidInput."""
     count = 0
     for item in read_source(source, ReadOptions(keep_rows=True)):
         if isinstance(item, Problem):

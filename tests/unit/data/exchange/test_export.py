@@ -182,7 +182,7 @@ def test_a_file_without_rows_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no row in it; a\.jsonl:1: .*not JSON"):
         inspect_source(tmp_path / "a.jsonl")
     (tmp_path / "notes.txt").write_text("words\n")
-    with pytest.raises(InvalidInput, match="no row in it$"):
+    with pytest.raises(InvalidInput, match=r"no row in it\n"):
         inspect_source(tmp_path / "notes.txt")
     with pytest.raises(NotFound):
         inspect_source(tmp_path / "nowhere")
