@@ -13,14 +13,17 @@ Legend: n = items, k = categories, p = distinct patterns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 1000
+_Z95 = NormalDist().inv_cdf(0.975)
 Floats = npt.NDArray[np.float64]
 Weights = Literal["none", "linear", "quadratic"]
 Scale = Literal["nominal", "ordinal", "interval"]
@@ -28,7 +31,7 @@ Scale = Literal["nominal", "ordinal", "interval"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % percentile-bootstrap interval over n items; all None where it is undefined."""
+    """A figure over n items with its 95 % interval, a percentile bootstrap; all None where it is undefined."""
 
     value: float | None
     ci_low: float | None
@@ -138,11 +141,15 @@ def span_f1(
     return _estimate(f1, times, seed)
 
 
-def share_equal(first: Sequence[Hashable], second: Sequence[Hashable], *, seed: int = 0) -> Estimate:
-    """The share of items on which two annotators say the same: not corrected for chance."""
-    equal = sum(one == other for one, other in zip(first, second, strict=True))
-    times = np.asarray([equal, len(first) - equal], dtype=np.float64)
-    return _estimate(lambda weights: float(weights[0] / weights.sum()), times, seed)
+def share_equal(first: Sequence[Hashable], second: Sequence[Hashable]) -> Estimate:
+    """The share of items on which two annotators say the same: not corrected for chance. Interval: Wilson (1927)."""
+    n = len(first)
+    if not n:
+        return _undefined(0)
+    share = sum(one == other for one, other in zip(first, second, strict=True)) / n
+    centre = (share + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
+    half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n * n))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
 def _costs(size: int, weights: Weights) -> Floats:

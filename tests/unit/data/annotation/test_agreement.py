@@ -117,4 +117,13 @@ def test_an_interval_narrows_with_items_and_is_the_same_every_time() -> None:
     assert few == cohen_kappa(*spread([[20, 5], [10, 15]]))
     widths = [each.ci_high - each.ci_low for each in (few, many) if each.ci_high and each.ci_low]
     assert widths[1] < widths[0] / 5
-    assert share_equal("aabb", "aaba").value == 0.75
+
+
+def test_a_share_of_equal_words_has_wilsons_interval() -> None:
+    # 81 of 263 is Newcombe's (1998) example: 0.2553 to 0.3662.
+    found = share_equal([1] * 263, [1] * 81 + [0] * 182)
+    assert (found.value, found.ci_low, found.ci_high) == pytest.approx((81 / 263, 0.2553, 0.3662), abs=5e-5)
+    few = share_equal("aaa", "aaa")
+    assert few.value == 1.0
+    assert few.ci_low == pytest.approx(0.4385, abs=5e-5)  # three equal words are no certainty
+    assert share_equal([], []).value is None
