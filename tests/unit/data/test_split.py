@@ -342,3 +342,12 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
     rows = [row(number, "the same words in every row of this table") for number in range(5)]
     with pytest.raises(InvalidInput, match="no example is left to train on: 5 of 5 are tied together"):
         draw(tmp_path, [rows], previous={group: "test" for _, group, _ in draw(tmp_path, [[rows[0], row(9, "other")]])})
+
+
+def test_at_near_one_only_equal_words_tie_rows(tmp_path: Path) -> None:
+    words = " ".join(f"w{n}" for n in range(60))
+    rows = [row(number, f"{words} {number // 2}" + "!" * number) for number in range(60)]
+    splits = [
+        split for split, _, _ in draw(tmp_path, [rows[:31], rows[31:]], SplitSpec(test=0.3, validation=0.3, near=1))
+    ]
+    assert splits[::2] == splits[1::2] and len(set(splits)) == 3
