@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from espalier.data.clean.length import LengthSpec
 from espalier.data.clean.replies import RepliesSpec
 from espalier.data.clean.wrap import UnwrapSpec
 from espalier.data.flow.batch import to_batch
-from espalier.data.flow.outcome import Outcome
+from espalier.data.flow.outcome import Outcome, apply_outcome
 from espalier.data.flow.step import CleanStep
 
 
@@ -34,6 +35,53 @@ def test_every_step_is_declared_under_the_name_its_parameters_have(name: str) ->
     fields = declared.spec.model_fields
     assert isinstance(declared, CleanStep) and declared.name == name and fields["step"].default in (name, None, ...)
     assert set(declared.files) <= set(fields)
+
+
+_TEXTS = [
+    "",
+    " \n\n ",
+    "The harbour was quiet,  and the boats lay there.\u200b\r\n\r\n\r\nNobody had come to be with them that day. " * 4,
+    "Der Hafen war still. Café “zu” e\u0301t\u00e9 – ja…",
+    "港は静かだった。" * 30,
+    "Subject: a\n\nAn answer.\n\nKind regards,\nAnn\n> quoted",
+]
+_BY_ROW = [
+    {"step": "normalise"},
+    {"step": "normalise", "form": "NFKC", "messages": True},
+    {"step": "replies"},
+    {"step": "unwrap"},
+    {"step": "length"},
+    {"step": "language", "keep": ["en", "ja"]},
+    {"step": "quality", "fineweb": {}},
+    {"step": "toxicity", "lists": ["words.txt"], "max_share": 0.1},
+    {"step": "licence", "keep": ["MIT"]},
+    {"step": "chunk", "size": 64, "overlap": 10},
+    {"step": "chunk", "by": "sentences", "size": 64},
+    {"step": "chunk", "by": "headings", "size": 64, "min_size": 20},
+]
+
+
+@pytest.mark.parametrize("parameters", _BY_ROW, ids=lambda parameters: parameters["step"])
+def test_a_row_has_the_same_outcome_alone_as_among_others(parameters: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("harbour\nanswer")
+    tags = [{"format": "eml", "licence": "MIT"}, {"format": "txt", "licence": "GPL-2.0"}, {"language": "en"}]
+    batch = to_batch([Document(f"d{n}", text, Span("0" * 64, "u"), tags[n % 3]) for n, text in enumerate(_TEXTS)])
+    declared: CleanStep = load_plugin("espalier.cleaners", parameters["step"])
+    step: Any = declared.prepare(declared.spec.model_validate(parameters), tmp_path)
+    together = step.apply(batch)
+    alone = [step.apply(batch.slice(row, 1)) for row in range(len(batch))]
+    rows = [row for n, outcome in enumerate(alone) for row in apply_outcome(batch.slice(n, 1), outcome).to_pylist()]
+    assert apply_outcome(batch, together).to_pylist() == rows
+    assert (together.reasons.to_pylist() if together.reasons is not None else [None] * len(batch)) == [
+        outcome.reasons.to_pylist()[0] if outcome.reasons is not None else None for outcome in alone
+    ]
+    summed: Counter[str] = Counter()
+    for outcome in alone:
+        summed.update(outcome.counts)
+    assert {name: count for name, count in summed.items() if count} == {
+        name: count for name, count in together.counts.items() if count
+    }
+    assert apply_outcome(batch.slice(0, 0), step.apply(batch.slice(0, 0))).num_rows == 0
 
 
 def test_only_mails_lose_quotes_and_only_wrapped_formats_are_unwrapped() -> None:
