@@ -231,6 +231,7 @@ def read_frame(source: IO[bytes]) -> bytes:
 
 
 def write_frame(out: IO[bytes], body: bytes) -> None:
+    """Send a body with its length before it."""
     out.write(LENGTH.pack(len(body)))
     out.write(body)
     out.flush()
