@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numba
-from numba import types
 from numba.extending import intrinsic
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
@@ -54,21 +53,19 @@ def _read_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((path.name, status.st_mtime_ns, status.st_size) for path, status in found)
 
 
-def _make_load(bits: int) -> Any:
-    """A function of an address: the whole number of so many bits there, least byte first."""
-
-    signature: Any = {8: types.uint8, 32: types.int32, 64: types.uint64}[bits](types.uint64)  # type: ignore[operator]
+def _make_load(signature: Any) -> Any:
+    """A function of an address: the number that stands there, least byte first."""
 
     def load(typing_context: Any, address: Any) -> Any:
-        from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
-
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
-            return builder.load(pointer, align=1)
+            pointer = context.get_value_type(signature.return_type).as_pointer()
+            return builder.load(builder.inttoptr(arguments[0], pointer), align=1)
 
         return signature, generate
 
     return intrinsic(load)
 
 
-load1, load4, load8 = _make_load(8), _make_load(32), _make_load(64)
+load1 = _make_load(numba.uint8(numba.uint64))
+load4 = _make_load(numba.int32(numba.uint64))
+load8 = _make_load(numba.uint64(numba.uint64))

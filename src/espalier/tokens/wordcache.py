@@ -1,36 +1,20 @@
 """Words already encoded, by their bytes: an open-addressing table that grows, up to a bound.
 
-A slot is four numbers. Words of up to 16 bytes are in it themselves (padded with zeros), longer ones by their hash and
-the place of their bytes; either way the bytes are compared, so equal hashes cost time and nothing else. One or two ids
-are in the slot too.
-
 Knows arrays; no tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from espalier.tokens.columns import Bytes
+from espalier.tokens.wordcache_slots import Slots, make_slots
 
 FIRST_SLOTS = 1 << 15
 MAX_SLOTS = 1 << 22  # 128 MiB of slots: some two million different words
 WORD_BYTES = 128  # longer words are hardly met twice; the number that keeps a cache of pasted data small
-
-
-class Slots(NamedTuple):
-    """What the kernels read and write.
-
-    table: uint64 (slots, 4): first 8 bytes or hash, next 8 bytes or place in `keys`, length << 32 | ids (0 where
-    empty), the id or two ids or place in `ids`. used: int64 (3,): words, bytes of keys, ids of ids.
-    """
-
-    table: npt.NDArray[np.uint64]
-    keys: npt.NDArray[np.uint8]
-    ids: npt.NDArray[np.int32]
-    used: npt.NDArray[np.int64]
 
 
 class WordCache:
@@ -49,7 +33,7 @@ class WordCache:
         self.word_bytes = max(WORD_BYTES, *map(len, pinned or ()), 0)
         pinned = pinned or {}
         size = max(min(FIRST_SLOTS, max_slots), 1 << (4 * len(pinned)).bit_length())  # the bound is for words met later
-        self.slots = _make_slots(size, keys=2 * sum(map(len, pinned)))
+        self.slots: Slots = make_slots(size, keys=2 * sum(map(len, pinned)))
         for word, number in pinned.items():
             self._pin(word, number)
 
@@ -63,12 +47,12 @@ class WordCache:
 
         old = self.slots
         if 2 * len(self) < len(old.table):  # there are slots, but no room for long words or their ids
-            made = _make_slots(len(old.table), keys=2 * len(old.keys), ids=2 * len(old.ids))
+            made = make_slots(len(old.table), keys=2 * len(old.keys), ids=2 * len(old.ids))
         elif 2 * len(old.table) > self.max_slots:
             self.open = False
             return
         else:
-            made = _make_slots(2 * len(old.table), keys=len(old.keys), ids=len(old.ids))
+            made = make_slots(2 * len(old.table), keys=len(old.keys), ids=len(old.ids))
         made.keys[: old.used[1]] = old.keys[: old.used[1]]
         made.ids[: old.used[2]] = old.ids[: old.used[2]]
         made.used[:] = old.used
@@ -81,15 +65,6 @@ class WordCache:
         pin_word(as_bytes(word), number, self.slots, self.hash_mask)
 
 
-def as_bytes(content: bytes) -> npt.NDArray[np.uint8]:
+def as_bytes(content: bytes) -> Bytes:
     """Bytes as the kernels take them: an array that cannot be written to."""
     return np.frombuffer(content, np.uint8)
-
-
-def _make_slots(size: int, *, keys: int = 0, ids: int = 0) -> Slots:
-    return Slots(
-        np.zeros((size, 4), np.uint64),
-        np.empty(max(keys, 4 * size), np.uint8),
-        np.empty(max(ids, 2 * size), np.int32),
-        np.zeros(3, np.int64),
-    )

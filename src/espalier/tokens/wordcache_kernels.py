@@ -12,7 +12,7 @@ from espalier.tokens.bpe_kernels import encode_word
 from espalier.tokens.bpe_tables import GOLDEN, Merges
 from espalier.tokens.compiling import Whole, kernel, load1, load8
 from espalier.tokens.pretoken_kernels import TEXT
-from espalier.tokens.wordcache import Slots
+from espalier.tokens.wordcache_slots import Slots
 
 INLINE_BYTES = 16
 DONE, FULL = 0, 1
