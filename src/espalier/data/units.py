@@ -5,6 +5,7 @@ Legend: n = rows of a batch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ GROUP = "group"
 _LENGTHS = (250, 1_000, 4_000, 16_000, 64_000)
 # The row of a table has the line it begins on; other documents of one file belong together.
 _LINE = "line"
+# What comes of one document is numbered below it: readers.source.SourceFile.document_id, then .1, .2 ...
+_CHILD = re.compile(r"([0-9a-f]{16}\.[0-9]+)\.")
 
 
 def sketch_units(
@@ -72,7 +75,8 @@ def name_documents(documents: pa.RecordBatch) -> list[str]:
         rows, documents.column("id").to_pylist(), documents.column("spans").to_pylist(), strict=True
     ):
         blob = spans[0]["blob"] if spans and not of_table else ""
-        names.append(blob or ".".join(name.split(".", 2)[:2]))
+        child = _CHILD.match(name)
+        names.append(blob or (child[1] if child else name))
     return names
 
 

@@ -351,3 +351,9 @@ def test_at_near_one_only_equal_words_tie_rows(tmp_path: Path) -> None:
         split for split, _, _ in draw(tmp_path, [rows[:31], rows[31:]], SplitSpec(test=0.3, validation=0.3, near=1))
     ]
     assert splits[::2] == splits[1::2] and len(set(splits)) == 3
+
+
+def test_dots_in_an_id_that_was_given_from_elsewhere_tie_nothing(tmp_path: Path) -> None:
+    rows = [Document(f"v1.2.{n}", alone(n), Span("a" * 64, "rows.csv"), {"line": str(n)}) for n in range(60)]
+    drawn = draw(tmp_path, [rows], SplitSpec(test=0.3, validation=0.3))
+    assert len({group for _, group, _ in drawn}) == 60 and len({split for split, _, _ in drawn}) == 3
