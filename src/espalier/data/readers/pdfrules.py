@@ -74,6 +74,7 @@ def _join_level(rules: list[Rule]) -> list[Rule]:
 
 
 def rules_of(path: Any, turn: Turn) -> list[Rule]:
+    """The straight lines of one path object: a line, the edges of a box, or the parts of a grid drawn at once."""
     import pypdfium2.raw as raw
 
     segments = raw.FPDFPath_CountSegments(path.raw)

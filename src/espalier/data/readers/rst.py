@@ -106,7 +106,7 @@ def _read_simple(lines: list[str], at: int) -> tuple[int, str]:
     starts = [match.start() for match in re.finditer(r"=+", lines[at])]
     rules: list[int] = []
     for index in range(at + 1, min(at + MAX_TABLE_LINES, len(lines))):
-        if not lines[index].strip():
+        if not lines[index].strip() or len(rules) > 1:
             break
         if _SIMPLE.fullmatch(lines[index]):
             rules.append(index)

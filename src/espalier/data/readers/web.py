@@ -24,6 +24,7 @@ from espalier.data.readers.tabletext import flatten
 # left, the extractor has most likely thrown content away.
 SHORT_CHARS = 2_000
 MIN_SHARE = 0.5
+MAX_ELEMENTS = 30_000  # the extractor's time grows faster than the page
 # A shorter block between others that were left out is most likely a stray match.
 STRAY_CHARS = 25
 MAX_TAG_CHARS = 200
@@ -83,7 +84,7 @@ def extract_main(tree: Any) -> str:
     if len(marked) == 1 and (text := visible_text(marked[0])):
         return text
     visible = visible_text(tree)
-    if len(visible) < SHORT_CHARS:
+    if len(visible) < SHORT_CHARS or sum(1 for _ in tree.iter()) > MAX_ELEMENTS:
         return visible
     main = _extract_by_guess(tree)
     return main if len(main) >= MIN_SHARE * len(visible) else visible
