@@ -10,7 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from espalier.data.pii.finding import Finding
+from espalier.data.pii.finding import Finding, byte_offsets
+from espalier.data.pii.names import Names
 from espalier.data.pii.rules import load_rules
 from espalier.data.pii.surrogates import WRITTEN, Surrogates
 from espalier.data.pii.windows import scan_column
@@ -63,36 +64,41 @@ class Detector:
         return found.kind in self._look_alikes and Surrogates.is_own(found.kind, text[found.start : found.end])
 
     def _recognize(
-        self, texts: pa.LargeStringArray, patterns: dict[int, list[Finding]]
+        self, texts: pa.LargeStringArray, known: dict[int, list[Finding]]
     ) -> Iterator[tuple[int, list[Finding]]]:
-        for row, text in enumerate(texts.to_pylist()):
-            known = patterns.get(row, [])
-            found = [each for recognizer in self._recognizers for each in recognizer.find(text)]
-            if found:
-                known = _merge(known, found, text)
-            if known:
-                yield row, known
+        """What the rules know of each row, and what the recognisers add to it."""
+        added: dict[int, list[Finding]] = {}
+        for recognizer in self._recognizers:
+            for row, findings in _find_column(recognizer, texts):
+                added.setdefault(row, []).extend(findings)
+        for row in sorted(known.keys() | added.keys()):
+            if row in added:
+                text = texts[row].as_py()
+                yield row, _merge(known.get(row, []), added[row], text)
+            else:
+                yield row, known[row]
 
 
-def _merge(known: list[Finding], found: Sequence[Finding], text: str) -> list[Finding]:
-    """Byte findings and character findings together, in order; an earlier one wins over one that overlaps it."""
-    to_byte = _ByteOffsets(text)
+def _find_column(recognizer: Recognizer, texts: pa.LargeStringArray) -> Iterator[tuple[int, list[Finding]]]:
+    """(row, findings), in bytes, of a recogniser: its own way over a column, or text by text."""
+    if isinstance(recognizer, Names):
+        yield from recognizer.find_column(texts)
+        return
+    for row, text in enumerate(texts.to_pylist()):
+        to_byte = byte_offsets(text)
+        findings = [each._replace(start=to_byte(each.start), end=to_byte(each.end)) for each in recognizer.find(text)]
+        if findings:
+            yield row, findings
+
+
+def _merge(known: list[Finding], added: Sequence[Finding], text: str) -> list[Finding]:
+    """Findings in order; an earlier one wins over one that overlaps it, and what redaction wrote over both."""
+    to_byte = byte_offsets(text)
     taken = [(each.start, each.end) for each in known]
     taken += [(to_byte(match.start()), to_byte(match.end())) for match in WRITTEN.finditer(text)]
     merged = list(known)
-    for each in found:
-        start, end = to_byte(each.start), to_byte(each.end)
-        if start < end and not any(start < high and low < end for low, high in taken):
-            taken.append((start, end))
-            merged.append(Finding(start, end, each.kind, each.rule))
+    for each in added:
+        if each.start < each.end and not any(each.start < high and low < each.end for low, high in taken):
+            taken.append((each.start, each.end))
+            merged.append(each)
     return sorted(merged)
-
-
-class _ByteOffsets:
-    """Character offsets -> byte offsets; the identity for ASCII."""
-
-    def __init__(self, text: str) -> None:
-        self._text = None if text.isascii() else text
-
-    def __call__(self, offset: int) -> int:
-        return offset if self._text is None else len(self._text[:offset].encode())

@@ -25,6 +25,11 @@ class Finding(NamedTuple):
     rule: str  # which rule found it: "email", "pl.pesel" ...
 
 
+def byte_offsets(text: str) -> Callable[[int], int]:
+    """A function from character offsets of the text to byte offsets; the identity for ASCII."""
+    return int if text.isascii() else lambda offset: len(text[:offset].encode())
+
+
 Extent = tuple[int, int]
 Check = Callable[[bytes, int, int], Extent | None]
 Judge = Callable[[bytes, int, int], Finding | None]

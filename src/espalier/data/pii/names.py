@@ -1,6 +1,7 @@
 """A list of names, looked up word by word: any number of names costs one pass over a text.
 
-The list comes from the user (a CSV of contacts). Does not guess names it was not given.
+The list comes from the user (a CSV of contacts). Does not guess names it was not given. In a large column only the
+stretches are read where `nameindex` sees a word that begins a name.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
 from espalier.core.errors import InvalidInput, NotFound, did_you_mean
-from espalier.data.pii.finding import Finding
+from espalier.data.kernels.buffers import Bytes, Offsets, is_worth_compiling, view_texts
+from espalier.data.pii.finding import Finding, byte_offsets
+from espalier.data.pii.windows import whole
 from espalier.data.readers.plain import decode
 
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
@@ -30,6 +37,7 @@ class Names:
 
     def __init__(self, names: Iterable[str], *, parts: bool = True) -> None:
         self._phrases: dict[str, list[Phrase]] = {}
+        self._table: tuple[npt.NDArray[np.uint64], Bytes, Bytes] | None = None
         words: set[Phrase] = set()
         for name in names:
             phrase = tuple(word.casefold() for word in _WORD.findall(name))
@@ -41,6 +49,34 @@ class Names:
                 words.add(phrase)
         for phrase in sorted(words, key=lambda words: (-len(words), words)):
             self._phrases.setdefault(phrase[0], []).append(phrase)
+        # In UTF-8 a letter may be twice as long in another case; between two words stands what _BETWEEN allows.
+        self._reach_bytes = 8 + max((sum(2 * len(w.encode()) + 16 for w in phrase) for phrase in words), default=0)
+
+    def find_column(self, texts: pa.LargeStringArray) -> Iterator[tuple[int, list[Finding]]]:
+        """(row, findings) of the rows that have any, in order; positions are bytes."""
+        data, edges = view_texts(texts)
+        windows = self._find_windows(data, edges) if is_worth_compiling(texts) else whole(edges)
+        view = memoryview(data.data)
+        held: dict[int, list[Finding]] = {}
+        for row, start, end in windows.tolist():
+            text = bytes(view[start:end]).decode()
+            to_byte = byte_offsets(text)
+            shift = start - int(edges[row])
+            for found in self.find(text):
+                placed = found._replace(start=shift + to_byte(found.start), end=shift + to_byte(found.end))
+                held.setdefault(row, []).append(placed)
+        yield from held.items()
+
+    def _find_windows(self, data: Bytes, edges: Offsets) -> npt.NDArray[np.int64]:
+        """(w, 3): row, start and end in `data` of the stretches that may hold a name."""
+        from espalier.data.pii import nameindex
+
+        if self._table is None:
+            firsts = ((first, len(phrases[0]) == 1) for first, phrases in self._phrases.items())
+            self._table = nameindex.build_table(firsts)
+        out = np.empty(((int(edges[-1] - edges[0]) >> 1) + len(edges), 3), np.int64)
+        count = nameindex.find_name_windows(data, np.ascontiguousarray(edges), *self._table, self._reach_bytes, out)
+        return out[:count]
 
     def find(self, text: str) -> Iterator[Finding]:
         """Findings of kind NAME, the longest at each place, never overlapping; neighbouring parts are one finding."""

@@ -26,11 +26,14 @@ def scan_column(texts: pa.LargeStringArray, rules: Ruleset) -> Iterator[tuple[in
     if len(texts) == 0:
         return
     data, edges = view_texts(texts)
-    if is_worth_compiling(texts):
-        spans = find_windows(data, edges, urls="URL" in rules.kinds)
-    else:
-        spans = np.stack([np.arange(len(texts)), edges[:-1], edges[1:]], axis=1)
+    urls = "URL" in rules.kinds
+    spans = find_windows(data, edges, urls=urls) if is_worth_compiling(texts) else whole(edges)
     yield from scan_windows(data, edges, spans, rules)
+
+
+def whole(edges: Offsets) -> npt.NDArray[np.int64]:
+    """(n, 3): every text as one window."""
+    return np.stack([np.arange(len(edges) - 1), edges[:-1], edges[1:]], axis=1)
 
 
 def find_windows(data: Bytes, edges: Offsets, *, urls: bool = False) -> npt.NDArray[np.int64]:
