@@ -113,8 +113,9 @@ def _write_item(text: str, depth: int, number: int | None) -> str:
 
 def _write_table(rows: tuple[tuple[str, ...], ...], named_rows: bool) -> str:
     kept = [row for row in rows if any(cell.strip() for cell in row)]
-    if (len(kept) == 1 and len(kept[0]) == 1) or (all(len(row) == 1 for row in kept) and len(kept) < 3):
-        return "\n\n".join(tidy(row[0]) for row in kept)  # a frame around a text, not a table
+    columns = {index for row in kept for index, cell in enumerate(row) if cell.strip()}
+    if len(columns) == 1 and len(kept) < 3:
+        return "\n\n".join(tidy("".join(row)) for row in kept)  # a frame around a text, not a table
     return write_form(kept) if is_form(kept, named_rows=named_rows) else write_table(kept)
 
 

@@ -54,6 +54,8 @@ def test_a_form_is_written_as_fields() -> None:
 
 def test_a_frame_around_a_text_is_no_table() -> None:
     assert write_block(Table((("Only one cell.",),))) == "Only one cell."
+    assert write_block(Table((("", "Over."), ("", "Under.")))) == "Over.\n\nUnder."
+    assert write_block(Table((("a",), ("b",), ("c",)))) == "| a |\n| --- |\n| b |\n| c |"
 
 
 def test_blocks_are_parted_by_an_empty_line_and_items_are_not() -> None:
