@@ -75,7 +75,7 @@ def refer(text: str) -> dict[str, float]:
         while at < len(words) - n + 1:
             gram = tuple(words[at : at + n])
             if gram in seen:
-                chars, at = chars + len(" ".join(gram)), at + n
+                chars, at = chars + len("".join(gram)), at + n
             else:
                 seen.add(gram)
                 at += 1

@@ -317,7 +317,7 @@ def _cover_repeats(
 def _weigh_repeats(
     words: Hashes, widths: Ints, n: int, size: int, grams: Hashes, table: npt.NDArray[np.int32], keys: Hashes
 ) -> int:
-    """Characters of repeated n-grams from left to right, none counted twice (as datatrove has it)."""
+    """Characters of the words in repeated n-grams from left to right, none counted twice (as datatrove has it)."""
     total = _join(words, n, size, grams)
     if total < 2:
         return 0
@@ -328,6 +328,7 @@ def _weigh_repeats(
             entries += 1
             i += 1
         else:
-            chars += _width(widths, i, size)
+            for k in range(size):
+                chars += widths[i + k]
             i += size
     return chars
