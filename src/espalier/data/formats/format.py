@@ -5,6 +5,7 @@ Adding one is a module with a list FORMATS and a line here. Knows no file, no Ar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from espalier.core.errors import InvalidInput, did_you_mean
@@ -59,6 +60,14 @@ def resolve_columns(shape: Format, mapping: Mapping[str, str]) -> Mapping[str, s
 
 def fitting_formats(row: Row) -> list[Format]:
     """The formats a row may be of, those left out that another fitting one contains. None, one, or an ambiguity."""
-    found = [shape for shape in ALL if shape.matches(row)]
+    found = [shape for shape in _with_columns(tuple(row)) if shape.fits(row)]
+    if len(found) < 2:
+        return found
     contained = {name for shape in found for name in shape.over}
     return [shape for shape in found if shape.name not in contained]
+
+
+@functools.lru_cache(maxsize=256)
+def _with_columns(names: tuple[str, ...]) -> tuple[Format, ...]:
+    """The formats whose needed columns are among `names`; a file's rows mostly have the same ones."""
+    return tuple(shape for shape in ALL if all(shape.columns[name] in names for name in shape.needed))

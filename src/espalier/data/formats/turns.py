@@ -34,7 +34,8 @@ def read_turns(
 def _read_turn(turn: Any, where: str, roles: Mapping[str, Role], hint: str, read: ReadContent) -> Message:
     if not isinstance(turn, dict):
         raise InvalidInput(f"{where} is not an object", hint=hint)
-    for name in _UNHELD:
+    plain = len(turn) == 2 and "content" in turn  # a role and a content: nothing else to look for
+    for name in () if plain else _UNHELD:
         if turn.get(name):
             raise InvalidInput(f"{where}.{name} cannot be held", hint="an example holds plain turns: take it out")
     return Message(

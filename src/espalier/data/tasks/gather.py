@@ -6,7 +6,7 @@ Legend: m = entries, each a part of an input row.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +34,8 @@ class Columns:
         self._texts: list[str] = []
         self._tags: list[dict[str, str]] = []
         self._origin_tags: list[dict[str, str]] = []
-        self._spans: list[list[dict[str, Any]]] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
         self._kept: list[bool] = []
         self._turns = {name: Turns() for name in CONVERSATIONS}
         self._counts: Counter[str] = Counter()
@@ -50,16 +51,20 @@ class Columns:
             self._texts.append(each.whole_text())
             self._tags.append(each.tags)
             self._origin_tags.append(origin.tags)
-            self._spans.append(origin.spans if origin.row else _narrow(origin.spans, each.start, each.end))
+            self._starts.append(0 if origin.row else each.start)
+            self._ends.append(0 if origin.row else each.end)
             self._kept.append(bool(several))
             for name, turns in self._turns.items():
                 turns.add(getattr(each, name))
             if each.form:
                 self._counts[each.form] += 1
 
-    def to_outcome(self) -> Outcome:
-        """In place, or new rows with ids `{id}.{k}`, k from 1, their spans narrowed to the part."""
-        outcome = self._change() if self._in_place else self._multiply()
+    def to_outcome(self, spans: pa.ListArray) -> Outcome:
+        """In place, or new rows with ids `{id}.{k}`, k from 1, their spans narrowed to the part.
+
+        spans: of the input rows.
+        """
+        outcome = self._change() if self._in_place else self._multiply(spans)
         outcome.counts = dict(sorted(self._counts.items()))
         return outcome
 
@@ -72,12 +77,12 @@ class Columns:
             conversations={name: turns.to_array() for name, turns in self._turns.items() if len(turns)},
         )
 
-    def _multiply(self) -> Outcome:
+    def _multiply(self, spans: pa.ListArray) -> Outcome:
         tags = [sorted({**old, **new}.items()) for old, new in zip(self._origin_tags, self._tags, strict=True)]
         columns = {
             "id": pa.array(self._ids, pa.string()),
             "text": pa.array(self._texts, pa.large_string()),
-            "spans": pa.array(self._spans, SCHEMA.field("spans").type),
+            "spans": pa.array(self._narrow(spans), SCHEMA.field("spans").type),
             "tags": pa.array(tags, TAGS),
             "row": pa.array([""] * len(self._ids), pa.large_string()),
             **{name: turns.to_array() for name, turns in self._turns.items()},
@@ -85,6 +90,16 @@ class Columns:
         kept = pa.array(self._kept, pa.bool_())
         made = pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
         return Outcome(batch=made.filter(kept), parents=pa.array(self._parents, pa.int32()).filter(kept))
+
+    def _narrow(self, spans: pa.ListArray) -> Iterator[list[dict[str, Any]]]:
+        """The spans of each entry; of a part of a document on one page, only its stretch."""
+        for parent, start, end in zip(self._parents, self._starts, self._ends, strict=True):
+            whole = spans[parent].as_py()
+            if end and len(whole) == 1:
+                (span,) = whole
+                yield [{**span, "start": span["start"] + start, "end": span["start"] + end}]
+            else:
+                yield whole
 
 
 class Turns:
@@ -126,9 +141,3 @@ def to_turns(conversations: Iterable[Sequence[Message]]) -> pa.ListArray:
     for conversation in conversations:
         turns.add(conversation)
     return turns.to_array()
-
-
-def _narrow(spans: list[dict[str, Any]], start: int, end: int) -> list[dict[str, Any]]:
-    if not end or len(spans) != 1:
-        return spans
-    return [{**spans[0], "start": spans[0]["start"] + start, "end": spans[0]["start"] + end}]

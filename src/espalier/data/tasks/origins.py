@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from espalier.core.errors import InvalidInput
 
@@ -21,7 +22,6 @@ class Origin:
     text: str
     tags: dict[str, str]
     uri: str
-    spans: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def place(self) -> str:
@@ -53,7 +53,9 @@ def check_characters(fields: Any) -> None:
 
 def iterate_origins(batch: pa.RecordBatch) -> Iterator[Origin]:
     """The rows of a batch. (n,)"""
-    names = ("id", "row", "text", "tags", "spans")
-    columns = [batch.column(name).to_pylist() for name in names]
-    for id_, row, text, tags, spans in zip(*columns, strict=True):
-        yield Origin(id_, row, text, dict(tags), spans[0]["uri"] if spans else "", spans)
+    names = ("id", "row", "text", "tags")
+    spans = batch.column("spans")
+    uris = pc.struct_field(pc.list_element(spans, 0), "uri") if len(batch) else spans
+    columns = [*(batch.column(name).to_pylist() for name in names), uris.to_pylist()]
+    for id_, row, text, tags, uri in zip(*columns, strict=True):
+        yield Origin(id_, row, text, dict(tags), uri or "")

@@ -63,7 +63,7 @@ class RowTask:
             several, reason = self._decode_one(origin)
             reasons.append(reason)
             columns.add(index, origin, several)
-        outcome = columns.to_outcome()
+        outcome = columns.to_outcome(batch.column("spans"))
         outcome.reasons = pa.array(reasons, pa.string()) if any(reasons) else None
         return outcome
 
