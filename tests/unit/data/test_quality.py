@@ -110,7 +110,7 @@ _TEXTS = st.lists(st.tuples(_WORDS, _GAPS), max_size=60).map(lambda parts: "".jo
 
 
 @given(st.lists(_TEXTS | st.text(max_size=60), max_size=4))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_rule_measures_what_a_plain_reading_measures(texts: list[str]) -> None:
     spec = QualitySpec(repetition=NO_LIMIT, fineweb=FineWebRules())
     for rule in measure(pa.array(texts, pa.large_string()), spec):
@@ -119,7 +119,7 @@ def test_every_rule_measures_what_a_plain_reading_measures(texts: list[str]) -> 
 
 
 @given(st.lists(_TEXTS, min_size=1, max_size=3), st.integers(1, 6))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_a_value_that_a_bound_spared_is_within_its_limit(texts: list[str], times: int) -> None:
     texts = [text * times for text in texts]
     for rule in measure(pa.array(texts, pa.large_string()), ALL):

@@ -1,4 +1,8 @@
-"""UTF-8 inside a kernel: how wide a character is and which one. Knows nothing of what characters mean."""
+"""UTF-8 inside a kernel: how wide a character is and which one. Knows nothing of what characters mean.
+
+What numba keeps on disk of a kernel is renewed when the kernel's own file changes, and not for a change in this one:
+who changes something here deletes `__pycache__` beside it. (Installing a release writes all files anew.)
+"""
 
 from __future__ import annotations
 
