@@ -185,6 +185,15 @@ def clean(row):
     assert told.endswith("no network")
 
 
+def test_it_may_write_no_large_file_and_use_no_more_time_than_all_rows_may(tmp_path: Path) -> None:
+    code = (
+        "from resource import RLIMIT_CORE, RLIMIT_CPU, RLIMIT_FSIZE, getrlimit\n\n\ndef clean(row):\n"
+        "    return ' '.join(str(getrlimit(kind)[1]) for kind in (RLIMIT_FSIZE, RLIMIT_CPU, RLIMIT_CORE))\n"
+    )
+    outcome = make(tmp_path, code, limit_s=2.5, limit_mb=64).apply(batch_of("a", "b"))
+    assert outcome.texts.to_pylist() == [f"{64 << 20} {3 * 2 + 60} 0"] * 2
+
+
 def test_what_it_starts_ends_with_it(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n\ndef clean(row):\n"

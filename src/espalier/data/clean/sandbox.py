@@ -9,6 +9,7 @@ the function may read the files its user may read.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import select
@@ -83,7 +84,7 @@ def run_rows(task: Task, batch: pa.RecordBatch, max_deaths: int) -> Iterator[dic
     Unavailable where isolation is required and the system has none.
     """
     deaths, schema = 0, answer_schema(SCHEMA)
-    process = _Process(task)
+    process = _Process(task, len(batch))
     try:
         for first, length in _cut_groups(batch):
             found: dict[int, dict[str, Any] | Failure] = {}
@@ -99,7 +100,7 @@ def run_rows(task: Task, batch: pa.RecordBatch, max_deaths: int) -> Iterator[dic
                     row = min(max(death.row, 0), len(pending) - 1)
                     found[pending.pop(row)] = Failure(death.kind, death.message, task.name)
                     process.close()
-                    process = _Process(task)
+                    process = _Process(task, len(batch))
                     continue
                 found |= {row: _read_answer(answer) for row, answer in zip(pending, answers, strict=True)}
                 pending = []
@@ -110,7 +111,7 @@ def run_rows(task: Task, batch: pa.RecordBatch, max_deaths: int) -> Iterator[dic
 
 def run_batch(task: Task, batch: pa.RecordBatch) -> pa.RecordBatch | Failure:
     """The batch a function over batches gives: some of the rows it was given, each once, in their order."""
-    with _Process(task) as process:
+    with _Process(task, len(batch)) as process:
         try:
             made = process.ask(batch, None, None)
         except _Died as death:
@@ -129,8 +130,10 @@ def run_batch(task: Task, batch: pa.RecordBatch) -> pa.RecordBatch | Failure:
 class _Process:
     """One process, in a session and a folder of its own; gone when closed, with all it has started."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, rows: int) -> None:
         self._task = task
+        # The clock ends it long before; this is for a process that nobody waits for any more.
+        self._cpu_s = math.ceil(task.limit_s) * rows + int(START_S)
         self._folder = tempfile.TemporaryDirectory(prefix="espalier-", ignore_cleanup_errors=True)
         self._progress_file = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         self._progress_file.write(PROGRESS.pack(-1))
@@ -203,7 +206,9 @@ class _Process:
         """Hand over the task; raises Unavailable or InvalidInput when it cannot be run."""
         task = self._task
         try:
-            self._write(json.dumps({**asdict(task), "progress": self._progress_file.fileno()}).encode())
+            self._write(
+                json.dumps({**asdict(task), "progress": self._progress_file.fileno(), "cpu_s": self._cpu_s}).encode()
+            )
             note = json.loads(self._read(START_S))
         except _Died as death:
             raise InvalidInput(f"its process {death.message}", where=task.name, hint="run the file by itself") from None

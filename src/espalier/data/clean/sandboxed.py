@@ -50,7 +50,7 @@ def main() -> None:
         os.dup2(nowhere, number)
     function, error = None, None
     if isolated or task["isolation"] != "required":
-        confine(task["limit_bytes"])
+        confine(task["limit_bytes"], task["cpu_s"])
         function, error = load_function(task)
     write_frame(out, json.dumps({"isolated": isolated, "error": error}).encode())
     if function is None:
@@ -82,15 +82,15 @@ def isolate() -> bool:
     return True
 
 
-def confine(limit_bytes: int) -> None:
-    """No core dump, no file larger than the memory limit, and so much memory over what Python and Arrow take."""
+def confine(limit_bytes: int, cpu_s: int) -> None:
+    """No core dump, no file larger than the limit, so much memory over what Python and Arrow take, and an end."""
     import pyarrow as pa
 
     pa.array([""])  # what it allocates once is not the user's
     used = 0
     with suppress(OSError), open("/proc/self/statm") as status:  # noqa: PTH123 (before pathlib is needed)
         used = int(status.read().split()[0]) * resource.getpagesize()
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, limit_bytes)]
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, limit_bytes), (resource.RLIMIT_CPU, cpu_s)]
     if used:
         limits.append((resource.RLIMIT_AS, used + limit_bytes))
     for kind, most in limits:
