@@ -61,6 +61,7 @@ class _Window:
     line: int = 1
     offset: int = 0  # in bytes, of `at`
     ended: bool = False
+    escaped: bool = False  # whether there are escapes in `text`
     _decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
     def fill(self) -> bool:
@@ -69,6 +70,7 @@ class _Window:
         self.ended = not data
         self.text = self.text[self.at :] + self._decoder.decode(data, self.ended)
         self.at = 0
+        self.escaped = "\\u" in self.text
         return not self.ended
 
     def peek(self) -> str:
@@ -143,7 +145,7 @@ def _scan_value(window: _Window, scan: Any, max_bytes: int) -> tuple[Any, int, s
 
 def _needs_healing(window: _Window, value: dict[str, Any]) -> bool:
     # Escapes are the only way a NUL or half a surrogate pair can stand in a JSON text that was decoded.
-    return "\\u" in window.text and each_text(value, heal) != value
+    return window.escaped and each_text(value, heal) != value
 
 
 def _read_object(source: SourceFile, options: ReadOptions, watch: Watch | None) -> Iterator[pa.RecordBatch | Problem]:
