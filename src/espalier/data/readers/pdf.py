@@ -7,27 +7,23 @@ A page without a text layer is read by tesseract where the machine has it. Form 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
 from espalier.data.readers import ocr
 from espalier.data.readers.paged import join_pages
-from espalier.data.readers.pdflayout import half_points, write_page
-from espalier.data.readers.pdfpage import Page, read_page
+from espalier.data.readers.pdfheadings import find_headings
+from espalier.data.readers.pdflayout import write_page
+from espalier.data.readers.pdfpage import read_page
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
 MAX_PAGES = 5_000
-MAX_LEVELS = 4
-HEADING_RATIO = 1.14
-MIN_BODY_CHARS = 400
-MAX_HEADING_SHARE = 0.2
 
 
-@versioned(2, leans_on=ocr.describe_tesseract)
+@versioned(3, leans_on=ocr.describe_tesseract)
 def read_pdf(source: SourceFile) -> Iterator[Document]:
     """The pages with text, joined; `spans` holds one Span for each of them."""
     texts, tags = _read(source)
@@ -47,8 +43,8 @@ def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:
             if len(pdf) > MAX_PAGES:
                 raise InvalidInput(f"{len(pdf)} pages, more than {MAX_PAGES}", hint="split the file")
             pages = [read_page(pdf, index) for index in range(len(pdf))]
-            levels = heading_levels(pages)
-            texts = [write_page(page, levels) for page in pages]
+            headings = find_headings(pages)
+            texts = [write_page(page, headings) for page in pages]
             empty = [
                 index for index, text in enumerate(texts) if not re.search(r"\w", text) and pages[index].has_picture
             ]
@@ -64,29 +60,6 @@ def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:
         if "assword" in str(error):
             raise InvalidInput("encrypted: it needs a password", hint="save it without a password") from None
         raise InvalidInput(f"not a readable PDF: {error}") from None
-
-
-def heading_levels(pages: Sequence[Page]) -> dict[int, int]:
-    """Line height (in half points) -> heading level, of the heights clearly larger than that of most text."""
-    chars: Counter[int] = Counter()
-    for page in pages:
-        for line in page.lines:
-            chars[half_points(line.height)] += len(line.text)
-    if chars.total() < MIN_BODY_CHARS:
-        return {}
-    body = max(chars, key=lambda height: (chars[height], -height))
-    larger = sorted((height for height in chars if height > HEADING_RATIO * body), reverse=True)
-    levels: dict[int, int] = {}
-    level = taken = 0
-    before = None
-    for height in larger:
-        taken += chars[height]
-        if taken > MAX_HEADING_SHARE * chars.total():
-            break  # so much text is no heading, however large
-        level += before is None or before - height > 1
-        levels[height] = min(level, MAX_LEVELS)
-        before = height
-    return levels
 
 
 def _title(pdf: Any) -> dict[str, str]:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from espalier.data.readers.blocks import Heading, write_block
 from espalier.data.readers.pdfcolumns import Columns, find_aligned
 from espalier.data.readers.pdfgrids import Grid, find_grids
+from espalier.data.readers.pdfheadings import Headings
 from espalier.data.readers.pdfpage import Line, Page
 from espalier.data.readers.tabletext import write_table
 
-MAX_HEADING_CHARS = 160
 PARAGRAPH_GAP = 1.4  # times the usual distance of lines
 JUMPS = 0.25  # share of lines that may stand above the one before until the order is not believed
 MIN_LINES_TO_REORDER = 8
@@ -25,8 +25,8 @@ MAX_LINES_TO_REORDER = 2_000
 _SOFT_HYPHEN = "\u00ad"
 
 
-def write_page(page: Page, levels: Mapping[int, int]) -> str:
-    """A page as Markdown lines; `levels` tells the heading level of a line height."""
+def write_page(page: Page, headings: Headings) -> str:
+    """A page as Markdown lines; `headings` tells which lines are some."""
     grids: list[Grid | Columns] = list(find_grids(page))
     ruled = {word for grid in grids for word in grid.words}
     lines = _without(page.lines, ruled)
@@ -39,12 +39,7 @@ def write_page(page: Page, levels: Mapping[int, int]) -> str:
     rows = (
         lines if len(lines) == len(page.lines) else page.lines if not ruled else _merge_order(page.lines, lines, ruled)
     )
-    return _assemble(rows, parts, owner, levels)
-
-
-def half_points(height: float) -> int:
-    """A height as a whole number of half points: what differs by less is one size of type."""
-    return round(height * 2)
+    return _assemble(rows, parts, owner, headings)
 
 
 def is_scattered(lines: Sequence[Line]) -> bool:
@@ -116,7 +111,7 @@ def _merge_order(all_lines: Sequence[Line], lines: list[Line], ruled: set[int]) 
 
 
 def _assemble(
-    lines: Sequence[Line], parts: Sequence[Grid | Columns], owner: Mapping[int, int], levels: Mapping[int, int]
+    lines: Sequence[Line], parts: Sequence[Grid | Columns], owner: Mapping[int, int], headings: Headings
 ) -> str:
     written: set[int] = set()
     blocks: list[str] = []
@@ -127,32 +122,33 @@ def _assemble(
             plain.append(line)
         elif index not in written:
             written.add(index)
-            blocks += [_write_lines(plain, levels), _write_part(parts[index], levels)]
+            blocks += [_write_lines(plain, headings), _write_part(parts[index], headings)]
             plain = []
-    blocks.append(_write_lines(plain, levels))
+    blocks.append(_write_lines(plain, headings))
     return "\n\n".join(filter(None, blocks))
 
 
-def _write_part(part: Grid | Columns, levels: Mapping[int, int]) -> str:
+def _write_part(part: Grid | Columns, headings: Headings) -> str:
     if isinstance(part, Grid):
         return write_table(part.rows)
-    return "\n\n".join(_write_lines(column, levels) for column in part.columns)
+    return "\n\n".join(_write_lines(column, headings) for column in part.columns)
 
 
-def _write_lines(lines: Sequence[Line], levels: Mapping[int, int]) -> str:
+def _write_lines(lines: Sequence[Line], headings: Headings) -> str:
     pitch = _pitch(lines)
     out: list[str] = []
     before: Line | None = None
     title: tuple[int, list[str]] | None = None
     for line in lines:
-        level = _level(line, levels)
+        apart = before is None or _is_apart(before, line, PARAGRAPH_GAP * pitch)
+        level = headings.level_of(line, apart=apart or title is not None)
         if title and (level != title[0] or _is_apart(before, line, 2.2 * line.height)):
             out += ["", _write_heading(title), ""]
             title = None
         if level:
             title = (level, [*(title[1] if title else []), line.text])
         else:
-            if _is_apart(before, line, PARAGRAPH_GAP * pitch):
+            if apart and before is not None:
                 out.append("")
             out.append(line.text)
         before = line
@@ -163,12 +159,6 @@ def _write_lines(lines: Sequence[Line], levels: Mapping[int, int]) -> str:
 
 def _write_heading(title: tuple[int, list[str]]) -> str:
     return write_block(Heading(" ".join(title[1]).replace(f"{_SOFT_HYPHEN} ", ""), title[0]))
-
-
-def _level(line: Line, levels: Mapping[int, int]) -> int:
-    text = line.text
-    level = levels.get(half_points(line.height), 0)
-    return level if level and len(text) <= MAX_HEADING_CHARS and re.search(r"[^\W\d_]{2}", text) else 0
 
 
 def _pitch(lines: Sequence[Line]) -> float:

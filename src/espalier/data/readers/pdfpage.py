@@ -7,6 +7,7 @@ pdfium; does not know tables, headings or text files.
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ APART = 0.45  # of a character's height: from here on a gap parts words
 _SOFT_HYPHEN = "\u00ad"
 _ODD = "\ufffe"
 _BULLET = "•"
+_BOLD = re.compile(rb"bold|black|heavy|demi|-medi|(?:cm|ec|lm|sf)bx", re.IGNORECASE)
+NORMAL, BOLD = 400, 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Word:
     bottom: float
     right: float
     top: float
+    weight: int = 400  # of its first character's font; 400 is normal, 700 bold
 
     @property
     def height(self) -> float:
@@ -68,16 +72,26 @@ class Line:
     @property
     def height(self) -> float:
         """Of most of its characters: a line's size of type, whatever stands raised on it."""
-        chars = sum(len(word.text) for word in self.words)
-        for word in sorted(self.words, key=lambda word: word.height):
-            chars -= 2 * len(word.text)
-            if chars <= 0:
-                return word.height
-        return self.words[-1].height
+        return _usual([(word.height, len(word.text)) for word in self.words])
+
+    @property
+    def weight(self) -> float:
+        """The weight of most of its characters."""
+        return _usual([(word.weight, len(word.text)) for word in self.words])
 
     @property
     def middle(self) -> float:
         return (self.bottom + self.top) / 2
+
+
+def _usual(values: list[tuple[float, int]]) -> float:
+    """The median of values that count so often each."""
+    half = sum(count for _, count in values) / 2
+    for value, count in sorted(values):
+        half -= count
+        if half <= 0:
+            return value
+    return values[-1][0]
 
 
 @dataclass(slots=True)
@@ -134,10 +148,23 @@ def _read_lines(textpage: Any, turn: Turn) -> list[Line]:
             builder.end_word()
         else:
             box_of(handle, index, pointer)
-            builder.add(code, turn.box(box.left, box.bottom, box.right, box.top))
+            if builder.add(code, turn.box(box.left, box.bottom, box.right, box.top)):
+                builder.weight = _weight_of(handle, index)
     builder.end_word()
     builder.flush()
     return builder.lines
+
+
+def _weight_of(handle: Any, index: int) -> int:
+    """The weight of a character's font: as its name says, where that is clear, for many fonts do not tell it."""
+    import pypdfium2.raw as raw
+
+    name = ctypes.create_string_buffer(64)
+    raw.FPDFText_GetFontInfo(handle, index, name, 64, None)
+    if _BOLD.search(name.value):
+        return BOLD
+    weight: int = raw.FPDFText_GetFontWeight(handle, index)
+    return weight if weight > 0 else NORMAL
 
 
 @dataclass(slots=True)
@@ -149,10 +176,12 @@ class _Builder:
     codes: list[int] = field(default_factory=list)
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     glyph: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    weight: int = 0
     ended: bool = False
     glyph_start: int = 0  # where in `codes` the characters of the last glyph begin
 
-    def add(self, code: int, box: tuple[float, float, float, float]) -> None:
+    def add(self, code: int, box: tuple[float, float, float, float]) -> bool:
+        """Take in a character; whether it begins a word."""
         height = box[3] - box[1]
         if self.ended:
             self.ended = False
@@ -171,13 +200,14 @@ class _Builder:
             self.box = box
         if box == self.glyph and self.codes and 0x600 <= code < 0x700:
             self.codes.insert(self.glyph_start, code)  # pdfium turns a line round, and its ligatures with it
-            return
+            return False
         self.glyph, self.glyph_start = box, len(self.codes)
         self.codes.append(code)
+        return len(self.codes) == 1
 
     def end_word(self) -> None:
         if self.codes:
-            self.words.append(Word(_decode(self.codes), *self.box))
+            self.words.append(Word(_decode(self.codes), *self.box, self.weight))
             self.codes = []
 
     def end_line(self) -> None:

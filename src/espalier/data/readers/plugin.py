@@ -52,7 +52,7 @@ def find_reader(uri: str, options: ReadOptions | None = None) -> Reader:
 
 
 def reader_id(uri: str, options: ReadOptions | None = None) -> str:
-    """`jsonl@2`, `pdf@2+tesseract 5.3.0 eng`: with a source's digest and the options it decides what is read."""
+    """`jsonl@2`, `pdf@3+tesseract 5.3.0 eng`: with a source's digest and the options it decides what is read."""
     name = place_reader(uri, options or ReadOptions())[1]
     reader = find_reader(uri, options)
     leans_on = getattr(reader, "leans_on", None)

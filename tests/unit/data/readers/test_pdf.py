@@ -31,13 +31,18 @@ def rule(x0: float, y0: float, x1: float, y1: float) -> str:
 
 def write_pages(contents: Sequence[str], rotate: int = 0) -> bytes:
     """A PDF of pages 400 x 400 points."""
-    objects: list[bytes] = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", _FONT]
+    objects: list[bytes] = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"",
+        _FONT,
+        _FONT.replace(b"Helvetica", b"Helvetica-Bold"),
+    ]
     kids = []
     for content in contents:
         kids.append(len(objects) + 1)
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 400] /Rotate {rotate} "
-            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {len(objects) + 2} 0 R >>".encode()
+            f"/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >> /Contents {len(objects) + 2} 0 R >>".encode()
         )
         data = content.encode("latin-1")
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(data), data))
@@ -110,6 +115,19 @@ def test_each_page_gets_a_span_of_its_own_text(source: MakeSource) -> None:
 def test_lines_of_large_type_are_headings_by_size(read: Callable[..., str]) -> None:
     page = text_at(50, 380, "The Title", 20) + text_at(50, 350, "A Section", 14) + column(50, 330, *PROSE)
     assert read(page).startswith(f"# The Title\n\n## A Section\n\n{PROSE[0]}\n{PROSE[1]}\n")
+
+
+def bold_at(x: float, y: float, text: str) -> str:
+    return text_at(x, y, text).replace("/F1", "/F2")
+
+
+def test_a_bold_line_by_itself_is_a_heading_under_the_larger_ones_and_a_bold_word_is_not(
+    read: Callable[..., str],
+) -> None:
+    page = text_at(50, 390, "The Title", 20) + bold_at(50, 370, "2.1 A section") + column(50, 350, *PROSE[:8])
+    page += bold_at(50, 254, PROSE[8]) + bold_at(50, 220, "Warning: not one.") + column(50, 200, *PROSE[9:])
+    headings = [line for line in read(page).split("\n") if line.startswith("#")]
+    assert headings == ["# The Title", "## 2.1 A section"]
 
 
 def test_a_wider_gap_between_lines_parts_paragraphs(read: Callable[..., str]) -> None:
@@ -271,9 +289,9 @@ def test_a_reader_names_the_program_its_outcome_depends_on(monkeypatch: pytest.M
     program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo tesseract 9.9 || printf "List:\\neng\\ndeu\\nosd\\n"\n')
     program.chmod(0o755)
     monkeypatch.setattr(ocr, "find_tesseract", lambda: str(program))
-    assert reader_id("t.pdf") == "pdf@2+tesseract 9.9 eng+deu"
+    assert reader_id("t.pdf") == "pdf@3+tesseract 9.9 eng+deu"
     monkeypatch.setattr(ocr, "find_tesseract", lambda: "")
-    assert reader_id("t.pdf") == "pdf@2"
+    assert reader_id("t.pdf") == "pdf@3"
 
 
 # What is refused
