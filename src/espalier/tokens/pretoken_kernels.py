@@ -83,7 +83,7 @@ def match_size(text: Whole, size: Whole, classes: Whole, steps: Whole, width: Wh
 
     text, classes, steps: addresses; of the text, and of what the automaton holds.
     """
-    state = np.uint64(width)
+    state, entered = np.uint64(width), np.uint64(2 * width)
     matched = -1
     here = 0
     while here < size:
@@ -97,9 +97,11 @@ def match_size(text: Whole, size: Whole, classes: Whole, steps: Whole, width: Wh
         step = np.uint64(load4(steps + (state + np.uint64(kind) << np.uint64(2))))
         if step & np.uint64(1):
             matched = here
-        state = step >> np.uint64(1)
-        if state == 0:
-            return matched
+        if step != entered:  # most steps stay in their state: predicted, the next look-up waits for no other
+            entered = step
+            state = step >> np.uint64(1)
+            if state == 0:
+                return matched
         here += taken
     last = load4(steps + (state + np.uint64(width - 1) << np.uint64(2)))
     return size if last & 1 else matched
