@@ -21,6 +21,7 @@ from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
 MAX_PAGES = 5_000
+JUDGED_PAGES = 100  # by which headings are told; the layout of further pages is never held together
 
 
 @versioned(3, leans_on=ocr.describe_tesseract)
@@ -42,12 +43,15 @@ def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:
         with pypdfium2.PdfDocument(source.read_bytes()) as pdf:
             if len(pdf) > MAX_PAGES:
                 raise InvalidInput(f"{len(pdf)} pages, more than {MAX_PAGES}", hint="split the file")
-            pages = [read_page(pdf, index) for index in range(len(pdf))]
-            headings = find_headings(pages)
-            texts = [write_page(page, headings) for page in pages]
-            empty = [
-                index for index, text in enumerate(texts) if not re.search(r"\w", text) and pages[index].has_picture
-            ]
+            first = [read_page(pdf, index) for index in range(min(len(pdf), JUDGED_PAGES))]
+            headings = find_headings(first)
+            texts: list[str] = []
+            empty: list[int] = []
+            for index in range(len(pdf)):
+                page = first[index] if index < len(first) else read_page(pdf, index)
+                texts.append(write_page(page, headings))
+                if page.has_picture and not re.search(r"\w", texts[-1]):
+                    empty.append(index)
             tags = _title(pdf)
             if empty and ocr.find_tesseract():
                 for index in empty[: ocr.MAX_PAGES]:

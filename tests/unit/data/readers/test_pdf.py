@@ -246,6 +246,15 @@ def test_a_rotated_page_is_read_as_it_is_held(read: Callable[..., str], rotate: 
     assert read(page, rotate=rotate) == "| Part | Count |\n| --- | --- |\n| Motor | 2 |\n| Wheel | 10 |"
 
 
+def test_pages_after_those_that_headings_are_judged_by_are_read_alike(
+    read: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [text_at(50, 380, f"Title {at}", 20) + column(50, 340, *PROSE) for at in range(3)]
+    whole = read(*pages)
+    monkeypatch.setattr("espalier.data.readers.pdf.JUDGED_PAGES", 1)
+    assert read(*pages) == whole and "# Title 2" in whole
+
+
 # Scans
 
 
