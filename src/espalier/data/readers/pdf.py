@@ -16,7 +16,7 @@ from espalier.data.readers import ocr
 from espalier.data.readers.paged import join_pages
 from espalier.data.readers.pdfheadings import find_headings
 from espalier.data.readers.pdflayout import write_page
-from espalier.data.readers.pdfpage import read_page
+from espalier.data.readers.pdfpage import Page, read_page
 from espalier.data.readers.plugin import versioned
 from espalier.data.readers.source import SourceFile
 
@@ -43,27 +43,53 @@ def _read(source: SourceFile) -> tuple[list[str], dict[str, str]]:
         with pypdfium2.PdfDocument(source.read_bytes()) as pdf:
             if len(pdf) > MAX_PAGES:
                 raise InvalidInput(f"{len(pdf)} pages, more than {MAX_PAGES}", hint="split the file")
-            first = [read_page(pdf, index) for index in range(min(len(pdf), JUDGED_PAGES))]
-            headings = find_headings(first)
+            first = [_read_page(pdf, index) for index in range(min(len(pdf), JUDGED_PAGES))]
+            headings = find_headings([page for page in first if page])
             texts: list[str] = []
-            empty: list[int] = []
+            scans, broken = [], 0
             for index in range(len(pdf)):
-                page = first[index] if index < len(first) else read_page(pdf, index)
-                texts.append(write_page(page, headings))
-                if page.has_picture and not re.search(r"\w", texts[-1]):
-                    empty.append(index)
-            tags = _title(pdf)
-            if empty and ocr.find_tesseract():
-                for index in empty[: ocr.MAX_PAGES]:
-                    texts[index] = ocr.recognise(*ocr.render(pdf, index))
-                tags["pdf.scanned_pages"] = str(len(empty))
-            elif empty:
-                tags["pdf.unread_pages"] = str(len(empty))
-            return texts, tags
+                page = first[index] if index < len(first) else _read_page(pdf, index)
+                texts.append(write_page(page, headings) if page else "")
+                broken += page is None
+                if page and page.has_picture and not re.search(r"\w", texts[-1]):
+                    scans.append(index)
+            if texts and broken == len(texts):
+                raise InvalidInput("not a readable PDF: none of its pages can be loaded")
+            tags = {"pdf.broken_pages": str(broken)} if broken else {}
+            return texts, tags | _title(pdf) | _read_scans(pdf, texts, scans)
     except pypdfium2.PdfiumError as error:
         if "assword" in str(error):
             raise InvalidInput("encrypted: it needs a password", hint="save it without a password") from None
         raise InvalidInput(f"not a readable PDF: {error}") from None
+
+
+def _read_page(pdf: Any, index: int) -> Page | None:
+    """A page; None when it cannot be loaded, which says nothing of the others."""
+    import pypdfium2
+
+    try:
+        return read_page(pdf, index)
+    except pypdfium2.PdfiumError:
+        return None
+
+
+def _read_scans(pdf: Any, texts: list[str], scans: list[int]) -> dict[str, str]:
+    """Fill in the text of pages that are pictures (by index), as far as that can be done; how far, as tags.
+
+    Raises InvalidInput when one cannot be read and no page has any text.
+    """
+    scanned = 0
+    refusal: InvalidInput | None = None
+    for index in scans[: ocr.MAX_PAGES] if ocr.find_tesseract() else ():
+        try:
+            texts[index] = ocr.recognise(*ocr.render(pdf, index))
+            scanned += 1
+        except InvalidInput as error:
+            refusal = refusal or error
+    if refusal and not any(text.strip() for text in texts):
+        raise refusal
+    counts = {"pdf.scanned_pages": scanned, "pdf.unread_pages": len(scans) - scanned}
+    return {name: str(count) for name, count in counts.items() if count}
 
 
 def _title(pdf: Any) -> dict[str, str]:

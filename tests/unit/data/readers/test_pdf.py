@@ -267,10 +267,19 @@ def test_a_scan_without_tesseract_says_so(source: MakeSource, monkeypatch: pytes
 def test_a_scanned_page_among_others_is_counted_when_it_cannot_be_read(
     source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    picture = "q 300 0 0 300 0 0 cm BI /W 1 /H 1 /CS /G /BPC 8 ID \x80 EI Q"
+    file = source("t.pdf", write_pages([text_at(50, 300, "Text."), "", picture]))
     monkeypatch.setattr(ocr, "find_tesseract", lambda: "")
-    data = write_pages([text_at(50, 300, "Text."), ""])
-    (document,) = read_pdf(source("t.pdf", data))
-    assert "pdf.unread_pages" not in document.tags  # an empty page is no scan
+    (document,) = read_pdf(file)
+    assert document.tags["pdf.unread_pages"] == "1"  # the empty page is no scan
+
+    def fail(*_: object) -> str:
+        raise InvalidInput("tesseract failed")
+
+    monkeypatch.setattr(ocr, "find_tesseract", lambda: "tesseract")
+    monkeypatch.setattr(ocr, "recognise", fail)
+    (document,) = read_pdf(file)
+    assert document.text == "Text." and document.tags["pdf.unread_pages"] == "1"
 
 
 def test_a_failing_tesseract_refuses_the_file(
@@ -319,6 +328,12 @@ def test_an_encrypted_pdf_says_that_it_needs_a_password(source: MakeSource) -> N
     )
     with pytest.raises(InvalidInput, match="encrypted: it needs a password"):
         list(read_pdf(source("t.pdf", data)))
+
+
+def test_a_broken_page_costs_only_itself(source: MakeSource) -> None:
+    data = write_pages([text_at(50, 300, "One."), text_at(50, 300, "Two."), text_at(50, 300, "Three.")])
+    (document,) = read_pdf(source("t.pdf", data.replace(b"7 0 R 9 0 R]", b"99 0 R 9 0 R]")))
+    assert document.text == f"One.{PAGE_BREAK}Three." and document.tags["pdf.broken_pages"] == "1"
 
 
 def test_too_many_pages_are_refused(source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
