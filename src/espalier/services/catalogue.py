@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.core.errors import NotFound
+from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.ids import now_ms
 from espalier.core.refs import Ref
 from espalier.core.types import Artifact, Prompt, Spec
+from espalier.store.records import ANY
 
 if TYPE_CHECKING:
     from espalier.store.store import Store
@@ -57,21 +58,51 @@ def list_dataset_versions(store: Store, name: str) -> Sequence[DatasetVersion]:
 
 def list_dataset_names(store: Store) -> list[str]:
     """Every name with at least one version."""
-    pointers = store.records.list_pointers("dataset:")
-    return [pointer.name.removeprefix("dataset:").removesuffix("@latest") for pointer in pointers]
+    names = (pointer.name.removeprefix("dataset:") for pointer in store.records.list_pointers("dataset:"))
+    return [name.removesuffix("@latest") for name in names if name.endswith("@latest")]
 
 
 def find_dataset(store: Store, text: str) -> DatasetVersion:
-    """`support`, `dataset:support@v4` or `dataset:support@sha256:...`. Raises InvalidInput, NotFound."""
+    """`support`, `dataset:support@v4`, `dataset:support@TAG` or `dataset:support@sha256:...`.
+
+    Raises InvalidInput, NotFound.
+    """
     ref = Ref.parse(text, kind="dataset")
     versions = list_dataset_versions(store, ref.name)
+    tagged = store.records.find_pointer(f"dataset:{ref.name}@{ref.selector}") if ref.selector != "latest" else None
     for version in versions:
-        if ref.selector in ("latest", f"v{version.version}", f"sha256:{version.digest}"):
+        selectors = ("latest", f"v{version.version}", f"sha256:{version.digest}")
+        if ref.selector in selectors or (tagged and tagged.target == f"v{version.version}"):
             return version
     if versions:
-        raise NotFound(f"no {ref}", hint=f"dataset:{ref.name} has v1 to v{versions[0].version}")
+        tags = "".join(f", {tag}" for tag in list_dataset_tags(store, ref.name))
+        raise NotFound(f"no {ref}", hint=f"dataset:{ref.name} has v1 to v{versions[0].version}{tags}")
     names = ", ".join(list_dataset_names(store)) or "none yet: `espalier data build RECIPE` makes one"
     raise NotFound(f"no dataset {ref.name!r}", hint=f"datasets: {names}")
+
+
+def list_dataset_tags(store: Store, name: str) -> dict[str, str]:
+    """Where each tag of a dataset points: {"golden": "v3"}."""
+    pointers = store.records.list_pointers(f"dataset:{name}@")
+    found = {pointer.name.partition("@")[2]: pointer.target for pointer in pointers}
+    return {tag: target for tag, target in found.items() if tag != "latest"}
+
+
+def tag_dataset(store: Store, text: str, tag: str, actor: str, *, expect: str = "") -> DatasetVersion:
+    """Point `tag` at a version; with `expect`, only if it points there now.
+
+    Raises InvalidInput for what is no tag, NotFound, and Conflict when someone moved it.
+    """
+    version = find_dataset(store, text)
+    named = Ref.parse(f"dataset:{version.name}@{tag}")
+    if named.version is not None or tag == "latest" or tag.startswith("sha256:"):
+        raise InvalidInput(f"{tag!r} cannot be a tag", hint="use a word such as golden")
+    with store.transaction():
+        store.records.set_pointer(
+            f"dataset:{version.name}@{tag}", f"v{version.version}", expect=expect or ANY, actor=actor
+        )
+        store.audit.append(actor, "datasets.tag", version.ref, {"tag": tag})
+    return version
 
 
 def publish_prompt(store: Store, artifact: Artifact, actor: str) -> Prompt:
