@@ -60,7 +60,10 @@ def count_repetition(
     words, grams = np.empty(most, np.uint64), np.empty(most, np.uint64)
     lines, paragraphs = np.empty(most, np.uint64), np.empty(most, np.uint64)
     widths, line_widths, paragraph_widths = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
-    table, keys, found = np.empty(slots, np.int32), np.empty(most, np.uint64), np.empty(most, np.int64)
+    table, keys = np.empty(slots, np.int32), np.empty(most, np.uint64)
+    # Of the shortest n-gram at each word which one it is, and how often each occurs; and the same of longer ones.
+    short_entries, short_counts = np.empty(most, np.int32), np.empty(most, np.int64)
+    entries, found = np.empty(most, np.int32), np.empty(most, np.int64)
     for row in range(len(offsets) - 1):
         out = counts[row]
         chars, n_words, n_lines, n_paragraphs = _split(
@@ -78,16 +81,16 @@ def count_repetition(
         out[0], out[1], out[4] = chars, n_lines, n_paragraphs
         out[2], out[3] = _count_repeats(lines, line_widths, n_lines, table, keys)
         out[5], out[6] = _count_repeats(paragraphs, paragraph_widths, n_paragraphs, table, keys)
-        highest = 0
         for k in range(len(top_sizes)):
             size = top_sizes[k]
-            # No longer n-gram is more frequent than the shorter ones it begins with.
-            if k > 0 and highest * _widest(widths, n_words, size) <= top_limits[k] * chars:
-                out[_N_COUNTS + k] = 0
-                continue
-            count, out[_N_COUNTS + k] = _weigh_top(words, widths, n_words, size, grams, table, keys, found)
             if k == 0:
-                highest = count
+                chars_of_top = _weigh_top(words, widths, n_words, size, grams, table, keys, short_entries, short_counts)
+            # No longer n-gram is more frequent than the shorter one it begins with.
+            elif _bound_top(widths, n_words, size, short_entries, short_counts) <= top_limits[k] * chars:
+                chars_of_top = 0
+            else:
+                chars_of_top = _weigh_top(words, widths, n_words, size, grams, table, keys, entries, found)
+            out[_N_COUNTS + k] = chars_of_top
         first = _N_COUNTS + len(top_sizes)
         if len(repeat_sizes) == 0:
             continue
@@ -246,11 +249,14 @@ def _width(widths: Ints, i: int, size: int) -> int:
 
 
 @kernel
-def _widest(widths: Ints, n: int, size: int) -> int:
-    widest = 0
+def _bound_top(widths: Ints, n: int, size: int, entries: npt.NDArray[np.int32], counts: Ints) -> int:
+    """At most so many characters are in the most frequent n-gram, going by how often shorter ones occur."""
+    most = 0
     for i in range(n - size + 1):
-        widest = max(widest, _width(widths, i, size))
-    return widest
+        count = counts[entries[i]]
+        if count > 1:
+            most = max(most, count * _width(widths, i, size))
+    return most
 
 
 @kernel
@@ -262,34 +268,32 @@ def _weigh_top(
     grams: Hashes,
     table: npt.NDArray[np.int32],
     keys: Hashes,
+    entries: npt.NDArray[np.int32],
     counts: Ints,
-) -> tuple[int, int]:
-    """How often the most frequent n-gram (of several the first) occurs, and its characters all in all.
+) -> int:
+    """The characters of the most frequent n-gram (of several the first), all in all; 0 when none occurs twice.
 
-    One that occurs once is no repetition: then both are 1 and 0.
+    Fills which n-gram stands at each word, and how often each occurs.
     """
     total = _join(words, n, size, grams)
-    if total < 2:
-        return 1, 0
     mask = _clear(table, total)
-    entries = 0
+    known = best = best_at = 0
     for i in range(total):
-        entry = _find(table, mask, keys, entries, grams[i])
-        if entry == entries:
-            entries += 1
+        entry = _find(table, mask, keys, known, grams[i])
+        entries[i] = entry
+        if entry == known:
+            known += 1
             counts[entry] = 1
         else:
             counts[entry] += 1
-    best = 0
-    for entry in range(1, entries):
+    for entry in range(1, known):
         if counts[entry] > counts[best]:
             best = entry
-    if counts[best] == 1:
-        return 1, 0
-    for i in range(total):
-        if grams[i] == keys[best]:
-            return int(counts[best]), int(counts[best]) * _width(widths, i, size)
-    return 1, 0
+    if total == 0 or counts[best] == 1:
+        return 0
+    while entries[best_at] != best:
+        best_at += 1
+    return int(counts[best]) * _width(widths, best_at, size)
 
 
 @kernel
