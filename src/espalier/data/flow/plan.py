@@ -17,7 +17,18 @@ from espalier.data.flow.chain import GROUP, Planned
 from espalier.data.flow.step import CleanStep
 
 # What turns bytes into rows or rows into others: a new version of one may give another outcome.
-_LIBRARIES = ("pyarrow", "numpy", "numba", "google-re2", "lxml", "pypdfium2", "trafilatura", "tokenizers", "orjson")
+_LIBRARIES = (
+    "pyarrow",
+    "numpy",
+    "numba",
+    "google-re2",
+    "lxml",
+    "pypdfium2",
+    "trafilatura",
+    "tokenizers",
+    "orjson",
+    "py3langid",
+)
 
 
 def plan_steps(specs: Iterable[Spec], folder: Path) -> list[Planned]:
