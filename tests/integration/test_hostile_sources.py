@@ -18,11 +18,12 @@ import pytest
 from espalier.core.errors import InvalidInput
 from espalier.data.flow.batch import to_documents
 from espalier.data.readers import sandbox
+from espalier.data.readers.folder import find_sources
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.reading import known_suffixes, read_source
 from espalier.data.readers.sandbox import close_sandbox
-from espalier.data.readers.source import SourceFile, find_sources, hash_file
+from espalier.data.readers.source import SourceFile, hash_file
 
 SECRET = "the-secret-of-this-machine"
 MEMORY_BYTES = 512 << 20

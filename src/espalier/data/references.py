@@ -15,11 +15,12 @@ from typing import Any
 from espalier.core.errors import NotFound
 from espalier.data.dedup.known import name_version
 from espalier.data.flow.batch import to_documents
+from espalier.data.readers.folder import find_sources
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.plugin import known_suffixes
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.reading import read_source
-from espalier.data.readers.source import SourceFile, find_sources
+from espalier.data.readers.source import SourceFile
 
 # What stands beside a set and is no part of it.
 _BESIDE = ("SOURCE.md", "README*", "LICENSE*", "LICENCE*", "card.md", "manifest.json", "exclusions*", "problems.jsonl")

@@ -17,7 +17,8 @@ import pytest
 
 from espalier.core.errors import InvalidInput
 from espalier.data.readers.archive import Limits, check_directory, iterate_tar, iterate_zip, refuse_name
-from espalier.data.readers.source import SkippedFile, SourceFile, find_sources, suffix_of
+from espalier.data.readers.folder import find_sources
+from espalier.data.readers.source import SkippedFile, SourceFile, suffix_of
 from espalier.data.readers.unpacked import Unpacked
 
 SUFFIXES = ("txt", "md")

@@ -18,8 +18,8 @@ from espalier.data.pii.names import Names, read_names
 from espalier.data.pii.redact import Redactor, load_redactor
 from espalier.data.pii.rules import KINDS
 from espalier.data.pii.spec import RedactSpec
+from espalier.data.readers.folder import find_sources
 from espalier.data.readers.reading import known_suffixes, read_sources
-from espalier.data.readers.source import find_sources
 from espalier.data.synth.tickets.folder import write_tickets
 
 MakeDocument = Callable[..., Document]

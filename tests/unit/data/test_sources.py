@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from espalier.core.errors import InvalidInput, NotFound
-from espalier.data.readers.source import find_sources
+from espalier.data.readers.folder import find_sources
 
 SUFFIXES = ("txt", "md")
 

@@ -11,10 +11,11 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.data.exchange.report import Inspection
 from espalier.data.formats.detect import ROWS, Detection, detect_format
 from espalier.data.formats.format import find_format
+from espalier.data.readers.folder import find_sources
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.reading import read_source
-from espalier.data.readers.source import SourceFile, find_sources, hash_file
+from espalier.data.readers.source import SourceFile, hash_file
 
 # What a folder of rows may hold beside them.
 _NO_DATA = ("README*", "SOURCE*", "LICEN*", "COPYING*", "*.md")

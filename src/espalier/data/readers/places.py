@@ -11,18 +11,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from espalier.core.errors import InvalidInput, NotFound
+from espalier.data.readers.folder import list_files, list_sources, refuse_nothing
 from espalier.data.readers.hub import CARD, fetch_dataset, has_card
 from espalier.data.readers.licence import read_licence
 from espalier.data.readers.plugin import known_suffixes
-from espalier.data.readers.source import (
-    Found,
-    Selection,
-    SkippedFile,
-    SourceFile,
-    list_files,
-    list_sources,
-    refuse_nothing,
-)
+from espalier.data.readers.source import Found, Selection, SkippedFile, SourceFile
 from espalier.data.readers.spec import SourceSpec
 
 # Beside data they say where it comes from; they are not it.

@@ -1,18 +1,16 @@
-"""The source files of a dataset: found in a fixed order, confined to their root, hashed, opened uncompressed.
+"""What a source file is: its name, its digest, its bytes uncompressed; and which are wanted.
 
-Knows names, sizes and bytes. Does not know formats beyond their suffixes, nor where remote files come from.
+Knows names, sizes and bytes. Does not know formats beyond their suffixes, nor where files are looked for.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.errors import InvalidInput
 from espalier.core.types import Document, Span, Spec
 from espalier.data.readers.unpacked import MAX_RATIO, PACKINGS, Unpacked
 
@@ -20,9 +18,6 @@ MAX_WHOLE_BYTES = 256 << 20  # of a file a reader holds in memory at once
 # Read in pieces, so a file of these may have any size.
 STREAMED = frozenset({"csv", "json", "jsonl", "ndjson", "parquet", "tsv"})
 SHORT_TARS = {".tgz": "gz", ".tbz2": "bz2", ".txz": "xz", ".tzst": "zst"}
-# A file that is larger than its blocks on disk by more than any file system compresses is a hole.
-SPARSE_BYTES = 64 << 20
-SPARSE_RATIO = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +119,7 @@ class Selection:
 
     def chooses(self, uri: str) -> bool:
         """Whether the patterns want it; `*` matches slashes too."""
-        return _matches(uri, self.include) and not _matches(uri, self.exclude)
+        return matches(uri, self.include) and not matches(uri, self.exclude)
 
     def refuse(self, uri: str, size_bytes: int) -> str:
         """Why a file of this name and size is not read; empty when it is."""
@@ -136,73 +131,6 @@ class Selection:
         if size_bytes > self.max_file_bytes and suffix not in STREAMED:
             return f"refused: {size_bytes} bytes, more than max_file_bytes ({self.max_file_bytes})"
         return ""
-
-
-def find_sources(
-    root: Path,
-    *,
-    suffixes: Iterable[str],
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
-    max_file_bytes: int = 1 << 26,
-    cache: Path | None = None,
-) -> tuple[list[SourceFile], list[SkippedFile]]:
-    """The files under `root` that can be read, sorted by uri, and the others with the reason.
-
-    `root` may be one file. Patterns match the uri, and `*` matches slashes too. Hidden files are passed over in
-    silence. A symbolic link is followed only while its target stays inside the root. The second of two files with
-    the same bytes is skipped. With a `cache`, members of archives are sources too.
-
-    Raises NotFound when `root` does not exist, InvalidInput when nothing in it can be read.
-    """
-    selection = Selection(frozenset(suffixes), tuple(include), tuple(exclude), max_file_bytes, cache)
-    found = list_sources(root, selection).settle()
-    refuse_nothing(found, str(root), selection)
-    return found.sources, found.skipped
-
-
-def list_sources(root: Path, selection: Selection, paths: Iterable[Path] | None = None) -> Found:
-    """The files under `root` (or, of those, `paths`) as they lie; raises NotFound when there is no `root`."""
-    if not root.exists():
-        raise NotFound(f"no file or folder {root}", hint="check `source.path`; it is relative to the recipe's folder")
-    base = root if root.is_dir() else root.parent
-    found = Found()
-    for path in _walk(root) if paths is None else paths:
-        uri = path.relative_to(base).as_posix()
-        archived = selection.cache is not None and archive_kind(uri) and not _matches(uri, selection.exclude)
-        if not archived and not selection.chooses(uri):
-            continue
-        reason = _refuse_place(path, base) or ("" if archived else selection.refuse(uri, path.stat().st_size))
-        if reason:
-            found.skipped.append(SkippedFile(uri=uri, reason=reason))
-            continue
-        try:
-            source = SourceFile(path, uri, hash_file(path))
-        except OSError as error:
-            found.skipped.append(SkippedFile(uri=uri, reason=f"unreadable: {error.strerror or error}"))
-            continue
-        if archived:
-            from espalier.data.readers.members import list_members
-
-            list_members(source, selection, found)
-        else:
-            found.sources.append(source)
-    return found
-
-
-def refuse_nothing(found: Found, where: str, selection: Selection) -> None:
-    """Raise InvalidInput when there is nothing to read, with the first reasons."""
-    if not found.sources:
-        raise InvalidInput(
-            _nothing_found(found.skipped), where=where, hint=_looked_for(selection.suffixes, selection.include)
-        )
-
-
-def list_files(root: Path, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> list[Path]:
-    """Every regular file that the patterns choose, readable or not: what a build's outcome depends on."""
-    base, wanted, unwanted = (root if root.is_dir() else root.parent), tuple(include), tuple(exclude)
-    uris = ((path, path.relative_to(base).as_posix()) for path in _walk(root) if path.is_file())
-    return [path for path, uri in uris if _matches(uri, wanted) and not _matches(uri, unwanted)]
 
 
 def hash_file(path: Path) -> str:
@@ -232,48 +160,6 @@ def packing_of(uri: str) -> str:
     return suffix if suffix in PACKINGS else ""
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    if not root.is_dir():
-        yield root
-        return
-    paths = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if Path(folder, name).is_symlink()]
-        paths += [Path(folder, name) for name in (*names, *links) if not name.startswith(".")]
-    yield from sorted(paths, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _matches(uri: str, patterns: tuple[str, ...]) -> bool:
+def matches(uri: str, patterns: tuple[str, ...]) -> bool:
+    """Whether one of the patterns fits; `*` fits slashes too."""
     return any(fnmatch.fnmatchcase(uri, pattern) for pattern in patterns)
-
-
-def _refuse_place(path: Path, base: Path) -> str:
-    try:
-        inside = not path.is_symlink() or path.resolve().is_relative_to(base.resolve())
-    except (RuntimeError, OSError):  # Python 3.11 and 3.12 say RuntimeError
-        return "refused: symbolic links that lead to each other"
-    if not inside:
-        return "refused: a symbolic link that leads out of the source folder"
-    if path.is_dir():
-        return "refused: a symbolic link to a folder; its files are read where they lie"
-    if not path.is_file():
-        return "refused: not a regular file"
-    status = path.stat()
-    if status.st_size > SPARSE_BYTES and status.st_blocks * 512 * SPARSE_RATIO < status.st_size:
-        return f"refused: a sparse file, {status.st_size} bytes of which {status.st_blocks * 512} are on disk"
-    return ""
-
-
-def _nothing_found(skipped: list[SkippedFile]) -> str:
-    if not skipped:
-        return "nothing to read: there is no matching file"
-    shown = "; ".join(f"{item.uri}: {item.reason}" for item in skipped[:3])
-    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"nothing to read among {len(skipped)} files ({shown}{more})"
-
-
-def _looked_for(known: Iterable[str], wanted: tuple[str, ...]) -> str:
-    return (
-        f"looked for files ending in {', '.join('.' + name for name in sorted(known))} that match {', '.join(wanted)}"
-    )
