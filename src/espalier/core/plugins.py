@@ -2,6 +2,7 @@
 
 espalier.operations   module of @operation functions        espalier.steps     name -> Step
 espalier.readers      suffix -> reader                       espalier.metrics   name -> metric
+espalier.readers.engines   name -> reader chosen by a recipe instead of the suffix's own
 espalier.blobs        URL scheme -> Blobs factory             espalier.cleaners  name -> cleaning step of a dataset
 espalier.recognizers  name -> finder of personal data     espalier.tasks     kind -> task of a dataset
 """
@@ -19,6 +20,7 @@ GROUPS = (
     "espalier.operations",
     "espalier.steps",
     "espalier.readers",
+    "espalier.readers.engines",
     "espalier.cleaners",
     "espalier.tasks",
     "espalier.recognizers",
