@@ -16,7 +16,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.data.readers.reading import find_reader, known_suffixes, read_file
+from espalier.data.readers.plugin import find_reader, known_suffixes
+from espalier.data.readers.reading import read_file
 from espalier.data.readers.source import SourceFile, hash_file, suffix_of
 from espalier.testing.recall import cell_recall, missing_words, word_recall
 

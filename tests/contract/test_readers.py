@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from espalier.data.readers.reading import Reader, find_reader, known_suffixes
+from espalier.data.readers.plugin import Reader, find_reader, known_suffixes
 from espalier.testing.contracts.reader import ReaderContract, Sample
 from espalier.testing.samples import document_samples
 

@@ -20,8 +20,9 @@ from espalier.data.flow.batch import to_documents
 from espalier.data.readers import sandbox
 from espalier.data.readers.folder import find_sources
 from espalier.data.readers.options import ReadOptions
+from espalier.data.readers.plugin import known_suffixes
 from espalier.data.readers.problem import Problem
-from espalier.data.readers.reading import known_suffixes, read_source
+from espalier.data.readers.reading import read_source
 from espalier.data.readers.sandbox import close_sandbox
 from espalier.data.readers.source import SourceFile, hash_file
 

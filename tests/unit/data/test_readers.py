@@ -9,8 +9,11 @@ from espalier.core.errors import InvalidInput, MissingExtra
 from espalier.core.types import Document
 from espalier.data.readers.mail import read_eml
 from espalier.data.readers.plain import decode, read_text
-from espalier.data.readers.reading import known_suffixes, read_sources, versioned
+from espalier.data.readers.plugin import known_suffixes, versioned
+from espalier.data.readers.problem import Problem
+from espalier.data.readers.reading import read_file, read_source
 from espalier.data.readers.source import SourceFile
+from espalier.data.readers.spec import SourceSpec
 from espalier.data.synth.tickets.pdf import write_pdf
 
 MakeSource = Callable[[str, bytes], SourceFile]
@@ -86,10 +89,10 @@ def test_one_corrupt_file_among_good_ones_is_reported_and_skipped(source: MakeSo
         source("b.pdf", b"%PDF-1.7 torn off"),
         source("c.md", b"# Also good"),
     ]
-    reading = read_sources(files)
-    assert [document.tags["format"] for document in reading.documents] == ["pdf", "md"]
-    (skipped,) = reading.skipped
-    assert skipped.uri == "b.pdf" and skipped.reason.startswith("unreadable: not a readable PDF")
+    read = [read_file(file) for file in files]
+    assert [[document.tags["format"] for document in documents] for documents, _ in read] == [["pdf"], [], ["md"]]
+    reasons = [reason for _, reason in read]
+    assert reasons[0] == reasons[2] == "" and reasons[1].startswith("unreadable: not a readable PDF")
 
 
 def test_a_missing_package_is_no_property_of_the_file(source: MakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +104,7 @@ def test_a_missing_package_is_no_property_of_the_file(source: MakeSource, monkey
         "espalier.data.readers.reading.find_reader", lambda uri, options: versioned(1, trusted=True)(read)
     )
     with pytest.raises(MissingExtra):
-        read_sources([source("a.pdf", b"x")])
+        read_file(source("a.pdf", b"x"))
 
 
 def test_an_unforeseen_error_of_a_reader_skips_its_file_only(
@@ -115,12 +118,14 @@ def test_an_unforeseen_error_of_a_reader_skips_its_file_only(
     monkeypatch.setattr(
         "espalier.data.readers.reading.find_reader", lambda uri, options: versioned(1, trusted=True)(read)
     )
-    reading = read_sources([source("a.txt", b"x"), source("b.txt", b"y")])
-    assert [document.text for document in reading.documents] == ["fine"]
-    assert reading.skipped[0].reason == "unreadable: AttributeError: a bug in a parser"
+    assert read_file(source("a.txt", b"x")) == ([], "unreadable: AttributeError: a bug in a parser")
+    documents, reason = read_file(source("b.txt", b"y"))
+    assert [document.text for document in documents] == ["fine"] and not reason
 
 
 def test_a_corrupt_file_stops_the_reading_when_asked_to(source: MakeSource) -> None:
-    with pytest.raises(InvalidInput) as refusal:
-        read_sources([source("b.pdf", b"%PDF-1.7 torn off")], on_error="fail")
-    assert refusal.value.where == "b.pdf" and "on_error: skip" in refusal.value.hint
+    options = SourceSpec(on_error="fail").options()
+    (problem,) = read_source(source("b.pdf", b"%PDF-1.7 torn off"), options)
+    assert isinstance(problem, Problem) and problem.action == "refuse"
+    error = problem.to_error()
+    assert error.where == "b.pdf" and "source.problems: {unreadable: skip}" in error.hint

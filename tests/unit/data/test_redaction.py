@@ -19,7 +19,8 @@ from espalier.data.pii.redact import Redactor, load_redactor
 from espalier.data.pii.rules import KINDS
 from espalier.data.pii.spec import RedactSpec
 from espalier.data.readers.folder import find_sources
-from espalier.data.readers.reading import known_suffixes, read_sources
+from espalier.data.readers.plugin import known_suffixes
+from espalier.data.readers.reading import read_file
 from espalier.data.synth.tickets.folder import write_tickets
 
 MakeDocument = Callable[..., Document]
@@ -166,7 +167,7 @@ def test_texts_and_tags_are_redacted_and_counted_by_kind_once(document: MakeDocu
 def test_nothing_planted_in_the_ticket_folder_is_missed_but_names_nobody_listed(tmp_path: Path) -> None:
     folder = write_tickets(tmp_path, seed=7, files=60)
     sources, _ = find_sources(folder.documents, suffixes=known_suffixes())
-    documents = read_sources(sources).documents
+    documents = [document for source in sources for document in read_file(source)[0]]
     redactor = load_redactor(RedactSpec(names="contacts.csv"), folder.contacts.parent)
     batch = to_batch(documents)
     redacted = to_documents(apply_outcome(batch, redactor.apply(batch)))

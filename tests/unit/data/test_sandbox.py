@@ -17,8 +17,9 @@ from espalier.core.plugins import find_plugins
 from espalier.data.flow.batch import to_documents
 from espalier.data.readers import sandbox
 from espalier.data.readers.options import ReadOptions
+from espalier.data.readers.plugin import reader_id
 from espalier.data.readers.problem import Problem
-from espalier.data.readers.reading import read_source, reader_id
+from espalier.data.readers.reading import read_source
 from espalier.data.readers.sandbox import close_sandbox
 from espalier.data.readers.source import SourceFile
 

@@ -15,9 +15,11 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import Document
 from espalier.data.flow.batch import SCHEMA, to_documents
 from espalier.data.readers.options import ReadOptions
+from espalier.data.readers.plugin import find_reader
 from espalier.data.readers.problem import Problem, ProblemPolicy
-from espalier.data.readers.reading import find_reader, read_source, read_sources
+from espalier.data.readers.reading import read_source
 from espalier.data.readers.source import SourceFile
+from espalier.data.readers.spec import SourceSpec
 
 MakeSource = Callable[[str, bytes], SourceFile]
 
@@ -138,8 +140,11 @@ def test_many_bad_lines_between_good_ones_are_each_found(source: MakeSource) -> 
 
 
 def test_a_bad_line_stops_the_reading_when_asked_to(source: MakeSource) -> None:
-    with pytest.raises(InvalidInput, match=r"t\.jsonl:2: not JSON"):
-        read_sources([source("t.jsonl", b'{"text": "one"}\nnope\n')], on_error="fail")
+    file = source("t.jsonl", b'{"text": "one"}\nnope\n{"text": "two"}\n')
+    *_, last = read_source(file, SourceSpec(on_error="fail").options())
+    assert isinstance(last, Problem)
+    with pytest.raises(InvalidInput, match=r"t\.jsonl:2: broken line: not JSON"):
+        raise last.to_error()
 
 
 def test_a_refused_problem_is_the_last_thing_that_is_read_and_makes_an_error(source: MakeSource) -> None:

@@ -6,49 +6,24 @@ One unreadable file is a `Problem`, never the end. Does not know any format.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
-from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, Unavailable
-from espalier.core.events import Emit, Event, ignore
+from espalier.core.errors import EspalierError, MissingExtra, Unavailable
 from espalier.core.types import Document
 from espalier.data.flow.batch import to_batch, to_documents
 from espalier.data.readers.lines import Watch
 from espalier.data.readers.options import ReadOptions
-from espalier.data.readers.plugin import Reader, find_reader, known_suffixes, reader_id, versioned
+from espalier.data.readers.plugin import find_reader
 from espalier.data.readers.problem import Problem
 from espalier.data.readers.sandbox import read_apart
-from espalier.data.readers.source import SkippedFile, SourceFile, suffix_of
+from espalier.data.readers.source import SourceFile, suffix_of
 from espalier.data.readers.table import TableReader
 
-__all__ = [
-    "OnError",
-    "Reader",
-    "Reading",
-    "find_reader",
-    "known_suffixes",
-    "read_file",
-    "read_source",
-    "read_sources",
-    "reader_id",
-    "tag_format",
-    "versioned",
-]
-
-OnError = Literal["skip", "fail"]
 _DEFAULTS = ReadOptions()
 MAX_TOLD = 10_000  # problems of a kind in one source; a file that is bad throughout is no list of its lines
-
-
-@dataclass(slots=True)
-class Reading:
-    """What was read: documents (some dropped with "unreadable: ..."), and the files that gave none."""
-
-    documents: list[Document] = field(default_factory=list)
-    skipped: list[SkippedFile] = field(default_factory=list)
 
 
 def read_source(
@@ -133,28 +108,6 @@ def read_file(source: SourceFile, options: ReadOptions = _DEFAULTS) -> tuple[lis
             why = f"unreadable: {item.where}: {item.message}"
             documents.append(Document(name, "", source.span(), {"format": suffix_of(source.uri)}, why))
     return documents, reason
-
-
-def read_sources(sources: Sequence[SourceFile], *, on_error: OnError = "skip", emit: Emit = ignore) -> Reading:
-    """Read every source in order.
-
-    With `on_error="skip"` an unreadable file goes to `skipped` and an unreadable line becomes a dropped document;
-    with "fail" the first of either raises InvalidInput, its `where` naming the file (and the line).
-    """
-    reading = Reading()
-    for done, source in enumerate(sources, 1):
-        documents, reason = read_file(source)
-        for document in documents:
-            if document.dropped_because and on_error == "fail":
-                raise InvalidInput(document.dropped_because, hint="mend it, or set `source.on_error: skip`")
-        if reason:
-            if on_error == "fail":
-                raise InvalidInput(reason, where=source.uri, hint="mend it, or set `source.on_error: skip`")
-            reading.skipped.append(SkippedFile(uri=source.uri, reason=reason, sha256=source.sha256))
-        reading.documents += documents
-        if done % 50 == 0 or done == len(sources):
-            emit(Event("data.read", {"files": done, "of_files": len(sources), "documents": len(reading.documents)}))
-    return reading
 
 
 def tag_format(documents: Iterable[Document], suffix: str) -> Iterator[Document]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from espalier.core.types import Document
-from espalier.data.readers.reading import Reader
+from espalier.data.readers.plugin import Reader
 from espalier.data.readers.source import SourceFile
 
 Sample = tuple[str, bytes]

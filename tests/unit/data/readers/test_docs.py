@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from espalier.data.readers.reading import known_suffixes
+from espalier.data.readers.plugin import known_suffixes
 from espalier.data.readers.sandbox import close_sandbox
 from espalier.data.readers.source import SourceFile
 from espalier.data.synth.tickets.pdf import write_pdf

@@ -14,7 +14,7 @@ import pytest
 from espalier.core.errors import InvalidInput, MissingExtra
 from espalier.data.readers.engines import read_with_docling, read_with_kreuzberg
 from espalier.data.readers.options import ReadOptions
-from espalier.data.readers.reading import find_reader
+from espalier.data.readers.plugin import find_reader
 from espalier.data.readers.source import SourceFile
 from espalier.data.synth.tickets.docx import Text, write_docx
 
