@@ -1,8 +1,4 @@
-"""UTF-8 inside a kernel: how wide a character is and which one. Knows nothing of what characters mean.
-
-What numba keeps on disk of a kernel is renewed when the kernel's own file changes, and not for a change in this one:
-who changes something here deletes `__pycache__` beside it. (Installing a release writes all files anew.)
-"""
+"""UTF-8 inside a kernel: how wide a character is and which one. Knows nothing of what characters mean."""
 
 from __future__ import annotations
 
