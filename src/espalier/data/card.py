@@ -49,12 +49,17 @@ def write_stats(stats: DatasetStats) -> str:
             measured = {"characters": lengths.chars, "words": lengths.words, "tokens": lengths.tokens}
             parts += [_length_row(f"{split}, {part}, {unit}", d) for unit, d in measured.items() if d]
     alike = [(f"{tenth} and more", count) for tenth, count in stats.alike.items()]
+    different = [(f"runs of {words} words", f"{share:.0%}") for words, share in stats.diversity.distinct.items()]
+    sampled = stats.diversity.sampled
     sections = [
         _section("Length by split and part", ("of", "least", "5 %", "median", "95 %", "most"), parts),
-        _section("Pairs of questions by likeness (Jaccard)", ("likeness", "pairs"), alike),
+        _section("Seen before", ("what", "times"), stats.duplicates.items()),
+        _section("Failing a rule of quality", ("rule", "examples"), stats.quality.items()),
+        _section(f"Pairs of questions by likeness (Jaccard), of {sampled}", ("likeness", "pairs"), alike),
+        _section(f"Different among all, of {sampled} questions", ("what", "share"), different),
     ]
-    text = f"Different word pairs: {stats.distinct_2:.0%} of all"
-    return "\n\n".join([*map(_to_text, sections), text])
+    text = f"Spread of the questions (mean cosine distance of hashed embeddings): {stats.diversity.spread:.2f}"
+    return "\n\n".join([*(_to_text(section) for section in sections if section.rows), text])
 
 
 def _length_row(name: str, lengths: Distribution) -> tuple[object, ...]:
