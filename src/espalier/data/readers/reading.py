@@ -35,22 +35,28 @@ def read_source(
     bytes, so any exception but a missing package means that the file is unreadable. `watch` is told the progress of a
     table.
     """
-    found = False
     more: dict[tuple[str, str], Problem] = {}
     told: Counter[tuple[str, str]] = Counter()
+    for item in _attempt(source, options, watch):
+        if isinstance(item, Problem):
+            key = (item.kind, item.action)
+            told[key] += 1
+            if told[key] > MAX_TOLD:
+                more[key] = _fold(more.get(key), item)
+                continue
+        yield item
+        if isinstance(item, Problem) and item.action == "refuse":
+            return
+    yield from more.values()
+
+
+def _attempt(source: SourceFile, options: ReadOptions, watch: Watch | None) -> Iterator[pa.RecordBatch | Problem]:
+    """What the reader gives, and a problem where it raises or gives nothing."""
+    found = False
     try:
         for item in _read(source, options, watch):
             found |= not isinstance(item, Problem) or item.action != "repair"
-            if isinstance(item, Problem):
-                key = (item.kind, item.action)
-                told[key] += 1
-                if told[key] > MAX_TOLD:
-                    more[key] = _fold(more.get(key), item)
-                    continue
             yield item
-            if isinstance(item, Problem) and item.action == "refuse":
-                return
-        yield from more.values()
     except MissingExtra:
         raise
     except EspalierError as error:
@@ -58,7 +64,7 @@ def read_source(
         yield replace(problem, transient=isinstance(error, Unavailable))
     except MemoryError:
         yield _unreadable(source, options, "reading it takes more memory than there is")
-    except Exception as error:  # noqa: BLE001 - see the docstring
+    except Exception as error:  # noqa: BLE001 - a reader parses hostile bytes: whatever it raises, the file is bad
         yield _unreadable(source, options, f"{type(error).__name__}: {error}"[:300])
     else:
         if not found:
