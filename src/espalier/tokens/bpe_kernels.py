@@ -117,7 +117,7 @@ def _merge_long(merges: Merges, out: npt.NDArray[np.int32], at: Whole, count: Wh
     following = np.empty(count, np.int32)
     before = np.empty(count, np.int32)
     value = np.empty(count, np.uint64)  # of the pair that starts here; NOTHING once the symbol is gone
-    heap = np.empty(3 * count, np.uint64)
+    heap = np.empty(2 * count, np.uint64)  # a merge takes one pair out and puts at most two in; count - 1 at most
     size = 0
     for first in range(count):
         following[first] = first + 1
