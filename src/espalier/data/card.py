@@ -70,12 +70,17 @@ def tell_sections(manifest: DatasetManifest) -> list[Section]:
     """Splits, steps, what was left out, what was redacted, answers by field, lengths, files that gave nothing."""
     splits = sorted(manifest.splits.items(), key=lambda item: _SPLITS.index(item[0]))
     steps = [(r.step, r.documents_in, r.documents_out, _counts(r.drops), _counts(r.counts)) for r in manifest.steps]
-    lengths = [_length_row("characters", manifest.chars), _length_row("words", manifest.words)]
+    units = {"characters": manifest.chars, "words": manifest.words, "tokens": manifest.tokens}
+    lengths = [_length_row(unit, spread) for unit, spread in units.items() if spread]
+    licences = [(name, told.get("statement", ""), told.get("attribution", ""), told.get("files", ""))
+                for name, told in sorted(manifest.licences.items())]  # fmt: skip
     skipped = [(item.uri, item.reason) for item in manifest.skipped[:_SHOWN_FILES]]
     more = len(manifest.skipped) - len(skipped)
-    skipped += [("...", f"{more} more, in exclusions.jsonl")] if more > 0 else []
+    skipped += [("...", f"{more} more, in exclusions.parquet")] if more > 0 else []
     sections = [
+        _section("Terms of the sources", ("source", "licence", "credit", "said in"), licences),
         _section("Splits", ("split", "examples"), splits),
+        _section("Languages", ("language", "documents"), manifest.languages.items()),
         _section("Steps", ("step", "in", "out", "dropped", "figures"), steps),
         _section("Left out", ("reason", "documents"), manifest.drops.items()),
         _section("Redacted", ("kind", "times"), manifest.redactions.items()),
@@ -90,11 +95,13 @@ def tell_sections(manifest: DatasetManifest) -> list[Section]:
 
 
 def _sentences(manifest: DatasetManifest) -> list[str]:
+    kept, read = manifest.documents_kept, manifest.documents_read
+    made = f"made of {read}" if kept > read else f"from {kept} of {read}"  # more came of them than there were
     return [
         manifest.description,
         f"Licence: {manifest.licence or 'not stated'}.",
-        f"{manifest.examples} examples from {manifest.documents_kept} of {manifest.documents_read} documents in "
-        f"{len(manifest.sources)} files ({_counts(manifest.formats)}).",
+        f"{manifest.examples} examples {made} documents in {len(manifest.sources)} files "
+        f"({_counts(manifest.formats)}).",
     ]
 
 

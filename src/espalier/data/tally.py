@@ -21,6 +21,7 @@ from espalier.data.manifest import Distribution
 
 # So many fields' values are followed; an answer of free JSON could have any number of fields.
 _MAX_FIELDS = 256
+_MAX_LABELS = 1_000
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Tally:
     groups: set[str] = field(default_factory=set)  # the keys of labels that found a document
     labels: dict[str, Counter[str] | None] = field(default_factory=dict)
     answers: int = 0
+    tagged: Counter[str] | None = field(default_factory=Counter)  # the tag `label`; None once it has too many values
 
     def add(self, other: Tally) -> None:
         """Count another shard's figures in."""
@@ -50,16 +52,25 @@ class Tally:
         self.formats.update(other.formats)
         self.languages.update(other.languages)
         self.groups |= other.groups
+        self.add_tagged(other.tagged)
         for name, values in other.labels.items():
             self._add_values(name, values)
 
     def list_labels(self) -> dict[str, dict[str, int]]:
         """For each field that takes few values, how often each occurs."""
-        return {
+        found = {
             name: dict(sorted(values.items()))
             for name, values in sorted(self.labels.items())
             if values and 2 * len(values) <= self.answers
         }
+        return found | ({"label": dict(sorted(self.tagged.items()))} if self.tagged else {})
+
+    def add_tagged(self, values: Mapping[str, int] | None) -> None:
+        """Count values of the tag `label`, which a classification sets."""
+        if self.tagged is not None and values is not None:
+            self.tagged.update(values)
+        if values is None or (self.tagged is not None and len(self.tagged) > _MAX_LABELS):
+            self.tagged = None
 
     def count_answer(self, answer: str) -> None:
         """Count the fields of one answer."""
@@ -90,6 +101,7 @@ class Tally:
             "languages": dict(self.languages),
             "groups": sorted(self.groups),
             "labels": self.labels,
+            "tagged": self.tagged,
         }
 
     @classmethod
@@ -105,6 +117,7 @@ class Tally:
             languages=Counter(value["languages"]),
             groups=set(value["groups"]),
             labels={name: None if counts is None else Counter(counts) for name, counts in value["labels"].items()},
+            tagged=None if value["tagged"] is None else Counter(value["tagged"]),
         )
 
 
@@ -116,6 +129,7 @@ def tally_examples(batch: pa.RecordBatch, *, keep_groups: bool) -> Tally:
     tally.words.update(count_words(texts))
     tally.formats.update(tag_column(batch, "format").fill_null("").to_pylist())
     tally.languages.update(tag_column(batch, "language").drop_null().to_pylist())
+    tally.add_tagged(Counter(tag_column(batch, "label").drop_null().to_pylist()))
     if keep_groups:
         tally.groups.update(tag_column(batch, "group").drop_null().to_pylist())
     messages = batch.column("messages")
