@@ -26,6 +26,11 @@ def test_every_key_stands_there_with_its_default() -> None:
     assert set(YAML(typ="safe").load(block)["source"]) == set(SourceSpec.model_fields)
 
 
+def test_every_key_and_problem_has_a_description() -> None:
+    for model in (SourceSpec, ProblemPolicy):
+        assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
 def test_the_first_recipe_is_one() -> None:
     spec = load(BLOCKS[0])
     assert len(spec.paths) == 4 and spec.problems.broken_line == "refuse"
