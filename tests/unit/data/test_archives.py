@@ -239,6 +239,15 @@ def test_a_directory_too_large_for_its_members_is_refused_unread() -> None:
         check_directory(io.BytesIO(data), len(data), 5)
 
 
+def test_the_directory_of_a_zip64_is_measured_by_its_own_record() -> None:
+    record = b"PK\x06\x06" + bytes(36) + (100).to_bytes(8, "little") + bytes(8)
+    end = b"PK\x05\x06" + bytes(8) + b"\xff" * 4 + bytes(6)
+    check_directory(io.BytesIO(bytes(10_000) + record + end), 10_000, 5)
+    large = record.replace((100).to_bytes(8, "little"), (9_000).to_bytes(8, "little"))
+    with pytest.raises(InvalidInput, match="a directory of 9000 bytes"):
+        check_directory(io.BytesIO(bytes(10_000) + large + end), 10_000 + len(large + end), 5)
+
+
 def test_a_tar_header_that_claims_gigabytes_is_refused() -> None:
     info = tarfile.TarInfo("long")
     info.type, info.size = b"x", 4 << 30

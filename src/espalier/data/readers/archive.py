@@ -23,6 +23,7 @@ from espalier.core.errors import InvalidInput
 RATIO_FLOOR_BYTES = 32 << 20
 _PIECE_BYTES = 8 << 20
 _END_RECORD, _END_RECORD_BYTES = b"PK\x05\x06", 22
+_LARGE_RECORD = b"PK\x06\x06"
 _DIRECTORY_BYTES_A_MEMBER = 1 << 10  # 46 bytes and a name: more on average is no honest directory
 _LOCAL_HEADER_BYTES = 30
 _TAR_HEADER_BYTES = 1 << 20  # of a long name or extended header, which tarfile reads whole
@@ -140,6 +141,9 @@ def check_directory(stream: IO[bytes], packed_bytes: int, members: int) -> None:
     if at < 0 or at + _END_RECORD_BYTES > len(tail):
         raise InvalidInput("not a readable ZIP: no directory at its end")
     directory_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
+    large = tail.rfind(_LARGE_RECORD, 0, at)
+    if directory_bytes == 0xFFFFFFFF and large >= 0:  # ZIP64 says it elsewhere
+        directory_bytes = int.from_bytes(tail[large + 40 : large + 48], "little")
     if min(directory_bytes, packed_bytes) > members * _DIRECTORY_BYTES_A_MEMBER:
         raise InvalidInput(f"a directory of {directory_bytes} bytes, too large for {members} members")
 

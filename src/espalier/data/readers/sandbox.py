@@ -80,9 +80,11 @@ class _Child:
 
     def _read(self, size_bytes: int, deadline: float, seconds: float) -> bytes:
         stream: IO[bytes] = self.process.stdout  # type: ignore[assignment]
+        waiting = select.poll()  # not select(): a process of many files has descriptors beyond its reach
+        waiting.register(stream, select.POLLIN)
         pieces, left = [], size_bytes
         while left:
-            if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not waiting.poll(1000 * max(0.0, deadline - time.monotonic())):
                 self.kill()
                 raise _TooSlow(f"reading took more than {seconds:g} s")
             piece = os.read(stream.fileno(), min(left, 1 << 20))
