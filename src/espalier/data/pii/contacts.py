@@ -16,9 +16,14 @@ _FILE_SUFFIXES = frozenset(
 )
 
 
+_LONGEST_LOCAL_BYTES = 128  # 64 characters (RFC 5321, 4.5.3.1.1), each of two bytes at most
+
+
 def check_email(text: bytes, start: int, end: int) -> Extent | None:
     """Refuses what ends like a file name (`icon@2x.png`) and a local part with stray dots (RFC 5321, 4.1.2)."""
     local, _, domain = text[start:end].rpartition(b"@")
+    if len(local) > _LONGEST_LOCAL_BYTES:
+        return None
     if domain.rsplit(b".", 1)[-1].lower() in _FILE_SUFFIXES or local.endswith(b".") or b".." in local:
         return None
     return start, end
@@ -83,6 +88,7 @@ RULES = (
         r"\w%+'\x80-\xff-",
         rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@{_LABEL}(?:\.{_LABEL})*\.[A-Za-z]{{2,15}}\b",
         check_email,
+        rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@[{_LETTER}]",
     ),
     rule("URL", "url", "hHfF", r"\b(?i:https?|ftp)://[^\s<>\"'`\x00]{3,}", check_url),
     rule("MAC", "mac", "0-9A-Fa-f", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b", check_mac),

@@ -82,7 +82,7 @@ def check_assigned(text: bytes, start: int, end: int) -> Extent | None:
     elif value.rstrip(b".)]}>") != value:
         value = value.rstrip(b".)]}>")
         end = low + len(value)
-    if len(value) < 4 or value[:1] in b"[<{$" or _NOT_VALUES.match(value):
+    if len(value) < 4 or value[:1] in b"[<{$=>" or _NOT_VALUES.match(value):
         return None
     if _STRONG.search(found[: split.start()]):
         return (low, end) if looks_chosen(value) else None
@@ -118,8 +118,8 @@ def check_url(text: bytes, start: int, end: int) -> Extent | None:
 
 
 RULES = (
-    rule("SECRET", "private_key", "-", _PRIVATE_KEY, accept, "-----BEGIN"),
-    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", accept, rf"\b(?:{_OPENINGS})"),
+    rule("SECRET", "private_key", "-", _PRIVATE_KEY, accept, "-----BEGIN", longest_bytes=1 << 16),
+    rule("SECRET", "token", "A-Za-z0-9", rf"\b(?:{_TOKENS})", accept, rf"\b(?:{_OPENINGS})", longest_bytes=1 << 13),
     rule("SECRET", "assigned", "A-Za-z_", _ASSIGNED, check_assigned, rf"{_NAME}[\"'\]*]{{0,3}} ?[:=]"),
     rule(
         "SECRET",
@@ -129,5 +129,5 @@ RULES = (
         check_assigned,
         rf"\b(?:{_names('password passwort passcode passphrase')})[ ']",
     ),
-    rule("SECRET", "url", "A-Za-z", _URL, check_url, r"\b[A-Za-z][A-Za-z0-9+.-]+://[^\s/:@\"'<>\x00]*:"),
+    rule("SECRET", "url", "A-Za-z", _URL, check_url, r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>\x00]*:"),
 )

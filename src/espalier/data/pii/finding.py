@@ -44,6 +44,7 @@ class Rule:
     judge: the finding, which may be shorter than the match, or None.
     opening: a pattern that every match begins with, and cheaper to look for; the pattern itself when empty.
     name: of the rule, where it has one for all its findings.
+    longest_bytes: of a match. Without a limit, a text of half-matches would cost its square.
     """
 
     kinds: tuple[str, ...]
@@ -52,16 +53,19 @@ class Rule:
     judge: Judge
     opening: str = ""
     name: str = ""
+    longest_bytes: int = 1024
 
 
-def rule(kind: str, name: str, first: str, pattern: str, check: Check, opening: str = "") -> Rule:
+def rule(
+    kind: str, name: str, first: str, pattern: str, check: Check, opening: str = "", *, longest_bytes: int = 1024
+) -> Rule:
     """A rule whose findings are all of one kind."""
 
     def judge(text: bytes, start: int, end: int) -> Finding | None:
         extent = check(text, start, end)
         return Finding(*extent, kind, name) if extent else None
 
-    return Rule((kind,), pattern, first, judge, opening, name)
+    return Rule((kind,), pattern, first, judge, opening, name, longest_bytes)
 
 
 def any_case(word: str) -> str:

@@ -35,6 +35,7 @@ KINDS = (
 )
 # A URL is personal only where it leads to a person, and a place may be a shop's.
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in ("URL", "COORDINATES"))
+_OPENING_BYTES = 256  # within so many, what may be a match shows itself
 _MEMORY_BYTES = 64 << 20  # of RE2's automata; when they do not fit it goes on, slower
 
 
@@ -48,10 +49,10 @@ class Candidates:
     def judge(self, text: bytes, start: int) -> Finding | None:
         """What the first rule that matches here and stands by it says."""
         rules = self.rules
-        if self.screen is not None and self.screen.match(text, start) is None:
+        if self.screen is not None and self.screen.match(text, start, start + _OPENING_BYTES) is None:
             rules = rules[-1:]  # numbers, nearly always
         for pattern, rule in rules:
-            match = pattern.match(text, start)
+            match = pattern.match(text, start, start + rule.longest_bytes)
             if match is not None:
                 found = rule.judge(text, start, match.end())
                 if found is not None:
@@ -74,7 +75,8 @@ class Ruleset:
             start = match.start()
             found = by_first[text[start]].judge(text, start)
             if found is None:
-                position = start + 1
+                # A kilobyte of what may stand before an @, and then no address: its last half is looked at.
+                position = max(start + 1, match.end() - 512) if match.end() - start > 1024 else start + 1
             else:
                 yield found
                 position = max(found.end, start + 1)
