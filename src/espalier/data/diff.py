@@ -1,6 +1,6 @@
 """Two versions of a dataset side by side: rows added, removed, changed; what is spread otherwise; what the recipe did.
 
-Rows are compared by 64 bits of what they say: three numbers a row in memory, whatever its size. Knows folders; does not
+Rows are compared by 64 bits of what they say: a few numbers a row in memory, whatever its size. Knows folders; does not
 know names of versions.
 
 Legend: n = rows of a version.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,30 +78,42 @@ def compare_datasets(before: Path, after: Path, *, shown: int = 5) -> DatasetDif
 
 def read_rows(folder: Path) -> Rows:
     """The rows of the version in `folder` as numbers. Raises NotFound."""
-    places = _read_places(folder)
-    content, place, group, split = [], [], [], []
+    content, document, group, split = array("Q"), array("Q"), array("Q"), array("B")
     for batch in _batches(folder, [*_CONTENT, "documents", "tags", "split"]):
         for row in batch:
             content.append(_hash(json.dumps([row[name] for name in _CONTENT])))
-            document = row["documents"][0] if row["documents"] else ""
-            place.append(places.get(document, _hash(document)))
+            document.append(_hash(row["documents"][0] if row["documents"] else row["split"]))
             key = dict(row["tags"]).get("group")
             group.append(_hash(key) if key else 0)
             split.append(SPLITS.index(row["split"]))
-    keys = [np.array(values, np.uint64) for values in (content, place, group)]
-    return Rows(keys[0], keys[1], keys[2], np.array(split, np.uint8))
+    place = _find_places(folder, _to_keys(document))
+    return Rows(_to_keys(content), place, _to_keys(group), np.array(split, np.uint8))
 
 
-def _read_places(folder: Path) -> dict[str, int]:
-    """Of each document's id, its file and where in it: the id begins with the file's digest, which a change changes."""
-    found: dict[str, int] = {}
+def _find_places(folder: Path, documents: Keys) -> Keys:
+    """Of each document (n,), its file and where in it; itself where the folder does not tell.
+
+    The id alone would not do: it begins with the digest of the file's bytes, which any change in the file changes.
+    """
+    ids, places = array("Q"), array("Q")
     for path in sorted(folder.glob("documents*.parquet")):
         with pq.ParquetFile(path) as parquet:
             for batch in parquet.iter_batches(columns=["id", "spans"]):
                 for row in batch.to_pylist():
                     uri = row["spans"][0]["uri"] if row["spans"] else ""
-                    found[row["id"]] = _hash(f"{uri}\n{row['id'].partition('.')[2]}")
+                    ids.append(_hash(row["id"]))
+                    places.append(_hash(f"{uri}\n{row['id'].partition('.')[2]}"))
+    if not len(ids):
+        return documents
+    order = np.argsort(_to_keys(ids))
+    known, told = _to_keys(ids)[order], _to_keys(places)[order]
+    at = np.minimum(np.searchsorted(known, documents), len(known) - 1)
+    found: Keys = np.where(known[at] == documents, told[at], documents)
     return found
+
+
+def _to_keys(values: array[int]) -> Keys:
+    return np.frombuffer(values, np.uint64) if len(values) else np.zeros(0, np.uint64)
 
 
 def _batches(folder: Path, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
