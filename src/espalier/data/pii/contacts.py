@@ -19,11 +19,23 @@ _FILE_SUFFIXES = frozenset(
 _LONGEST_LOCAL_BYTES = 128  # 64 characters (RFC 5321, 4.5.3.1.1), each of two bytes at most
 
 
+# Backwards: ASCII, or two or three bytes of a letter of Latin, Greek or Cyrillic.
+_LACOL = re.compile(rb"(?:[A-Za-z0-9._%+'-]|[\x80-\xbf][\xc3-\xd4]|[\x80-\xbf][\xb8-\xbb]\xe1)*")
+
+
+def find_local(text: bytes, position: int, at: int) -> int:
+    """Where the local part before the `@` at `at` begins, not before `position`; -1 where it is none, or too long."""
+    low = max(position, at - _LONGEST_LOCAL_BYTES - 1)
+    if low >= at:
+        return -1
+    match = _LACOL.match(text[low:at][::-1])
+    size = match.end() if match else 0
+    return at - size if 0 < size <= _LONGEST_LOCAL_BYTES else -1
+
+
 def check_email(text: bytes, start: int, end: int) -> Extent | None:
     """Refuses what ends like a file name (`icon@2x.png`) and a local part with stray dots (RFC 5321, 4.1.2)."""
     local, _, domain = text[start:end].rpartition(b"@")
-    if len(local) > _LONGEST_LOCAL_BYTES:
-        return None
     if domain.rsplit(b".", 1)[-1].lower() in _FILE_SUFFIXES or local.endswith(b".") or b".." in local:
         return None
     return start, end
@@ -88,7 +100,6 @@ RULES = (
         r"\w%+'\x80-\xff-",
         rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@{_LABEL}(?:\.{_LABEL})*\.[A-Za-z]{{2,15}}\b",
         check_email,
-        rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@[{_LETTER}]",
     ),
     rule("URL", "url", "hHfF", r"\b(?i:https?|ftp)://[^\s<>\"'`\x00]{3,}", check_url),
     rule("MAC", "mac", "0-9A-Fa-f", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b", check_mac),

@@ -57,7 +57,7 @@ _NAME = rf"(?:{_names(_ANYWHERE)}|(?:\b|_)(?:{_names(_BY_THEMSELVES)}))"
 _VALUE = r"(?:\"[^\"\n\x00]{1,128}\"|'[^'\n\x00]{1,128}'|[^\s,;\"'\x00]{4,512})"
 _ASSIGNED = rf"{_NAME}[\"'\]*]{{0,3}} ?(?:=>|:=|[:=]) ?{_VALUE}"
 _SPOKEN = rf"\b(?:{_names('password passwort passcode passphrase')})(?: is| ist| was|'s) [^\s,;\x00]{{4,128}}"
-_URL = r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>\x00]{0,128}:[^\s/@\"'<>\x00]{1,256}@"
+_URL = r"://[^\s/:@\"'<>\x00]{0,128}:[^\s/@\"'<>\x00]{1,256}@"
 
 _SPLIT = re.compile(rb"(?:=>|:=|[:=]) ?| is | ist | was |'s ")
 _NOT_VALUES = re.compile(
@@ -111,7 +111,9 @@ _PLACEHOLDERS = frozenset(b"password pass passwd pwd passphrase token secret myp
 
 def check_url(text: bytes, start: int, end: int) -> Extent | None:
     """The user and password of `scheme://user:password@host`; the rest of the URL is kept."""
-    low = text.index(b"://", start) + 3
+    low = start + 3
+    if not text[max(0, start - 1) : start].isalnum():
+        return None  # no scheme
     password = text[low : end - 1].partition(b":")[2]
     told = password[:1] in b"[<{$%*" or password.lower() in _PLACEHOLDERS
     return (low, end - 1) if not told and (text[end : end + 1].isalnum() or text[end : end + 1] == b"[") else None
@@ -129,5 +131,5 @@ RULES = (
         check_assigned,
         rf"\b(?:{_names('password passwort passcode passphrase')})[ ']",
     ),
-    rule("SECRET", "url", "A-Za-z", _URL, check_url, r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>\x00]*:"),
+    rule("SECRET", "url", ":", _URL, check_url, r"://[^\s/:@\"'<>\x00]*:"),
 )

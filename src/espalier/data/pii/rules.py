@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from espalier.data.pii import codes, contacts, credentials
+from espalier.data.pii.contacts import find_local
 from espalier.data.pii.finding import Finding, Rule
 from espalier.data.pii.numerals import number_rules
 
@@ -62,24 +63,36 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The rules of some kinds, compiled."""
+    """The rules of some kinds, compiled. Those of mail addresses (`mail`) are tried where an `@` says so."""
 
     kinds: tuple[str, ...]
-    union: Any
-    by_first: tuple[Candidates, ...]  # 256: what may begin with this byte
+    union: Any  # None where mail addresses alone are looked for
+    by_first: tuple[Candidates, ...]  # 256: what may begin with this byte, but mail addresses
+    mail: tuple[Candidates, ...]  # 256: what may begin with this byte, in order, mail addresses among it; or none
 
     def scan(self, text: bytes) -> Iterator[Finding]:
         """Findings in order, never overlapping. Positions are byte offsets."""
-        position, search, by_first = 0, self.union.search, self.by_first
-        while (match := search(text, position)) is not None:
-            start = match.start()
-            found = by_first[text[start]].judge(text, start)
-            if found is None:
-                # A kilobyte of what may stand before an @, and then no address: its last half is looked at.
-                position = max(start + 1, match.end() - 512) if match.end() - start > 1024 else start + 1
-            else:
+        position, size = 0, len(text)
+        other = -1  # where the next match of the union begins
+        at = text.find(b"@") if self.mail else -1
+        while True:
+            if other < position:
+                match = self.union.search(text, position) if self.union is not None else None
+                other = size if match is None else match.start()
+            local = size if at < 0 else find_local(text, position, at)
+            while local < 0:
+                at = text.find(b"@", at + 1)
+                local = size if at < 0 else find_local(text, position, at)
+            start = min(other, local)
+            if start >= size:
+                return
+            mailed = start == local
+            found = (self.mail if mailed else self.by_first)[text[start]].judge(text, start)
+            if found is not None:
                 yield found
-                position = max(found.end, start + 1)
+            elif mailed:  # nor is any shorter end of what stands before this @ an address
+                at = text.find(b"@", at + 1)
+            position = start + 1 if found is None else max(found.end, start + 1)
 
 
 @functools.lru_cache(maxsize=32)
@@ -100,10 +113,16 @@ def load_rules(kinds: tuple[str, ...] = DEFAULT_KINDS) -> Ruleset | None:
     def unite(some: Sequence[Rule]) -> Any:
         return re2.compile("|".join(f"(?:{rule.opening or rule.pattern})" for rule in some).encode(), options)
 
-    def gather(byte: int) -> Candidates:
-        pairs = tuple(pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte])))
-        return Candidates(pairs, unite([rule for _, rule in pairs[:-1]]) if len(pairs) > 2 else None)
+    def gather(byte: int, mail: bool) -> Candidates:
+        pairs = [pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte]))]
+        pairs = [pair for pair in pairs if mail or "EMAIL" not in pair[1].kinds]
+        screened = len(pairs) > 2 and not mail
+        return Candidates(tuple(pairs), unite([rule for _, rule in pairs[:-1]]) if screened else None)
 
+    others = [rule for rule in rules if "EMAIL" not in rule.kinds]
     return Ruleset(
-        tuple(kind for kind in KINDS if kind in wanted), unite(rules), tuple(gather(byte) for byte in range(256))
+        tuple(kind for kind in KINDS if kind in wanted),
+        unite(others) if others else None,
+        tuple(gather(byte, False) for byte in range(256)),
+        tuple(gather(byte, True) for byte in range(256)) if "EMAIL" in wanted else (),
     )
