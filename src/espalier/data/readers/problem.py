@@ -5,7 +5,6 @@ Does not know how problems are found (the readers do) or where the full list is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -135,11 +134,3 @@ class Tally:
             report.append(f"{self.rows[key]:>9,} {_NAMES[kind]}, {_DONE[action]}: {_ADVICE[kind]}")
             report += [f"{'':>10}{problem.where}: {problem.message}" for problem in self.first[key]]
         return report
-
-
-def summarise(problems: Iterable[Problem]) -> list[str]:
-    """The report of a list of problems."""
-    tally = Tally()
-    for problem in problems:
-        tally.add(problem)
-    return tally.lines()

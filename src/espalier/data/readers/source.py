@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from espalier.core.errors import InvalidInput
-from espalier.core.types import Document, Span, Spec
+from espalier.core.types import Span, Spec
 from espalier.data.readers.unpacked import MAX_RATIO, PACKINGS, Unpacked
 
 MAX_WHOLE_BYTES = 256 << 20  # of a file a reader holds in memory at once
@@ -58,10 +58,6 @@ class SourceFile:
     def span(self, page: int = 1, start: int = 0, end: int = 0) -> Span:
         """A stretch of this file."""
         return Span(self.sha256, self.uri, page, start, end)
-
-    def dropped(self, number: int, reason: str, start: int = 0, end: int = 0) -> Document:
-        """A document that stands for something in this file that could not be read."""
-        return Document(self.document_id(number), "", self.span(1, start, end), {}, reason)
 
 
 class SkippedFile(Spec):
