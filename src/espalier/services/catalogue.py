@@ -14,7 +14,6 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.ids import now_ms
 from espalier.core.refs import Ref
 from espalier.core.types import Artifact, Prompt, Spec
-from espalier.store.records import ANY
 
 if TYPE_CHECKING:
     from espalier.store.store import Store
@@ -93,6 +92,8 @@ def tag_dataset(store: Store, text: str, tag: str, actor: str, *, expect: str = 
 
     Raises InvalidInput for what is no tag, NotFound, and Conflict when someone moved it.
     """
+    from espalier.store.records import ANY
+
     version = find_dataset(store, text)
     named = Ref.parse(f"dataset:{version.name}@{tag}")
     if named.version is not None or tag == "latest" or tag.startswith("sha256:"):
