@@ -93,14 +93,14 @@ def check_url(text: bytes, start: int, end: int) -> Extent | None:
 
 
 _H = r"[0-9A-Fa-f]{1,4}"
+MAIL = rule(
+    "EMAIL",
+    "email",
+    r"\w%+'\x80-\xff-",
+    rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@{_LABEL}(?:\.{_LABEL})*\.[A-Za-z]{{2,15}}\b",
+    check_email,
+)
 RULES = (
-    rule(
-        "EMAIL",
-        "email",
-        r"\w%+'\x80-\xff-",
-        rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@{_LABEL}(?:\.{_LABEL})*\.[A-Za-z]{{2,15}}\b",
-        check_email,
-    ),
     rule("URL", "url", "hHfF", r"\b(?i:https?|ftp)://[^\s<>\"'`\x00]{3,}", check_url),
     rule("MAC", "mac", "0-9A-Fa-f", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b", check_mac),
     rule(

@@ -63,12 +63,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The rules of some kinds, compiled. Those of mail addresses (`mail`) are tried where an `@` says so."""
+    """The rules of some kinds, compiled. Mail addresses are looked for from their `@`, the others by the union."""
 
     kinds: tuple[str, ...]
     union: Any  # None where mail addresses alone are looked for
-    by_first: tuple[Candidates, ...]  # 256: what may begin with this byte, but mail addresses
-    mail: tuple[Candidates, ...]  # 256: what may begin with this byte, in order, mail addresses among it; or none
+    by_first: tuple[Candidates, ...]  # 256: what may begin with this byte
+    mail: Candidates | None
 
     def scan(self, text: bytes) -> Iterator[Finding]:
         """Findings in order, never overlapping. Positions are byte offsets."""
@@ -80,19 +80,18 @@ class Ruleset:
                 match = self.union.search(text, position) if self.union is not None else None
                 other = size if match is None else match.start()
             local = size if at < 0 else find_local(text, position, at)
-            while local < 0:
-                at = text.find(b"@", at + 1)
-                local = size if at < 0 else find_local(text, position, at)
-            start = min(other, local)
-            if start >= size:
+            if self.mail is not None and local <= other and local < size:
+                found = self.mail.judge(text, local) if local >= 0 else None
+                if found is None:  # nor is any shorter end of what stands before this @ an address
+                    at = text.find(b"@", at + 1)
+                    continue
+            elif other < size:
+                found = self.by_first[text[other]].judge(text, other)
+            else:
                 return
-            mailed = start == local
-            found = (self.mail if mailed else self.by_first)[text[start]].judge(text, start)
             if found is not None:
                 yield found
-            elif mailed:  # nor is any shorter end of what stands before this @ an address
-                at = text.find(b"@", at + 1)
-            position = start + 1 if found is None else max(found.end, start + 1)
+            position = other + 1 if found is None else max(found.end, found.start + 1)
 
 
 @functools.lru_cache(maxsize=32)
@@ -105,7 +104,8 @@ def load_rules(kinds: tuple[str, ...] = DEFAULT_KINDS) -> Ruleset | None:
     wanted = frozenset(kinds)
     rules = [rule for rule in (*credentials.RULES, *contacts.RULES, *codes.RULES) if wanted.intersection(rule.kinds)]
     rules += number_rules(wanted)
-    if not rules:
+    mail = "EMAIL" in wanted
+    if not rules and not mail:
         return None
     compiled = [(re2.compile(rule.pattern.encode(), options), rule) for rule in rules]
     firsts = [re.compile(f"[{rule.first}]".encode("latin-1")) for rule in rules]
@@ -113,16 +113,13 @@ def load_rules(kinds: tuple[str, ...] = DEFAULT_KINDS) -> Ruleset | None:
     def unite(some: Sequence[Rule]) -> Any:
         return re2.compile("|".join(f"(?:{rule.opening or rule.pattern})" for rule in some).encode(), options)
 
-    def gather(byte: int, mail: bool) -> Candidates:
-        pairs = [pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte]))]
-        pairs = [pair for pair in pairs if mail or "EMAIL" not in pair[1].kinds]
-        screened = len(pairs) > 2 and not mail
-        return Candidates(tuple(pairs), unite([rule for _, rule in pairs[:-1]]) if screened else None)
+    def gather(byte: int) -> Candidates:
+        pairs = tuple(pair for pair, first in zip(compiled, firsts, strict=True) if first.match(bytes([byte])))
+        return Candidates(pairs, unite([rule for _, rule in pairs[:-1]]) if len(pairs) > 2 else None)
 
-    others = [rule for rule in rules if "EMAIL" not in rule.kinds]
     return Ruleset(
         tuple(kind for kind in KINDS if kind in wanted),
-        unite(others) if others else None,
-        tuple(gather(byte, False) for byte in range(256)),
-        tuple(gather(byte, True) for byte in range(256)) if "EMAIL" in wanted else (),
+        unite(rules) if rules else None,
+        tuple(gather(byte) for byte in range(256)),
+        Candidates(((re2.compile(contacts.MAIL.pattern.encode(), options), contacts.MAIL),), None) if mail else None,
     )
