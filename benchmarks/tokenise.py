@@ -27,12 +27,17 @@ from typing import Any
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core for each
 
 import pyarrow as pa
-import tiktoken
 from tokenizers import Tokenizer
 
 from espalier.tokens.bpe_tables import byte_alphabet
 from espalier.tokens.fast import FastTokenizer
 from espalier.tokens.pretokenizer import GPT2, LLAMA3
+
+try:
+    import tiktoken
+except ImportError:
+    tiktoken = None  # type: ignore[assignment]
+    print("without tiktoken: pip install tiktoken to compare with it too")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHARD_BYTES = 4 << 20
@@ -133,7 +138,7 @@ def measure(name: str, file: Path, pattern: str, texts: list[str]) -> dict[str, 
     theirs = timed("hf load", lambda: Tokenizer.from_file(str(file)))
     ours = timed("ours load", lambda: FastTokenizer(Tokenizer.from_file(str(file))))
     path = timed("ours load", lambda: ours.path)
-    other = make_tiktoken(file, pattern) if pattern else None
+    other = make_tiktoken(file, pattern) if pattern and tiktoken else None
     shards = [(shard, pa.array(shard, pa.large_string())) for shard in cut_shards(texts)]
     for number, (shard, column) in enumerate(shards):
         expected = timed(
