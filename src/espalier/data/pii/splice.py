@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from espalier.data.kernels.buffers import make_texts, view_texts
 
-# Further from a replacement than this no rule sees it: longer than any pattern with spaces in it and its context.
-REACH_BYTES = 640
+# Further from a replacement than this and the next white space no rule sees it: a quoted value, its name, its context.
+REACH_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
