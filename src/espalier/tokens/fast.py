@@ -16,6 +16,7 @@ import json
 import random
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -157,22 +158,31 @@ def load_fast_tokenizer(source: Path | Tokenizer) -> FastTokenizer:
     One for the whole process however often it is asked for, by the digest of what decides text -> ids. Raises NotFound
     when there is no such file, InvalidInput when it cannot be read.
     """
-    backend = _read(source) if isinstance(source, Path) else source
+    if not isinstance(source, Path):
+        return _share(source)
+    file = source / "tokenizer.json" if source.is_dir() else source
+    if not file.is_file():
+        raise NotFound(f"no tokenizer at {file}", hint="name a tokenizer.json, or a model's folder that holds one")
+    status = file.stat()
+    return _load_file(file.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _load_file(file: Path, _time_ns: int, _size_bytes: int) -> FastTokenizer:
+    """A file is read again only when it changed: steps ask for their tokenizer once a batch."""
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception on a broken file
+        raise InvalidInput(f"the tokenizer {file} cannot be read: {error}") from error
+    return _share(backend)
+
+
+def _share(backend: Tokenizer) -> FastTokenizer:
     digest = _digest(backend)
     with _loading:
         if digest not in _loaded:
             _loaded[digest] = FastTokenizer(backend)
         return _loaded[digest]
-
-
-def _read(path: Path) -> Tokenizer:
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise NotFound(f"no tokenizer at {file}", hint="name a tokenizer.json, or a model's folder that holds one")
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception on a broken file
-        raise InvalidInput(f"the tokenizer {file} cannot be read: {error}") from error
 
 
 def _digest(backend: Tokenizer) -> str:

@@ -270,6 +270,15 @@ def test_one_tokenizer_is_loaded_once_for_the_process(families: dict[str, Tokeni
     assert load_fast_tokenizer(tmp_path) is not load_fast_tokenizer(families["o200k"])
 
 
+def test_a_file_that_changed_is_read_again(families: dict[str, Tokenizer], tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    families["gpt2"].save(str(file))
+    before = load_fast_tokenizer(file)
+    families["tekken"].save(str(file))
+
+    assert load_fast_tokenizer(file).digest == load_fast_tokenizer(families["tekken"]).digest != before.digest
+
+
 def test_a_missing_or_broken_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no tokenizer at"):
         load_fast_tokenizer(tmp_path)
