@@ -16,6 +16,8 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.types import Document
 from espalier.data.flow.batch import MESSAGE, set_column, to_batch
 from espalier.data.flow.outcome import Outcome, apply_outcome
+from espalier.data.flow.plan import plan_step
+from espalier.data.flow.record import load_outcome, save_outcome
 from espalier.data.pii.names import Names
 from espalier.data.pii.redact import STEP, Redactor, fingerprint, load_redactor
 from espalier.data.pii.report import find_personal
@@ -200,6 +202,24 @@ def test_the_step_is_declared_with_what_its_outcome_depends_on() -> None:
     assert STEP.id == "redact@2" and STEP.files == ("names", "salt") and STEP.fingerprint is fingerprint
 
 
+def test_another_salt_in_the_environment_is_another_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = RedactSpec(mode="hash", salt="env:DATA_SALT")
+    keys = []
+    for salt in (SALT.decode(), "another sixteen bytes", SALT.decode()):
+        monkeypatch.setenv("DATA_SALT", salt)
+        keys.append(plan_step(spec, tmp_path).key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_what_changed_in_table_rows_survives_a_checkpoint(document: MakeDocument, tmp_path: Path) -> None:
+    batch = set_column(batch_of(document, ["x"]), "row", pa.array(['{"mail": "a@b.example"}'], pa.large_string()))
+    outcome = prepare().apply(batch)
+    save_outcome(tmp_path / "outcome.arrow", outcome, None, {"dropped": 0})
+    loaded = load_outcome(tmp_path / "outcome.arrow")
+    assert apply_outcome(batch, loaded).equals(apply_outcome(batch, outcome))
+    assert apply_outcome(batch, loaded).column("row").to_pylist() == ['{"mail":"[EMAIL]"}']
+
+
 # The report
 
 
@@ -211,3 +231,10 @@ def test_a_report_says_where_and_what_kind_but_never_what() -> None:
     ]
     assert find_personal([]).num_rows == find_personal(["none"]).num_rows == 0
     assert find_personal([]).schema == table.schema
+
+
+def test_a_report_on_what_was_pseudonymised_has_nothing_to_say() -> None:
+    text = "ann@bell.example, +49 209 7654906, 8.8.8.8, 2001:4860:4860::8888, 4111 1111 1111 1111, password: hunter2x"
+    assert find_personal([text]).num_rows == 6
+    for mode in ("mask", "hash", "pseudonymise"):
+        assert find_personal([prepare(mode=mode).redact(text)]).num_rows == 0

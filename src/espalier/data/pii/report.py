@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from espalier.data.pii.detect import Detector, Recognizer
 from espalier.data.pii.rules import DEFAULT_KINDS
+from espalier.data.pii.surrogates import LOOK_ALIKES
 
 FOUND = pa.schema(
     [
@@ -27,11 +28,11 @@ def find_personal(
 ) -> pa.Table:
     """A row for each finding: its kind, the rule that found it, the text's number, and where in it. Never the value.
 
-    `start` and `end` are characters. Rows are in order of document and start.
+    `start` and `end` are characters. Rows are in order of document and start. Pseudonyms of ours are no findings.
     """
     column = texts if isinstance(texts, pa.LargeStringArray) else pa.array(list(texts), pa.large_string())
     rows = []
-    for document, findings in Detector(kinds, recognizers).find(column):
+    for document, findings in Detector(kinds, recognizers, look_alikes=LOOK_ALIKES).find(column):
         text = column[document].as_buffer().to_pybytes()
         for found in findings:
             start = len(text[: found.start].decode())

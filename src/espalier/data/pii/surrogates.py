@@ -51,6 +51,7 @@ _IP = r"2(?:4\d|5[0-5])(?:\.\d{1,3}){3}|2001:db8(?::[0-9a-f]{1,4}){6}"
 # What redaction itself has written, and no finding of a name may overlap.
 WRITTEN = re.compile(f"{_TAG}|\\b{_NAME}\\b|{_EMAIL}")
 _OWN = {kind: re.compile(form.encode()) for kind, form in (("EMAIL", _EMAIL), ("PHONE", _PHONE), ("IP", _IP))}
+LOOK_ALIKES = tuple(_OWN)  # kinds whose surrogates the rules would find
 
 
 def read_salt(named: str, folder: Path) -> bytes:
