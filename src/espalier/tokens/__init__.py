@@ -1,1 +1,1 @@
-"""Messages -> ids and supervision weights. The only place that knows tokenizers and chat templates; no torch."""
+"""Messages -> ids and supervision weights; columns of texts -> ids. Knows tokenizers and chat templates; no torch."""
