@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -103,10 +104,8 @@ def test_a_build_that_is_killed_again_and_again_ends_in_the_same_bytes(
         process = start(home, tmp_path / "out", tmp_path / "cache", recipe())
         time.sleep(rng.uniform(0.2, 4.0))
         killed += process.poll() is None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.communicate()
     assert killed >= 3
     assert build(home, tmp_path, recipe()) == undisturbed

@@ -30,7 +30,7 @@ from espalier.data.flow.plan import hash_tree, plan_steps
 from espalier.data.flow.record import describe_dropped
 from espalier.data.flow.run import Flow, Flowed, Report, digest_batch, run_steps
 from espalier.data.flow.shard import cut_shards, load_shard
-from espalier.data.flow.spread import open_spread
+from espalier.data.flow.workers import open_spread
 from espalier.data.harvest import Harvest, harvest_shards
 from espalier.data.layout import LEFT_OUT, Placed, write_exclusions, write_manifest, write_problems, write_rows
 from espalier.data.leaks import check_leaks

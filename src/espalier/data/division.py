@@ -95,8 +95,8 @@ def divide(units: Units, near: Forest, shares: Shares, known: Known) -> NDArray[
     fixed = np.zeros(count, bool)
     fixed[groups[seen]] = True
     splits[fixed] = kept[fixed]
-    if count == 1 and not fixed[0]:
-        splits[0] = TRAIN  # held out as a whole, it would leave nothing to train on
+    if count == 1 and not fixed[0] and any((of == of[0]).all() for of in (units.keys, units.documents)):
+        splits[0] = TRAIN  # one document, or one key: held out as a whole, it would leave nothing to train on
     first = np.full(count, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(first, groups, units.keys)
     strata = np.zeros(count, np.uint64)

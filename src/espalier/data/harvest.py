@@ -5,10 +5,11 @@ The last thing done to a shard before the splits are drawn. Knows tasks; does no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,9 @@ from espalier.data.flow.files import BatchFile, open_batches, save_batch
 from espalier.data.flow.run import Flow
 from espalier.data.flow.shard import Shard, load_shard
 from espalier.data.tally import Tally, join_texts, tally_examples
+
+if TYPE_CHECKING:
+    from espalier.tokens.fast import FastTokenizer
 
 INPUT_IDS = pa.field("input_ids", pa.large_list(pa.int32()), nullable=False)
 
@@ -81,6 +85,11 @@ def harvest_shard(task: HarvestTask) -> Harvest:
 
 def tokenise(batch: pa.RecordBatch, tokenizer: str) -> pa.LargeListArray:
     """Token ids of each example's text, int32. (n,)"""
+    return _load(tokenizer).encode(join_texts(batch))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(tokenizer: str) -> FastTokenizer:
     from espalier.tokens.fast import load_fast_tokenizer
 
-    return load_fast_tokenizer(Path(tokenizer)).encode(join_texts(batch))
+    return load_fast_tokenizer(Path(tokenizer))

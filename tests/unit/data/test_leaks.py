@@ -15,7 +15,8 @@ from tests.unit.data.test_split import alone, harvest, row
 from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.types.examples import Split
 from espalier.data.flow.batch import MESSAGE, SCHEMA, to_batch
-from espalier.data.flow.spread import open_spread, run_here
+from espalier.data.flow.spread import run_here
+from espalier.data.flow.workers import open_spread
 from espalier.data.gate import Bounds, build_gate, judge_texts
 from espalier.data.leaks import LeakSpec, check_leaks, list_texts
 from espalier.data.split import Drawn, SplitSpec, draw_splits

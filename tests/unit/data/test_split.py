@@ -22,7 +22,8 @@ from espalier.data.division import Shares, Units, divide, group_units, hash_key,
 from espalier.data.flow.batch import to_batch
 from espalier.data.flow.files import save_batch, save_batches
 from espalier.data.flow.shard import Part, Shard
-from espalier.data.flow.spread import open_spread, run_here
+from espalier.data.flow.spread import run_here
+from espalier.data.flow.workers import open_spread
 from espalier.data.harvest import Harvest
 from espalier.data.split import SplitSpec, draw_splits
 from espalier.store.examples import SCHEMA, SPLITS

@@ -17,7 +17,7 @@ from espalier.core.errors import InvalidInput, NotFound
 from espalier.data.dedup import bands
 from espalier.data.dedup.bands import choose_banding
 from espalier.data.dedup.step import STEP, Deduplication, DedupSpec
-from espalier.data.flow.spread import open_spread
+from espalier.data.flow.workers import open_spread
 
 SHARE = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -21,7 +21,8 @@ from espalier.data.flow.files import save_batches
 from espalier.data.flow.plan import plan_steps
 from espalier.data.flow.run import Flow, Flowed, run_steps
 from espalier.data.flow.shard import Part, Shard, cut_shards, load_shard
-from espalier.data.flow.spread import Spread, open_spread, run_here
+from espalier.data.flow.spread import Spread, run_here
+from espalier.data.flow.workers import open_spread
 from espalier.data.steps import list_specs
 
 WORDS = [

@@ -13,7 +13,7 @@ from espalier.data.flow import gauge as module
 from espalier.data.flow.gauge import Gauge, Teller
 from espalier.data.flow.intake import read_sources
 from espalier.data.flow.run import Flow
-from espalier.data.flow.spread import open_spread
+from espalier.data.flow.workers import open_spread
 from espalier.data.readers.options import ReadOptions
 from espalier.data.readers.source import SourceFile, hash_file
 
