@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.data.kernels.buffers import view_texts
+from espalier.data.pii import codes, contacts, credentials
 from espalier.data.pii.finding import Finding
+from espalier.data.pii.numerals import number_rules
 from espalier.data.pii.rules import KINDS, Ruleset, load_rules
 from espalier.data.pii.windows import find_windows, scan_windows
 
@@ -111,3 +116,14 @@ def test_a_key_that_never_ends_is_looked_for_once() -> None:
     text = "-----BEGIN PRIVATE KEY-----\nMIIE " * 2000
     windowed, whole = scan_both([text], RULESETS[0])
     assert windowed == whole == {}
+
+
+@given(_texts)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_every_match_begins_as_its_rule_says_and_is_no_longer(text: str) -> None:
+    for rule in (contacts.MAIL, *credentials.RULES, *contacts.RULES, *codes.RULES, *number_rules(frozenset(KINDS))):
+        found = re2.compile(rule.pattern.encode()).search(text.encode())
+        if found is not None:
+            assert re.match(f"[{rule.first}]".encode("latin-1"), found.group()), rule
+            assert re2.compile((rule.opening or rule.pattern).encode()).match(text.encode(), found.start()), rule
+            assert found.end() - found.start() <= rule.longest_bytes
