@@ -96,7 +96,7 @@ _H = r"[0-9A-Fa-f]{1,4}"
 MAIL = rule(
     "EMAIL",
     "email",
-    r"\w%+'\x80-\xff-",
+    r"\w.%+'\x80-\xff-",
     rf"[{_LETTER}._%+'-]*[{_LETTER}_%+-]@{_LABEL}(?:\.{_LABEL})*\.[A-Za-z]{{2,15}}\b",
     check_email,
 )
