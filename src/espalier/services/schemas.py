@@ -20,6 +20,7 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # What -> module:type; a string, so that one schema imports one stage.
 _PARTS = {
     "data": "espalier.data.spec:DataSpec",
+    "drift": "espalier.data.drift.spec:DriftSpec",
     "create": "espalier.train.recipe:CreateSpec",
     "sft": "espalier.train.recipe:SftSpec",
     "annotate": "espalier.data.annotation.automatic:AnnotateSpec",
@@ -30,7 +31,7 @@ _PARTS = {
 
 
 def make_schema(what: str) -> dict[str, Any]:
-    """The schema of `recipe`, `config`, `data`, `generate`, `annotate`, `apply`, `create`, `sft` or `eval`."""
+    """The schema of `recipe`, `config`, `data`, `drift`, `generate`, `annotate`, `apply`, `create`, `sft`, `eval`."""
     if what == "recipe":
         return {"$schema": _DRAFT, **_recipe_schema()}
     kind: type[BaseModel] = Config if what == "config" else _load(_PARTS[what])

@@ -128,8 +128,8 @@ def show_config(context: Context, request: ShowConfig) -> Settings:
 class ShowSchema(Spec):
     """Which schema to print."""
 
-    what: Literal["recipe", "config", "data", "generate", "annotate", "apply", "create", "sft", "eval"] = Field(
-        "recipe", description="recipe: a pipeline with every step's own keys; the others: one part alone"
+    what: Literal["recipe", "config", "data", "drift", "generate", "annotate", "apply", "create", "sft", "eval"] = (
+        Field("recipe", description="recipe: a pipeline with every step's own keys; the others: one part alone")
     )
 
 
