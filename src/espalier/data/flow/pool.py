@@ -60,6 +60,14 @@ class Pool:
             self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=prepare_worker)
         return self._executor
 
+    def stop(self) -> None:
+        """End the workers in the midst of what they do: a task may take minutes, and its result is not wanted."""
+        # The executor has no public way to do this before Python 3.14 (`terminate_workers`).
+        for worker in list((self._executor._processes or {}).values()) if self._executor else ():
+            worker.terminate()
+        self.close()
+
     def close(self) -> None:
+        """Wait for what runs, and let the workers go."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)

@@ -6,8 +6,12 @@ order of the tasks, so nothing that is computed can depend on how many workers t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -25,11 +29,22 @@ def run_here(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Itera
 
 
 def prepare_worker() -> None:
-    """One worker a core: the libraries in it start no threads of their own."""
+    """One worker a core: the libraries in it start no threads of their own, and it ends with the process it serves."""
+    import multiprocessing
     import signal
+    import threading
 
     import pyarrow as pa
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    served = multiprocessing.parent_process()  # none where Ray has started this one
+    if served is not None:
+        threading.Thread(target=_end_with, args=(served,), daemon=True).start()
+
+
+def _end_with(served: BaseProcess) -> None:
+    """A killed process cannot tell its workers; they would wait for the next task for ever."""
+    served.join()
+    os._exit(1)

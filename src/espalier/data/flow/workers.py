@@ -33,8 +33,10 @@ def open_spread(workers: int = 0, where: Where = "local") -> Iterator[Spread]:
     pool = Pool(count)
     try:
         yield pool
-    finally:
-        pool.close()
+    except BaseException:
+        pool.stop()
+        raise
+    pool.close()
 
 
 def usable_cores() -> int:
