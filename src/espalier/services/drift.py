@@ -68,7 +68,7 @@ def drift(context: Context, request: CompareDrift) -> DriftReport:
     report = found.model_copy(update={"reference": name, "current": other, "notes": (*found.notes, *notes)})
     context.emit(_tell_event(report))
     if request.fail_on != "never" and report.alarms(request.fail_on):
-        raise GateFailed(report.to_text(), hint="look at these rows; raise limits only for drift that is wanted")
+        raise GateFailed(report.describe(), hint=report.advice())
     return report
 
 

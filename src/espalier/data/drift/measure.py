@@ -37,11 +37,15 @@ class _Found:
 
 
 def measure_drift(reference: Population, current: Population, spec: DriftSpec) -> DriftReport:
-    """Compare slice by slice; a slice with too few rows on a side is told and not tested."""
-    slices = {name: _count(reference, current, name) for name in _order(reference, current)}
+    """Compare slice by slice; a slice with too few rows on a side is told and not tested.
+
+    A slice of a column that one side knows nothing of (the channel of live prompts) is compared with everything there.
+    """
+    pairs = _pair(reference, current)
+    slices = {name: (one.count, other.count) for name, (one, other) in pairs.items()}
     enough = [name for name, counts in slices.items() if min(counts) >= spec.min_rows]
     measuring = _Measuring(spec)
-    found = [test for name in enough for test in measuring.compare(name, reference[name], current[name])]
+    found = [test for name in enough for test in measuring.compare(name, *pairs[name])]
     corrected = correct_holm([test.p for test in found])
     tests = [_judge(test, p, spec) for test, p in zip(found, corrected, strict=True)]
     tests.sort(key=lambda test: (rank(test.verdict), test.corrected, -test.statistic, test.slice, test.test))
@@ -52,7 +56,7 @@ def measure_drift(reference: Population, current: Population, spec: DriftSpec) -
         verdict=min(verdicts, key=rank, default="too few"),
         slices=tuple(told),
         tests=tuple(tests),
-        notes=tuple(_notes(len(found), enough, slices, spec)),
+        notes=(*_tell_strangers(reference, current, spec), *_notes(len(found), enough, slices, spec)),
     )
 
 
@@ -154,13 +158,29 @@ def _exceeds_chance(statistic: float, corrected: float, limit: float, limits: Li
     return corrected <= limit and statistic >= (limits.least or 0.0)
 
 
-def _order(reference: Population, current: Population) -> list[str]:
-    return [WHOLE, *sorted({*reference, *current} - {WHOLE})]
+def _pair(reference: Population, current: Population) -> dict[str, tuple[Sample, Sample]]:
+    names = [WHOLE, *sorted({*reference, *current} - {WHOLE})]
+    return {name: (_find(reference, name), _find(current, name)) for name in names}
 
 
-def _count(reference: Population, current: Population, name: str) -> tuple[int, int]:
-    counts = [side[name].count if name in side else 0 for side in (reference, current)]
-    return counts[0], counts[1]
+def _find(population: Population, name: str) -> Sample:
+    if name in population:
+        return population[name]
+    return Sample(0) if _knows(population, name.partition("=")[0]) else population[WHOLE]
+
+
+def _knows(population: Population, column: str) -> bool:
+    return any(name.startswith(f"{column}=") for name in population)
+
+
+def _tell_strangers(reference: Population, current: Population, spec: DriftSpec) -> Iterator[str]:
+    for column in spec.slices:
+        known = [_knows(side, column) for side in (reference, current)]
+        if not any(known):
+            yield f"no row on either side has {column}"
+        elif not all(known):
+            side = "current" if known[0] else "reference"
+            yield f"no row of the {side} has {column}: its slices are compared with everything there"
 
 
 def _tell(name: str, counts: tuple[int, int], tests: list[DriftTest], enough: list[str]) -> DriftSlice:

@@ -55,6 +55,14 @@ class DriftReport(Spec):
 
     def to_text(self) -> str:
         """For a terminal: the verdict, the slices, the tests, what to do next."""
+        return f"{self.describe()}\nnext: {self.advice()}"
+
+    def advice(self) -> str:
+        """What to do next."""
+        return _NEXT.get(self.verdict, "collect more rows: a verdict needs `min_rows` on both sides")
+
+    def describe(self) -> str:
+        """The verdict, the slices, the tests that warn or alarm, and the others of everything."""
         head = f"{self.verdict.upper()}: {self.current or 'current'} against {self.reference or 'reference'}"
         slices = [("slice", "reference", "current", "verdict")]
         slices += [(one.name, str(one.reference), str(one.current), one.verdict) for one in self.slices]
@@ -62,14 +70,17 @@ class DriftReport(Spec):
         tests += [
             (one.verdict, one.slice, one.test, f"{one.statistic:.4f}", _tell_p(one.corrected), one.because)
             for one in self.tests
+            if one.verdict != "ok" or one.slice == WHOLE
         ]
+        silent = len(self.tests) + 1 - len(tests)
         parts = [head, *_align(slices)]
         if self.tests:
             parts += ["", *_align(tests)]
+        if silent:
+            parts.append(f"  and {silent} tests of slices that are ok")
         if self.notes:
             parts += ["", *self.notes]
-        advice = _NEXT.get(self.verdict, "collect more rows: a verdict needs `min_rows` on both sides")
-        return "\n".join([*parts, f"next: {advice}"])
+        return "\n".join(parts)
 
     def alarms(self, least: Verdict = "alarm") -> list[DriftTest]:
         """The tests that came out as `least` or worse."""

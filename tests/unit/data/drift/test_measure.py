@@ -84,6 +84,18 @@ def test_a_slice_with_too_few_rows_is_told_and_not_tested() -> None:
     assert few.verdict == "too few" and few.tests == () and "collect more rows" in few.to_text()
 
 
+def test_slices_only_one_side_knows_are_compared_with_everything_there() -> None:
+    live = [*make_examples(80, channel="web"), *make_examples(80, MONEY, channel="app")]
+    report = compare(make_examples(200), live, slices=["channel", "shop"])
+    found = {one.name: (one.reference, one.current, one.verdict) for one in report.slices}
+    assert found["channel=web"] == (200, 80, "ok") and found["channel=app"] == (200, 80, "alarm")
+    assert report.notes == (
+        "no row of the reference has channel: its slices are compared with everything there",
+        "no row on either side has shop",
+    )
+    assert "tests of slices that are ok" in report.to_text()
+
+
 def test_a_report_is_the_same_each_time_and_in_any_order_of_rows() -> None:
     one, other = make_examples(300), make_examples(300, (*FOOD[:6], *MONEY[:2]))
     spec = {"sample": 120, "tested": 60, "slices": ["split"]}
