@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from espalier.data.leaks import LeakSpec
 from espalier.data.spec import DataSpec, StepSpec, TaskSpec
 from espalier.data.split import SplitSpec
 
@@ -42,12 +43,12 @@ def test_the_recipe_of_the_page_shows_the_defaults(recipe: dict[str, Any]) -> No
     assert spec.model_copy(update={"steps": tuple(named)}) == bare
 
 
-@pytest.mark.parametrize("model", [DataSpec, SplitSpec, *STEPS], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [DataSpec, SplitSpec, LeakSpec, *STEPS], ids=lambda model: model.__name__)
 def test_every_key_stands_on_the_page_and_has_a_description(model: type[BaseModel]) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     for name, field in model.model_fields.items():
         assert re.search(rf"\b{name}:", block), f"{name} is not in the page's recipe"
-        nested = name in ("step", "source", "split")
+        nested = name in ("step", "source", "split", "leaks")
         assert nested or field.description, f"{model.__name__}.{name} has no description"
 
 
