@@ -102,13 +102,14 @@ class _Runner:
         self._shard = self._shard.advance(key, path)
         self._notes.append(note)
         if note["dropped"]:
-            self._dropped.append(str(path.with_suffix(".dropped")))
+            self._dropped.append(str(self._conceal(path.with_suffix(".dropped"), key)))
 
     def _make(self, planned: Planned, path: Path) -> dict[str, Any]:
         batch = self._load()
         outcome = self._apply(planned, batch)
         after = apply_outcome(batch, outcome)
-        dropped = self._describe(planned, batch, outcome)
+        reasons = outcome.reasons
+        dropped = None if reasons is None else describe_dropped(batch, reasons, planned.id)
         kinds: dict[str, int] = {}
         for reason in dropped.column("reason").to_pylist() if dropped else ():
             kinds[name_reason(reason)] = kinds.get(name_reason(reason), 0) + 1
@@ -133,17 +134,21 @@ class _Runner:
             outcome = step.apply(batch)
         return outcome
 
-    def _describe(self, planned: Planned, batch: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch | None:
-        if outcome.reasons is None:
-            return None
-        dropped = describe_dropped(batch, outcome.reasons, planned.id)
-        if dropped is None:
-            return None
-        texts = dropped.column("text")
-        for concealing in self._segment.concealing:
-            step: Any = prepare(concealing)
-            texts = step.rewrite(texts)
-        return dropped.set_column(dropped.schema.get_field_index("text"), dropped.schema.field("text"), texts)
+    def _conceal(self, path: Path, key: str) -> Path:
+        """What a step dropped, by the recipe's redaction: kept apart, for the drop itself does not depend on that."""
+        concealing = self._segment.concealing
+        if not concealing:
+            return path
+        concealed = place(self._cache, "dropped", chain_key(key, *(planned.key for planned in concealing)))
+        if open_batches(concealed) is None:
+            dropped = BatchFile(path)[0]
+            texts = dropped.column("text")
+            for planned in concealing:
+                step: Any = prepare(planned)
+                texts = step.rewrite(texts)
+            at = dropped.schema.get_field_index("text")
+            save_batch(concealed, dropped.set_column(at, dropped.schema.field(at), texts))
+        return concealed
 
     def _sketch(self, planned: Planned) -> str:
         path = place(self._cache, "sketches", chain_key(planned.key, self._shard.key))

@@ -2,7 +2,7 @@
 
 KEY.arrow      the columns that changed, (n,) each, and a note of the figures
 KEY.rows       the rows made anew, when the step made some
-KEY.dropped    what was dropped: where it stands, why, and its text as it was then
+KEY.dropped    what was dropped: where it stands, why, and its text as it was then (redaction comes after, in `chain`)
 """
 
 from __future__ import annotations

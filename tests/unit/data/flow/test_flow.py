@@ -147,6 +147,19 @@ def test_what_was_dropped_before_redaction_is_redacted_in_the_exclusions(tmp_pat
     assert BatchFile(Path(path))[0].column("text").to_pylist() == ["[EMAIL]"]
 
 
+def test_redaction_added_later_redacts_what_an_earlier_build_had_dropped(tmp_path: Path, made: list[str]) -> None:
+    from espalier.data.flow.files import BatchFile
+
+    parts = write_source(tmp_path, "aa", ["ann@example.com", "a text that is long enough to be kept here"])
+    plain = run_recipe(tmp_path, parts, [("length", {"min_chars": 20})], run_here)
+    assert BatchFile(Path(plain.dropped[0]))[0].column("text").to_pylist() == ["ann@example.com"]
+    for redaction, shown in (({}, "[EMAIL]"), ({"kinds": ["IP"]}, "ann@example.com"), ({}, "[EMAIL]")):
+        made.clear()
+        flowed = run_recipe(tmp_path, parts, [("length", {"min_chars": 20}), ("redact", redaction)], run_here)
+        assert BatchFile(Path(flowed.dropped[0]))[0].column("text").to_pylist() == [shown]
+        assert "length" not in made
+
+
 def test_a_renamed_source_keeps_what_was_read_under_its_new_name(tmp_path: Path) -> None:
     (part,) = write_source(tmp_path, "aa", ["one", "two"])
     renamed = Part(part.path, 0, part.key, "b/new.txt", part.rows, part.text_bytes, True)
