@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from espalier.sdk.client import Client
@@ -88,7 +89,7 @@ def test_a_corrupt_pdf_among_good_files_is_reported_and_the_rest_is_read(house: 
     with Client(house, actor="ada") as client:
         run = client.datasets.build(recipe="mixed.yaml").wait()
         artifact = lay_out(house, next(iter(run.outputs.values())))
-        rows = [json.loads(line) for line in (artifact / "exclusions.jsonl").read_text("utf-8").splitlines()]
+        rows = pq.read_table(artifact / "exclusions.parquet").to_pylist()
         assert client.datasets.show(ref="mixed").manifest["documents_read"] == 12
     assert next(row["reason"] for row in rows if row["uri"] == "broken.pdf").startswith("unreadable")
 

@@ -34,6 +34,7 @@ class Progress:
             "data.progress": self._data_progress,
             "data.survey": self._data_survey,
             "data.built": self._data_built,
+            "data.version": self._data_version,
             "train.audit": self._train_audit,
             "train.resumed": self._train_resumed,
             "train.step": self._train_step,
@@ -102,15 +103,19 @@ class Progress:
     def _data_built(self, data: dict[str, Any]) -> list[str]:
         self.status = ""
         documents = f"{data.get('documents_kept', 0)} of {data.get('documents_read', 0)} documents"
-        left_out = {**data.get("drops", {}), "files skipped": data.get("files_skipped", 0)}
         lines = [f"{data.get('examples', 0)} examples from {documents}: {_list_counts(data.get('splits', {}))}"]
-        lines += [f"left out: {counts}" for counts in [_list_counts(left_out)] if counts]
+        lines += [f"left out: {counts}" for counts in [_list_counts(data.get("drops", {}))] if counts]
+        lines += [f"files not read: {counts}" for counts in [_list_counts(data.get("files_skipped", {}))] if counts]
         lines += [f"redacted: {counts}" for counts in [_list_counts(data.get("redactions", {}))] if counts]
         unreadable = data.get("unreadable", [])
         lines += [f"unreadable: {item}" for item in unreadable[:_SHOWN_FILES]]
         if len(unreadable) > _SHOWN_FILES:
-            lines.append(f"unreadable: {len(unreadable) - _SHOWN_FILES} more, in the version's exclusions.jsonl")
+            lines.append(f"unreadable: {len(unreadable) - _SHOWN_FILES} more, in `espalier data exclusions`")
         return [f"    {line}" for line in lines]
+
+    def _data_version(self, data: dict[str, Any]) -> list[str]:
+        ref = data.get("ref", "")
+        return [f"    {ref}: `espalier data show {str(ref).removeprefix('dataset:')}` tells what is in it"]
 
     def _train_audit(self, data: dict[str, Any]) -> list[str]:
         share = data.get("supervised_share")

@@ -34,7 +34,7 @@ from espalier.data.flow.workers import open_spread
 from espalier.data.harvest import Harvest, harvest_shards
 from espalier.data.layout import LEFT_OUT, Placed, write_exclusions, write_manifest, write_problems, write_rows
 from espalier.data.leaks import check_leaks
-from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, name_reason
+from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, name_reason, name_skip
 from espalier.data.parsing import plan_task
 from espalier.data.readers.licence import read_licence
 from espalier.data.readers.places import locate_sources
@@ -331,6 +331,7 @@ def _list_unread(build: Build) -> Iterator[dict[str, Any]]:
 
 def _summary(manifest: DatasetManifest) -> dict[str, Any]:
     unreadable = [item for item in manifest.skipped if item.reason.startswith("unreadable")]
+    skipped = Counter(name_skip(item.reason) for item in manifest.skipped)
     return {
         "examples": manifest.examples,
         "splits": manifest.splits,
@@ -338,7 +339,7 @@ def _summary(manifest: DatasetManifest) -> dict[str, Any]:
         "documents_kept": manifest.documents_kept,
         "drops": manifest.drops,
         "redactions": manifest.redactions,
-        "files_skipped": len(manifest.skipped),
+        "files_skipped": dict(sorted(skipped.items())),
         "unreadable": [f"{item.uri}: {item.reason.removeprefix('unreadable: ')}" for item in unreadable],
     }
 

@@ -106,6 +106,11 @@ def name_reason(reason: str) -> str:
     return re.split(r": | of ", reason, maxsplit=1)[0]
 
 
+def name_skip(reason: str) -> str:
+    """Why a file gave nothing, without its particulars: "same bytes as a.pdf" is "same bytes as another"."""
+    return re.sub(r"(?<=^same bytes as ).*", "another", name_reason(reason), flags=re.DOTALL)
+
+
 def count_reasons(documents: Iterable[Document]) -> dict[str, int]:
     """How many documents were dropped, by the kind of reason."""
     counts = Counter(name_reason(document.dropped_because) for document in documents if document.dropped_because)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from espalier.core.config import flatten
@@ -33,7 +33,7 @@ def changes_between(now: Ingredients, before: Ingredients) -> Iterator[str]:
     """Every difference, what a user changed first."""
     if now.step != before.step:
         yield f"step {before.step} -> {now.step}"
-    yield from _changes("", flatten(now.spec), flatten(before.spec), _show)
+    yield from _changes("", *_align(flatten(now.spec), flatten(before.spec)), _show)
     yield from _changes("inputs.", now.inputs, before.inputs, _short)
     yield from _files(now.files, before.files)
     if code := _different(now.code, before.code):
@@ -46,6 +46,33 @@ def changes_between(now: Ingredients, before: Ingredients) -> Iterator[str]:
             yield f"{name} {getattr(before, name)} -> {getattr(now, name)}"
     if now.lock != before.lock:
         yield "lock file changed"
+
+
+def _align(now: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both, with lists of the same steps taken apart, so that a change names the step and its key."""
+    apart = {name for name in now.keys() & before.keys() if _same_steps(now[name], before[name])}
+    return _take_apart(now, apart), _take_apart(before, apart)
+
+
+def _take_apart(values: Mapping[str, Any], lists: Set[str]) -> dict[str, Any]:
+    flat = {name: value for name, value in values.items() if name not in lists}
+    for name in sorted(lists):
+        names = _step_names(values[name])
+        for number, item in enumerate(values[name]):
+            label = names[number] if names.count(names[number]) == 1 else f"{number}.{names[number]}"
+            flat.update(flatten(item, f"{name}.{label}."))
+    return flat
+
+
+def _same_steps(now: Any, before: Any) -> bool:
+    return bool(_step_names(now)) and _step_names(now) == _step_names(before)
+
+
+def _step_names(value: Any) -> list[str]:
+    """What the `step` of each item says; nothing for what is no list of steps."""
+    items = value if isinstance(value, list | tuple) else ()
+    names = [str(item["step"]) for item in items if isinstance(item, Mapping) and "step" in item]
+    return names if len(names) == len(items) else []
 
 
 def _changes(
@@ -75,7 +102,7 @@ def _absent_or(values: Mapping[str, Any], name: str) -> tuple[Any, ...]:
 
 
 def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else ", ".join(_step_names(value)) or repr(value)
     return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 

@@ -34,7 +34,7 @@ def build(context: Context, request: BuildDataset) -> Run:
     """Build a dataset version from the files a recipe names.
 
     Nothing is read twice: the same files and recipe are the same version, found in milliseconds. What was dropped, and
-    why, stands in the version's exclusions.jsonl.
+    why, `espalier data exclusions` lists.
 
     Example:
         espalier data build dataset.yaml

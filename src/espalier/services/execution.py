@@ -15,6 +15,7 @@ from espalier.core.types import Artifact, Run, Spec
 
 if TYPE_CHECKING:
     from espalier.pipeline.graph import Graph
+    from espalier.services.catalogue import DatasetVersion
     from espalier.services.context import Context
 
 
@@ -25,9 +26,10 @@ def execute_graph(context: Context, graph: Graph, parameters: Mapping[str, Any] 
     store = context.store
 
     def emit(event: Event) -> None:
-        if event.kind == "step.finished":
-            _publish(context, event.data.get("outputs", {}))
+        made = _publish(context, event.data.get("outputs", {})) if event.kind == "step.finished" else []
         context.emit(event)
+        for version in made:
+            context.emit(Event("data.version", {"ref": version.ref, "digest": version.digest}))
 
     result = run_pipeline(
         graph,
@@ -85,12 +87,15 @@ def resolve_artifact(context: Context, text: str) -> str:
     raise InvalidInput(f"{text!r} names no artifact", hint="write dataset:NAME@vN, prompt:NAME@vN or model:NAME@vN")
 
 
-def _publish(context: Context, outputs: Mapping[str, str]) -> None:
+def _publish(context: Context, outputs: Mapping[str, str]) -> list[DatasetVersion]:
+    """Give datasets and prompts among the outputs their version; returns those of datasets."""
     from espalier.services.catalogue import publish_dataset, publish_prompt
 
+    made = []
     for digest in outputs.values():
         artifact: Artifact = context.store.artifacts.get(digest)
         if artifact.kind == "dataset" and "name" in artifact.meta:
-            publish_dataset(context.store, artifact, artifact.meta["name"], context.actor)
+            made.append(publish_dataset(context.store, artifact, artifact.meta["name"], context.actor))
         elif artifact.kind == "prompt":
             publish_prompt(context.store, artifact, context.actor)
+    return made

@@ -71,18 +71,24 @@ def test_a_built_dataset_is_summed_up_with_what_was_left_out() -> None:
         "documents_kept": 3,
         "drops": {"near duplicate": 6},
         "redactions": {"EMAIL": 4},
-        "files_skipped": 7,
+        "files_skipped": {"same bytes as another": 5, "unreadable": 7},
         "unreadable": [f"{n}.pdf: torn" for n in range(7)],
     }
     lines = Progress().take(Event("data.built", told))
-    assert lines[:4] == [
+    assert lines[:5] == [
         "    3 examples from 3 of 9 documents: 2 train, 1 test",
-        "    left out: 6 near duplicate, 7 files skipped",
+        "    left out: 6 near duplicate",
+        "    files not read: 5 same bytes as another, 7 unreadable",
         "    redacted: 4 EMAIL",
         "    unreadable: 0.pdf: torn",
     ]
-    assert lines[-1] == "    unreadable: 2 more, in the version's exclusions.jsonl" and len(lines) == 9
+    assert lines[-1] == "    unreadable: 2 more, in `espalier data exclusions`" and len(lines) == 10
     assert Progress().take(Event("data.built", {"examples": 1})) == ["    1 examples from 0 of 0 documents: "]
+
+
+def test_a_new_version_is_told_by_name() -> None:
+    (line,) = Progress().take(Event("data.version", {"ref": "dataset:support@v2", "digest": "ab"}))
+    assert line == "    dataset:support@v2: `espalier data show support@v2` tells what is in it"
 
 
 def test_generation_shows_what_was_asked_what_it_cost_and_what_was_left_out() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,22 @@ def test_a_symbolic_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert [source.uri for source in found] == ["a.txt"]
     assert [item.uri for item in skipped] == ["b.txt", "c"]
     assert all("leads out of the source folder" in item.reason for item in skipped)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, a_txt="1")
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:  # whoever runs the tests may be allowed to look anywhere
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, skipped = find_sources(tmp_path, suffixes=SUFFIXES)
+    assert [source.uri for source in found] == ["a.txt"]
+    assert [(item.uri, item.reason) for item in skipped] == [("closed/", "unreadable: Permission denied")]
 
 
 def test_a_symbolic_link_within_the_folder_is_the_same_bytes(tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def test_each_kind_of_change_has_its_sentence(changes: dict[str, Any], reason: s
     assert why(**changes) == reason
 
 
+def test_a_change_within_a_list_of_steps_names_the_step_and_its_key() -> None:
+    def compare(*, before: list[Any], now: list[Any]) -> str:
+        old, new = ({**BASE, "spec": {"steps": steps}} for steps in (before, now))
+        return explain_miss(Ingredients.model_validate(new), Ingredients.model_validate(old))
+
+    length = {"step": "length", "min_chars": 20}
+    twice = [{"step": "redact", "mode": "mask"}, {"step": "redact", "mode": "drop"}]
+    said = compare(before=[length, *twice], now=[{**length, "min_chars": 25}, *twice])
+    assert said == "miss: steps.length.min_chars changed 20 -> 25"
+    said = compare(before=twice, now=[twice[0], {"step": "redact", "mode": "flag"}])
+    assert said == "miss: steps.1.redact.mode changed drop -> flag"
+    assert compare(before=[length], now=[*twice]) == "miss: steps changed length -> redact, redact"
+
+
 def test_many_changes_are_counted_and_the_users_own_come_first() -> None:
     said = why(spec={"lr": 2e-4, "lora": {"rank": 9, "targets": []}}, seed=1, python="3.12", lock="x")
     assert said.startswith("miss: lora.rank changed 8 -> 9; lora.targets changed ['q', 'v'] -> []; lr changed")

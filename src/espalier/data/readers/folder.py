@@ -55,7 +55,7 @@ def list_sources(root: Path, selection: Selection, paths: Iterable[Path] | None 
         raise NotFound(f"no file or folder {root}", hint="check `source.path`; it is relative to the recipe's folder")
     base = root if root.is_dir() else root.parent
     found = Found()
-    for path in _walk(root) if paths is None else paths:
+    for path in _walk(root, found.skipped) if paths is None else paths:
         uri = path.relative_to(base).as_posix()
         archived = selection.cache is not None and archive_kind(uri) and not matches(uri, selection.exclude)
         if not archived and not selection.chooses(uri):
@@ -87,16 +87,22 @@ def refuse_nothing(found: Found, where: str, selection: Selection) -> None:
 def list_files(root: Path, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> list[Path]:
     """Every regular file that the patterns choose, readable or not: what a build's outcome depends on."""
     base, wanted, unwanted = (root if root.is_dir() else root.parent), tuple(include), tuple(exclude)
-    uris = ((path, path.relative_to(base).as_posix()) for path in _walk(root) if path.is_file())
+    uris = ((path, path.relative_to(base).as_posix()) for path in _walk(root, []) if path.is_file())
     return [path for path, uri in uris if matches(uri, wanted) and not matches(uri, unwanted)]
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path, closed: list[SkippedFile]) -> Iterator[Path]:
+    """Everything below `root`, sorted; a folder that may not be looked into is added to `closed`."""
     if not root.is_dir():
         yield root
         return
+
+    def report(error: OSError) -> None:
+        uri = f"{Path(error.filename).relative_to(root).as_posix()}/"
+        closed.append(SkippedFile(uri=uri, reason=f"unreadable: {error.strerror or error}"))
+
     paths = []
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if Path(folder, name).is_symlink()]
         paths += [Path(folder, name) for name in (*names, *links) if not name.startswith(".")]
