@@ -21,6 +21,9 @@ StepFunction = Callable[[StepContext, Any], None]
 FilesOf = Callable[[Any, Path], Iterable[Path]]  # (spec, the folder its relative paths start at) -> files
 
 
+EnvOf = Callable[[Any], Iterable[str]]  # spec -> environment variables it names
+
+
 OutsideOf = Callable[[Any], str]  # spec -> what it reads that no key can hold, empty when there is nothing
 
 
@@ -43,7 +46,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     files: FilesOf = _no_files  # user files the spec names; their content is in the key
-    env: tuple[str, ...] = ()  # environment variables the function reads
+    env: tuple[str, ...] | EnvOf = ()  # environment variables the function reads; their values are in the key, hashed
     side_effect: bool = False  # idempotent by key, never cached: register, deploy
     outside: OutsideOf = _nothing_outside  # a bucket, a page: it may change unseen, so the step is done every time
     summary: str = ""
@@ -51,6 +54,10 @@ class Step:
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
+
+    def list_variables(self, spec: Any) -> tuple[str, ...]:
+        """The environment variables that the step reads with this spec."""
+        return tuple(self.env(spec) if callable(self.env) else self.env)
 
     @property
     def module(self) -> str:
@@ -65,7 +72,7 @@ def step(
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
     files: FilesOf = _no_files,
-    env: tuple[str, ...] = (),
+    env: tuple[str, ...] | EnvOf = (),
     side_effect: bool = False,
     outside: OutsideOf = _nothing_outside,
 ) -> Callable[[StepFunction], Step]:

@@ -59,7 +59,7 @@ def collect(
         packages=dict(closure.packages),
         spec=spec.model_dump(mode="json"),
         inputs=dict(inputs),
-        env={name: _hash_text(os.environ.get(name)) for name in step.env},
+        env={name: _hash_text(os.environ.get(name)) for name in step.list_variables(spec)},
         files=_digest_files(step, spec, folder, facts),
         lock=_digest_lock(folder, lock, facts),
         seed=seed,

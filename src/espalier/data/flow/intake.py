@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from espalier.core.ids import digest_of
+from espalier.core.ids import digest_of, make_id
 from espalier.data.flow.batch import SCHEMA
 from espalier.data.flow.chain import place
 from espalier.data.flow.files import load_json, open_batches, save_batches, save_json
@@ -79,31 +79,42 @@ def read_key(source: SourceFile, options: ReadOptions) -> str:
 
 def read_into_cache(task: ReadTask) -> ReadSource:
     """Read a source unless it was read before."""
-    path = place(Path(task.cache), "read", task.key)
-    told = path.with_suffix(".json")
-    note = load_json(told)
+    key = task.key
+    path = place(Path(task.cache), "read", key)
+    note = load_json(path.with_suffix(".json"))
     if note is None or (note["rows"] and open_batches(path) is None):
-        note = _read(task, path)
-        if note["transient"]:  # a time-out may be the machine's mood: the next build reads again
-            told = path.with_suffix(".once.json")
-        save_json(told, note)
+        key, note = _read(task)
+        path = place(Path(task.cache), "read", key)
     source = task.source
     count = len(note["rows"])
     parts = tuple(
-        Part(str(path), number, task.key, source.uri, rows, text_bytes, number == count - 1)
+        Part(str(path), number, key, source.uri, rows, text_bytes, number == count - 1)
         for number, (rows, text_bytes) in enumerate(zip(note["rows"], note["bytes"], strict=True))
     )
-    return ReadSource(source, parts, str(told))
+    return ReadSource(source, parts, str(path.with_suffix(".json")))
 
 
-def _read(task: ReadTask, path: Path) -> dict[str, Any]:
+def _read(task: ReadTask) -> tuple[str, dict[str, Any]]:
+    """Read a source and keep what it gave; the key it is kept under, and its note.
+
+    A time-out may be the machine's mood. What was read until then has a key of its own: the next build reads again, and
+    no step takes the one for the other.
+    """
     note: dict[str, Any] = {"rows": [], "bytes": [], "problems": [], "transient": False}
-    with closing(Teller(_progress_note(task))) as teller:
-        batches = _take_problems(read_source(task.source, task.options, teller), note)
-        save_batches(path, SCHEMA, _noting(_cut(batches), note))
-    if not note["rows"]:
-        path.unlink()
-    return note
+    made = place(Path(task.cache), "read", task.key).with_suffix(f".{make_id('read')}")
+    try:
+        with closing(Teller(_progress_note(task))) as teller:
+            batches = _take_problems(read_source(task.source, task.options, teller), note)
+            save_batches(made, SCHEMA, _noting(_cut(batches), note))
+        key = digest_of({"partly": task.key, "note": note}) if note["transient"] else task.key
+        path = place(Path(task.cache), "read", key)
+        if note["rows"]:
+            path.parent.mkdir(exist_ok=True)
+            made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+    save_json(path.with_suffix(".json"), note)
+    return key, note
 
 
 def _take_problems(items: Iterable[pa.RecordBatch | Problem], note: dict[str, Any]) -> Iterator[pa.RecordBatch]:

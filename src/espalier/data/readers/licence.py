@@ -55,6 +55,11 @@ class Licence(Spec):
     files: tuple[str, ...]  # where it was read
 
 
+def list_terms(folder: Path) -> list[Path]:
+    """The files in `folder` that `read_licence` looks at."""
+    return [path for name in (*_NOTES, *_CARDS, *_TEXTS) if (path := folder / name).is_file()]
+
+
 def read_licence(folder: Path) -> Licence | None:
     """What the files in `folder` say of its licence; None when they say nothing.
 

@@ -64,6 +64,12 @@ def list_local_files(spec: SourceSpec, folder: Path) -> list[Path]:
     return files
 
 
+def list_folders(spec: SourceSpec, folder: Path) -> list[Path]:
+    """The folders of this machine that the places are or lie in."""
+    roots = [folder / place for place in spec.paths if "://" not in place]
+    return [root if root.is_dir() else root.parent for root in roots]
+
+
 def _locate(place: str, spec: SourceSpec, folder: Path, selection: Selection) -> Found:
     if place.startswith("s3://"):
         from espalier.data.readers.objects import list_objects, prefix_folder

@@ -9,15 +9,25 @@ from espalier.core.ports import StepContext
 from espalier.core.step import step
 from espalier.data.spec import DataSpec
 
+# A step may name an environment variable where a file would lay a secret open: `salt: env:NAME`.
+_VARIABLE = "env:"
+
 
 def _source_files(spec: DataSpec, folder: Path) -> Iterable[Path]:
-    from espalier.data.readers.places import list_local_files
+    from espalier.data.readers.licence import list_terms
+    from espalier.data.readers.places import list_folders, list_local_files
 
     home = spec.home(folder)
-    named = [home / name for name in spec.named_files] + [home / name for name in spec.leaks.against]
+    named = [home / name for name in (*spec.named_files, *spec.leaks.against) if not name.startswith(_VARIABLE)]
     named += [folder / spec.tokenizer] if spec.tokenizer else []
     inside = (file for path in named for file in ([path] if path.is_file() else sorted(path.rglob("*"))))
-    return {*list_local_files(spec.source, folder), *(path for path in inside if path.is_file())}
+    # What says of the sources' licence goes into the manifest, whatever the patterns choose.
+    terms = (file for root in list_folders(spec.source, folder) for file in list_terms(root))
+    return {*list_local_files(spec.source, folder), *(path for path in inside if path.is_file()), *terms}
+
+
+def _variables(spec: DataSpec) -> Iterable[str]:
+    return (name.removeprefix(_VARIABLE) for name in spec.named_files if name.startswith(_VARIABLE))
 
 
 def _remote_places(spec: DataSpec) -> str:
@@ -31,6 +41,7 @@ def _remote_places(spec: DataSpec) -> str:
     inputs={"previous": "dataset?"},
     outputs={"dataset": "dataset"},
     files=_source_files,
+    env=_variables,
     outside=_remote_places,
 )
 def data_build(context: StepContext, spec: DataSpec) -> None:
