@@ -215,6 +215,46 @@ def test_a_role_too_low_is_refused_over_http(url: str) -> None:
         client.call("count.post", to=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "fields"),
+    [
+        ("datasets.inspect", "path", {}),
+        ("datasets.check", "source", {"for": "bedrock:nova"}),
+        ("datasets.drift", "thresholds", {"reference": "support", "current": "support"}),
+        ("datasets.sample", "folder", {}),
+        ("workspace.init", "folder", {}),
+        ("datasets.build", "recipe", {}),
+    ],
+)
+def test_a_path_over_http_stays_within_the_workspace(
+    name: str, field: str, fields: dict[str, str], url: str, context: Context, tmp_path: Path
+) -> None:
+    (tmp_path / "out").symlink_to(tmp_path.parent)
+    outside = tmp_path.parent / "elsewhere"
+    worker = Worker(context, poll_s=0.05)  # a job's paths are looked at by who works on it
+    worker.start()
+    try:
+        client = Client(url=url, key="ada")
+        for path in ("../elsewhere", str(outside), "out/elsewhere", ".espalier/config.yaml"):
+            with pytest.raises(PermissionDenied, match="outside the workspace"):
+                answer = client.call(name, **{field: path}, **fields)
+                if isinstance(answer, RunHandle):
+                    answer.wait()
+    finally:
+        worker.stop()
+    assert not outside.exists()
+
+
+def test_a_path_within_the_workspace_is_read_over_http(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "q", "completion": "a"}\n')
+    assert client.datasets.inspect(path="chats.jsonl").detection.format
+
+
+def test_in_process_a_path_may_lead_anywhere(context: Context, tmp_path: Path) -> None:
+    with Client(tmp_path) as client, pytest.raises(NotFound, match="elsewhere"):
+        client.datasets.inspect(path="../elsewhere")
+
+
 def test_only_an_admin_may_name_another_actor(url: str) -> None:
     assert Client(url=url, key="ada", actor="bo").call("count.answer", to=1).actor == "bo"
     with pytest.raises(PermissionDenied, match="uma may not act as ada"):

@@ -56,7 +56,7 @@ def _make_handler(
         principal = await to_thread.run_sync(authenticate, _bearer_of(request))
         principal = _act_for(principal, request)
         asked = parse_request(operation, await _fields_of(operation, request))
-        context = context_factory().acting_as(principal)
+        context = context_factory().acting_as(principal).confine()
         answer = await to_thread.run_sync(perform, context, operation, asked)
         if operation.shape == "stream":
             return await stream_response(answer)

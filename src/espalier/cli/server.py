@@ -103,7 +103,7 @@ class _Process:
         with contextlib.suppress(MissingExtra):  # a server without the extra serves everything but the pages
             mount_pages(
                 api,
-                call=lambda who, name, fields: call_operation(self._context, who, name, fields),
+                call=lambda who, name, fields: call_operation(self._context.confine(), who, name, fields),
                 authenticate=self.authenticate,
                 storage=Path(storage),
                 base_url=lambda: self._url,

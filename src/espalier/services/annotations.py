@@ -144,7 +144,7 @@ def export(context: Context, request: ExportAnnotations) -> Exported:
     if not examples:
         raise InvalidInput(f"nothing of {version.ref} to export", hint="check --split, or take --disagreements away")
     review = _load_review(context, request.review)
-    folder = context.start / request.folder
+    folder = context.place(request.folder)
     config = write_config(review, examples)
     tasks = write_tasks(examples, version.digest, review, records)
     write_file(folder / "config.xml", config.encode())
@@ -193,7 +193,7 @@ def import_file(context: Context, request: ImportAnnotations) -> ImportReport:
     from espalier.data.annotation.record import read_records
 
     version = find_dataset(context.store, request.ref)
-    path = context.start / request.file
+    path = context.place(request.file)
     known = example_ids(context, version)
     if path.suffix == ".jsonl":
         found = Imported(read_records(path))
@@ -313,7 +313,7 @@ def annotate(context: Context, request: AnnotateDataset) -> Run:
     from espalier.data.annotation.record import read_records, stamp
     from espalier.services.execution import execute_step
 
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     inputs = {"dataset": str(Ref.parse(request.ref, kind="dataset"))}
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))
@@ -346,7 +346,7 @@ def apply(context: Context, request: ApplyAnnotations) -> Run:
     from espalier.services.execution import execute_step
 
     version = find_dataset(context.store, request.ref)
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     spec = load_recipe(path, ApplySpec)
     inputs = {"dataset": version.ref, "annotations": f"sha256:{snapshot(context, version)}"}
     return execute_step(context, "data.apply_annotations", spec, name=spec.name, folder=path.parent, inputs=inputs)
@@ -393,7 +393,7 @@ def _load_review(context: Context, file: str) -> ReviewSpec:
     from espalier.core.recipefile import load_recipe
     from espalier.data.annotation.review import ReviewSpec
 
-    return load_recipe(context.start / file, ReviewSpec) if file else ReviewSpec()
+    return load_recipe(context.place(file), ReviewSpec) if file else ReviewSpec()
 
 
 def _show(record: AnnotationRecord) -> AnnotationView:

@@ -47,6 +47,7 @@ class Context:
     run_id: str = ""  # inside a job: the run that stands for it
     stopped: Callable[[], bool] = _never  # inside a job: whether its work is no longer wanted
     start: Path = field(default_factory=Path.cwd)  # where the search for a workspace began
+    confined: bool = False  # asked over the network: a request's paths stay within the workspace
     _opened: _Opened = field(default_factory=_Opened, repr=False)
 
     @property
@@ -78,6 +79,27 @@ class Context:
                 f"{self.actor} has the role {self.principal.role}, this needs {role}",
                 hint=f"ask an admin for a key: `espalier keys create --role {role}`",
             )
+
+    def place(self, path: str | Path) -> Path:
+        """The file or folder that a request names; a relative path starts where the search for a workspace began.
+
+        Raises PermissionDenied where the context is confined and the path, its links followed, leads out of the
+        workspace's folder or into `.espalier/`, which the store alone reads and writes. What a recipe inside the
+        workspace names is its author's word, and not looked at here.
+        """
+        place = self.start / path
+        if self.confined:
+            root, found = self.workspace.root.resolve(), place.resolve()
+            if not found.is_relative_to(root) or found.is_relative_to(self.workspace.folder.resolve()):
+                raise PermissionDenied(
+                    f"{path} lies outside the workspace",
+                    hint="name a path below the workspace's folder, or run the command on that machine",
+                )
+        return place
+
+    def confine(self) -> Context:
+        """The same context for who asks over the network."""
+        return replace(self, confined=True)
 
     def acting_as(self, principal: Principal) -> Context:
         """The same workspace for another identity."""

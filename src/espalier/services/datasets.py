@@ -45,7 +45,7 @@ def build(context: Context, request: BuildDataset) -> Run:
     from espalier.services.taskprompts import fill_prompts
     from espalier.services.versionfolders import place_versions
 
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     spec = load_recipe(path, DataSpec)
     spec = spec.model_copy(update={"task": fill_prompts(context.store, spec.task)})
     spec = place_versions(context.store, spec, path.parent)
@@ -116,16 +116,18 @@ def show(context: Context, request: ShowDataset) -> DatasetView:
     folder = context.store.artifacts.materialise(version.digest)
     manifest = read_manifest(folder).model_dump(mode="json")
     shown = islice(read_examples(folder, request.split), request.examples)
-    stats = _measure(folder, request.base) if request.stats else None
+    stats = _measure(context, folder, request.base) if request.stats else None
     return DatasetView(version=version, manifest=manifest, examples=tuple(map(asdict, shown)), stats=stats)
 
 
-def _measure(folder: Path, base: str) -> dict[str, Any]:
+def _measure(context: Context, folder: Path, base: str) -> dict[str, Any]:
     from espalier.data.stats import describe_dataset
     from espalier.nn.locate import locate_base
     from espalier.tokens.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(locate_base(base))
+    if base.startswith("path:"):
+        base = f"path:{context.place(base.removeprefix('path:'))}"
+    tokenizer = load_tokenizer(locate_base(base, fetch=not context.confined))
     stats = describe_dataset(folder, lambda text: len(tokenizer.encode(text)))
     return stats.model_dump(mode="json")
 
@@ -159,7 +161,7 @@ def sample(context: Context, request: SampleFolder) -> SampleWritten:
     Example:
         espalier data sample support && espalier run support/support.yaml
     """
-    folder = context.start / request.folder
+    folder = context.place(request.folder)
     if folder.exists() and any(folder.iterdir()):
         raise Conflict(f"{folder} is not empty", hint="name a new folder: nothing is overwritten")
     return write_sample(folder, request.seed, request.files)

@@ -54,13 +54,13 @@ def drift(context: Context, request: CompareDrift) -> DriftReport:
         raise InvalidInput(
             "give either current or prompts", hint="--current NAME@vN for a version, --prompts FILE for live prompts"
         )
-    spec = load_recipe(context.start / request.thresholds, DriftSpec) if request.thresholds else DriftSpec()
+    spec = load_recipe(context.place(request.thresholds), DriftSpec) if request.thresholds else DriftSpec()
     spec = spec.model_copy(update={"slices": tuple(dict.fromkeys((*spec.slices, *request.slices)))})
     encode = _find_encoder(request.base) if request.base else None
     reference, name = _read_version(context, request.reference, request.split, spec, encode)
     notes: list[str] = []
     if request.prompts:
-        path = context.start / request.prompts
+        path = context.place(request.prompts)
         current, other = _read_prompts(path, request.column, spec, encode, notes), path.name
     else:
         current, other = _read_version(context, request.current, request.split, spec, encode)

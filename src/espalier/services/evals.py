@@ -37,7 +37,7 @@ def run(context: Context, request: RunEvaluation) -> Run:
     from espalier.services.execution import execute_step
     from espalier.services.steps.eval_run import EvalRunSpec
 
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     inputs = {"dataset": str(Ref.parse(request.dataset, kind="dataset"))}
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))

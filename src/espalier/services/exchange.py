@@ -38,7 +38,7 @@ def inspect(context: Context, request: InspectSource) -> Inspection:
     """
     from espalier.data.exchange.inspect import inspect_source
 
-    return inspect_source(context.start / request.path)
+    return inspect_source(context.place(request.path))
 
 
 class ExportDataset(Spec):
@@ -65,7 +65,7 @@ def export(context: Context, request: ExportDataset) -> ExportReport:
     folder = _locate(context, request.ref)
     return export_dataset(
         folder,
-        context.start / request.out,
+        context.place(request.out),
         format=request.format,
         container=request.container,
         splits=request.splits,
@@ -94,7 +94,7 @@ def check(context: Context, request: CheckDataset) -> CheckReport:
     """
     from espalier.data.conformance.check import check_dataset
 
-    path = context.start / request.source
+    path = context.place(request.source)
     found = path if path.exists() else _locate(context, request.source)
     report = check_dataset(found, request.for_, personal=request.personal)
     if request.strict and not report.accepted:

@@ -49,7 +49,7 @@ def generate(context: Context, request: GenerateDataset) -> Run:
     from espalier.data.generate.spec import GenerateSpec
     from espalier.services.execution import execute_step
 
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     inputs = {"dataset": str(Ref.parse(request.dataset, kind="dataset"))}
     for port in ("prompt", "judge_prompt"):
         if ref := getattr(request, port):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -183,7 +182,7 @@ def export(context: Context, request: ExportModel) -> ModelVersion:
     """
     from espalier.registry.export import export_model
 
-    folder = Path(context.start / request.folder)
+    folder = context.place(request.folder)
     return export_model(context.store, request.ref, folder, actor=context.actor)
 
 

@@ -34,7 +34,7 @@ def run(context: Context, request: RunPipeline) -> Run:
     from espalier.pipeline.graph import load_pipeline
     from espalier.services.execution import execute_graph
 
-    graph = load_pipeline(context.start / request.recipe)
+    graph = load_pipeline(context.place(request.recipe))
     return execute_graph(context, graph, parse_parameters(request.param))
 
 
@@ -58,7 +58,7 @@ def lint(context: Context, request: LintPipeline) -> PipelineChecked:
     from espalier.pipeline.graph import load_pipeline
     from espalier.pipeline.lint import check
 
-    graph = load_pipeline(context.start / request.recipe)
+    graph = load_pipeline(context.place(request.recipe))
     check(graph, parse_parameters(request.param))
     return PipelineChecked(name=graph.name, steps=tuple(graph.order()))
 

@@ -28,6 +28,7 @@ def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run
     payload = {
         "run": name,
         "role": context.principal.role,
+        "confined": context.confined,
         "request": request.model_dump(mode="json", exclude_unset=True),
     }
     store = context.store

@@ -36,7 +36,7 @@ def sft(context: Context, request: TuneAdapter) -> Run:
     from espalier.services.execution import execute_step
     from espalier.services.steps.train_sft import TrainSftSpec
 
-    path = context.start / request.recipe
+    path = context.place(request.recipe)
     inputs = {"dataset": str(Ref.parse(request.dataset, kind="dataset"))}
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))
@@ -62,5 +62,5 @@ def create(context: Context, request: CreateBase) -> Run:
     from espalier.services.execution import execute_graph
     from espalier.services.pipelines import parse_parameters
 
-    graph = load_pipeline(context.start / request.recipe)
+    graph = load_pipeline(context.place(request.recipe))
     return execute_graph(context, graph, parse_parameters(request.param))

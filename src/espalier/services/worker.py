@@ -125,6 +125,7 @@ class Worker:
         declared = find_operation(job.operation)
         principal = Principal(actor=job.actor, role=job.payload["role"])
         context = self._context.acting_as(principal).working_on(run, emit, stopped)
+        context = context.confine() if job.payload.get("confined") else context
         declared.call(context, parse_request(declared, job.payload["request"]))
 
 

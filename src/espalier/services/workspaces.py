@@ -54,7 +54,7 @@ def init(context: Context, request: InitWorkspace) -> WorkspaceMade:
     from espalier.store.disk import write_file
     from espalier.store.workspace import FOLDER, init_workspace
 
-    root = (context.start / request.folder).resolve()
+    root = context.place(request.folder).resolve()
     fresh = not (root / FOLDER).is_dir()
     workspace = init_workspace(root)
     written, kept = ([f"{FOLDER}/"], []) if fresh else ([], [f"{FOLDER}/"])
