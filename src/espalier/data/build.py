@@ -10,7 +10,6 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.types.examples import Split
 from espalier.data.clean.ids import IdsSpec
+from espalier.data.flow.cache import open_cache
 from espalier.data.flow.chain import chain_key, place
 from espalier.data.flow.files import BatchFile, save_batch
 from espalier.data.flow.intake import ReadSource, read_sources, size_of
@@ -90,7 +90,7 @@ def build_dataset(
         folder = source if source.is_dir() else source.parent
         path = "." if source.is_dir() else source.name
         spec = spec.model_copy(update={"source": spec.source.model_copy(update={"path": path})})
-    with _open_cache(cache) as kept:
+    with open_cache(cache) as kept:
         build = start_build(spec, folder or Path(), kept)
         with open_spread(choose_workers(build), spec.where) as spread:
             flow = Flow(kept, spread, emit)
@@ -357,13 +357,3 @@ def _first_reasons(build: Build) -> str:
     told = ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items()))
     first = next(iter(BatchFile(Path(build.dropped[0]))[0].to_pylist()), None) if build.dropped else None
     return f"dropped: {told}" + (f"; e.g. {first['id']} ({first['uri']}): {first['reason']}" if first else "")
-
-
-@contextmanager
-def _open_cache(cache: Path | None) -> Iterator[Path]:
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield cache
-        return
-    with tempfile.TemporaryDirectory(prefix="espalier-data-") as folder:
-        yield Path(folder)

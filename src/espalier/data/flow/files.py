@@ -7,6 +7,7 @@ a power cut may lose work, and can never give a wrong result.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +62,21 @@ def save_json(path: Path, value: Any) -> None:
 def load_json(path: Path) -> Any | None:
     """The JSON value in a file; None when there is none, or it is broken."""
     try:
+        mark_used(path)
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def mark_used(path: Path) -> bool:
+    """Let the cache know that a file is wanted (`cache.prune`); False where there is none."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # another user's, or a disk that is only read
+        return path.is_file()
+    return path.is_file()
 
 
 class BatchFile:
@@ -89,6 +102,7 @@ class BatchFile:
 def open_batches(path: Path) -> BatchFile | None:
     """The file, or None when it is absent or broken."""
     try:
+        mark_used(path)
         return BatchFile(path)
     except (OSError, pa.ArrowInvalid):
         return None

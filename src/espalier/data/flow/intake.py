@@ -101,7 +101,7 @@ def _read(task: ReadTask) -> tuple[str, dict[str, Any]]:
     no step takes the one for the other.
     """
     note: dict[str, Any] = {"rows": [], "bytes": [], "problems": [], "transient": False}
-    made = place(Path(task.cache), "read", task.key).with_suffix(f".{make_id('read')}")
+    made = place(Path(task.cache), "read", task.key).parent / f".{make_id('read')}"
     try:
         with closing(Teller(_progress_note(task))) as teller:
             batches = _take_problems(read_source(task.source, task.options, teller), note)

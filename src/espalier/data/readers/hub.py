@@ -39,8 +39,14 @@ def fetch_dataset(place: str, cache: Path) -> Path:
         snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=folder)
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         if folder.is_dir() and any(folder.iterdir()) and isinstance(error, LocalEntryNotFoundError | ConnectionError):
-            return folder  # fetched before, and offline now
+            return _mark_used(folder)  # fetched before, and offline now
         raise NotFound(f"{place} cannot be fetched: {error}"[:300], hint="check the name and the network") from error
+    return _mark_used(folder)
+
+
+def _mark_used(folder: Path) -> Path:
+    """The hub takes a file of a later time for one that was edited: so a file of ours says when it was used."""
+    (folder / ".used").touch()
     return folder
 
 

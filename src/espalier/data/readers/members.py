@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from espalier.core.errors import InvalidInput, StorageFull
 from espalier.core.ids import canonical_json
+from espalier.data.flow.files import mark_used
 from espalier.data.readers.archive import Limits, Member, iterate_tar, iterate_zip
 from espalier.data.readers.source import (
     SHORT_TARS,
@@ -83,9 +84,9 @@ def _load_or_keep(archive: SourceFile, selection: Selection, cache: Path) -> lis
     limits = Limits(ratio=selection.max_ratio)
     told = [_LAYOUT, archive.sha256, asdict(limits), sorted(selection.suffixes), selection.max_file_bytes]
     index = cache / "archives" / f"{hashlib.sha256(canonical_json(told)).hexdigest()}.json"
-    if index.is_file():
+    if mark_used(index):
         rows = [(name, sha256, reason) for name, sha256, reason in json.loads(index.read_bytes())]
-        if all(reason or blob_path(cache, sha256).is_file() for _, sha256, reason in rows):
+        if all(reason or mark_used(blob_path(cache, sha256)) for _, sha256, reason in rows):
             return rows
     rows = []
     with closing(_iterate(archive, limits)) as members:

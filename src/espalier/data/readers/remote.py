@@ -15,6 +15,7 @@ from typing import Any
 
 from espalier.core.errors import InvalidInput, NotFound, PermissionDenied
 from espalier.core.ids import canonical_json
+from espalier.data.flow.files import mark_used
 from espalier.data.readers.archive import Counted
 from espalier.data.readers.members import blob_path, keep_stream, list_members
 from espalier.data.readers.source import Found, Selection, SkippedFile, SourceFile, archive_kind
@@ -36,10 +37,10 @@ class Kept:
 def look_up(cache: Path, url: str) -> Kept | None:
     """What was kept of a URL, if its bytes are still there."""
     path = _note_path(cache, url)
-    if not path.is_file():
+    if not mark_used(path):
         return None
     kept = Kept(**json.loads(path.read_bytes()))
-    return kept if blob_path(cache, kept.sha256).is_file() else None
+    return kept if mark_used(blob_path(cache, kept.sha256)) else None
 
 
 def keep(cache: Path, url: str, stream: Any, stamp: str, max_bytes: int, kind: str = "") -> Kept:
