@@ -149,8 +149,9 @@ def _sketch(task: tuple[Harvest, SplitSpec, Path | None, Path]) -> None:
     harvest, spec, near_path, unit_path = task
     documents = load_shard(harvest.shard)
     texts = documents.column("text")
-    words = list(read_words(texts))
+    words = None  # read twice it would cost as much again; where nothing is divided, few texts are read at all
     if near_path is not None:
+        words = list(read_words(texts))
         save_batch(near_path, sketch_texts(texts, spec.near, SHINGLE_WORDS, words))
     units = sketch_units(harvest.load(), documents, words, spec.stratify_by, spec.group_by, spec.salt)
     save_batch(unit_path, units)

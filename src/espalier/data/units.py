@@ -30,18 +30,18 @@ _CHILD = re.compile(r"([0-9a-f]{16}\.[0-9]+)\.")
 def sketch_units(
     examples: pa.RecordBatch,
     documents: pa.RecordBatch,
-    words: Sequence[Words],
+    words: Sequence[Words] | None = None,
     stratify_by: Sequence[str] = (),
     group_by: str = "",
     salt: str = "",
 ) -> pa.RecordBatch:
     """Columns `key`, `document`, `stratum` (uint64: see `division.Units`), and the names `group` and `stratum_name`.
 
-    examples: of `store.examples.SCHEMA` (n,). documents: of `flow.batch.SCHEMA`, row for row. words: of their texts.
+    examples: of `store.examples.SCHEMA` (n,). documents: of `flow.batch.SCHEMA`, row for row. words: of their texts, if
+    at hand.
     """
     sources = name_documents(documents)
-    hashes = hash_texts(documents.column("text"), words)
-    groups = name_groups(examples.column("tags"), hashes, sources, group_by)
+    groups = name_groups(examples.column("tags"), documents.column("text"), words, sources, group_by)
     strata = name_strata(examples, documents, stratify_by)
     columns = {
         "key": pa.array([hash_key(group, salt) for group in groups], pa.uint64()),
@@ -53,7 +53,13 @@ def sketch_units(
     return pa.RecordBatch.from_pydict(columns)
 
 
-def name_groups(tags: pa.MapArray, hashes: Sequence[int], sources: Sequence[str], group_by: str = "") -> list[str]:
+def name_groups(
+    tags: pa.MapArray,
+    texts: pa.LargeStringArray,
+    words: Sequence[Words] | None,
+    sources: Sequence[str],
+    group_by: str = "",
+) -> list[str]:
     """The group of each row (n,): its tag `group_by`, else the tag `group` a task has set, else the hash of its text.
 
     Rows that came of one source document are named after the first of them, not after the document: a file's digest
@@ -64,6 +70,11 @@ def name_groups(tags: pa.MapArray, hashes: Sequence[int], sources: Sequence[str]
         named = [own or other for own, other in zip(read_tag(tags, group_by).to_pylist(), named, strict=True)]
     first: dict[str, int] = {}
     leaders = [first.setdefault(source, row) for row, source in enumerate(sources)]
+    if words is not None:
+        hashes = dict(enumerate(hash_texts(texts, words)))
+    else:
+        leading = sorted(set(leaders))
+        hashes = dict(zip(leading, hash_texts(texts.take(pa.array(leading, pa.int64()))), strict=True))
     return [name or f"text-{hashes[leader]:016x}" for name, leader in zip(named, leaders, strict=True)]
 
 

@@ -18,6 +18,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import Document, Span
 from espalier.core.types.examples import Split
 from espalier.data.dedup.components import contract
+from espalier.data.dedup.words import read_words
 from espalier.data.division import Shares, Units, divide, group_units, hash_key, index_known
 from espalier.data.flow.batch import to_batch
 from espalier.data.flow.files import save_batch, save_batches
@@ -26,6 +27,7 @@ from espalier.data.flow.spread import run_here
 from espalier.data.flow.workers import open_spread
 from espalier.data.harvest import Harvest
 from espalier.data.split import SplitSpec, draw_splits
+from espalier.data.units import name_groups
 from espalier.store.examples import SCHEMA, SPLITS
 
 HELD_OUT = {"test": 0, "validation": 1, "train": 2}
@@ -358,3 +360,14 @@ def test_dots_in_an_id_that_was_given_from_elsewhere_tie_nothing(tmp_path: Path)
     rows = [Document(f"v1.2.{n}", alone(n), Span("a" * 64, "rows.csv"), {"line": str(n)}) for n in range(60)]
     drawn = draw(tmp_path, [rows], SplitSpec(test=0.3, validation=0.3))
     assert len({group for _, group, _ in drawn}) == 60 and len({split for split, _, _ in drawn}) == 3
+
+
+def test_groups_have_the_same_names_whether_words_were_read_before_or_not() -> None:
+    documents = to_batch(
+        Document(f"{'ab' * 8}.1.{n}", text, Span("b", "a.md")) for n, text in enumerate(("One, two.", "three", ""), 1)
+    )
+    texts = documents.column("text")
+    sources = ["x", "x", "y"]
+    names = name_groups(documents.column("tags"), texts, None, sources)
+    assert names == name_groups(documents.column("tags"), texts, list(read_words(texts)), sources)
+    assert names[0] == names[1] != names[2]
