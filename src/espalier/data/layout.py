@@ -35,7 +35,8 @@ from espalier.data.flow.spread import Spread
 from espalier.data.harvest import Harvest
 from espalier.data.manifest import FILE, DatasetManifest
 from espalier.store.disk import write_file
-from espalier.store.examples import SCHEMA, SPLITS, open_writer, read_examples
+from espalier.store.examples import SCHEMA, SPLITS, read_examples
+from espalier.store.rowgroups import open_writer
 
 EXCLUSIONS = "exclusions.parquet"
 PROBLEMS = "problems.jsonl"

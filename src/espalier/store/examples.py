@@ -6,9 +6,7 @@ for; the manifest beside the files is the business of whoever makes the artifact
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.types import Example, Message
 from espalier.core.types.examples import Split
-from espalier.store.disk import new_file
+from espalier.store.rowgroups import open_writer
 
 _MESSAGE = pa.struct(
     [
@@ -41,7 +39,7 @@ SCHEMA = pa.schema(
     ]
 )
 SPLITS: tuple[str, ...] = get_args(Split)
-_ROWS_IN_GROUP = 4096
+_ROWS_AT_ONCE = 256  # as Python objects; a row may be a book
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
@@ -53,48 +51,10 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
     rows = iter(examples)
     count = 0
     with open_writer(path, SCHEMA) as write:
-        while group := list(islice(rows, _ROWS_IN_GROUP)):
+        while group := list(islice(rows, _ROWS_AT_ONCE)):
             write(pa.RecordBatch.from_pylist([_to_row(example) for example in group], SCHEMA))
             count += len(group)
     return count
-
-
-@contextmanager
-def open_writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """A function that writes batches to the Parquet file `path`; the file is there, whole, once the block is left.
-
-    How rows are given in batches does not show in the bytes. Raises StorageFull, PermissionDenied.
-    """
-    waiting: list[pa.RecordBatch] = []
-
-    def flush(writer: pq.ParquetWriter, *, everything: bool) -> None:
-        table = pa.Table.from_batches(waiting, schema).combine_chunks()
-        whole = len(table) if everything else len(table) - len(table) % _ROWS_IN_GROUP
-        if whole:
-            writer.write_table(table.slice(0, whole), row_group_size=_ROWS_IN_GROUP)
-        waiting[:] = table.slice(whole).to_batches()
-
-    with (
-        new_file(path) as descriptor,
-        os.fdopen(os.dup(descriptor), "wb") as stream,
-        pq.ParquetWriter(stream, schema, compression="zstd", write_page_index=True, **_encode(schema)) as writer,
-    ):
-
-        def write(batch: pa.RecordBatch) -> None:
-            waiting.append(batch)
-            if sum(map(len, waiting)) >= _ROWS_IN_GROUP:
-                flush(writer, everything=False)
-
-        yield write
-        flush(writer, everything=True)
-
-
-def _encode(schema: pa.Schema) -> dict[str, Any]:
-    """Dictionaries only where values repeat: to try one on every text and id costs a third of the writing."""
-    repeating = ["split", "tags.key_value.key", "tags.key_value.value"]
-    repeating += [f"{name}.list.element.role" for name in ("messages", "chosen", "rejected")]
-    ids = {"input_ids.list.element": "BYTE_STREAM_SPLIT"} if "input_ids" in schema.names else None
-    return {"use_dictionary": repeating, "column_encoding": ids}
 
 
 def read_examples(path: Path, split: str | None = None) -> Iterator[Example]:
@@ -132,7 +92,7 @@ def example_files(path: Path, split: str | None = None) -> list[Path]:
 def _read_file(file: Path, split: str | None) -> Iterator[Example]:
     parquet = _open(file)
     with parquet:
-        for batch in parquet.iter_batches(batch_size=_ROWS_IN_GROUP):
+        for batch in parquet.iter_batches(batch_size=_ROWS_AT_ONCE):
             for row in batch.to_pylist():
                 if split is None or row["split"] == split:
                     yield _from_row(row)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from espalier.core.errors import InvalidInput
 from espalier.store.disk import new_file
-from espalier.store.examples import open_writer
+from espalier.store.rowgroups import open_writer
 
 Container = Literal["jsonl", "csv", "parquet", "hf"]
 Write = Callable[[Mapping[str, Any]], None]
