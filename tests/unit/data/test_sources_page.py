@@ -12,7 +12,9 @@ from espalier.data.readers.problem import ProblemPolicy
 from espalier.data.readers.source import SourceFile, hash_file
 from espalier.data.readers.spec import SourceSpec
 
-PAGE = (Path(__file__).parents[3] / "docs" / "sources.md").read_text("utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "sources.md").read_text("utf-8")
+READING = (DOCS / "reading.md").read_text("utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -42,13 +44,13 @@ def test_every_problem_stands_there_with_its_default() -> None:
 
 
 def test_the_reader_shown_reads(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", READING, re.DOTALL)[-1]
     names: dict[str, object] = {}
     exec(code, names)
-    path = tmp_path / "a.log"
-    path.write_bytes(b"line\n")
-    (document,) = names["read_log"](SourceFile(path, "a.log", hash_file(path)))  # type: ignore[operator]
-    assert document.text == "line\n"
+    path = tmp_path / "a.srt"
+    path.write_bytes(b"1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
+    (document,) = names["read_srt"](SourceFile(path, "a.srt", hash_file(path)))  # type: ignore[operator]
+    assert document.text == "Good morning."
 
 
 def test_the_tables_named_have_readers() -> None:
