@@ -35,7 +35,10 @@ from data_corpus import jaccard, make_corpus
 
 HERE = Path(__file__).parent
 PEERS = {
-    "datatrove": ("datatrove_pipeline.py", ["datatrove[io,processing]==0.10.1", "tokenizers==0.23.2", "orjson", "xxhash==3.5.0"]),
+    "datatrove": (
+        "datatrove_pipeline.py",
+        ["datatrove[io,processing]==0.10.1", "tokenizers==0.23.2", "orjson", "xxhash==3.5.0"],
+    ),
     "daft": ("daft_pipeline.py", ["daft==0.7.26", "tiktoken==0.14.0", "numpy"]),
 }
 _NAMED = re.compile(r"near duplicate of (\S+) .*Jaccard")
@@ -61,11 +64,16 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--tools", nargs="+", default=["ours", *PEERS])
     parser.add_argument("--work", type=Path, default=HERE.parent / ".benchmarks", help="corpora and environments")
-    parser.add_argument("--tokenizer", type=Path, default=HERE.parent / "../shared/models/gpt2-tokenizer/tokenizer.json")
+    parser.add_argument(
+        "--tokenizer", type=Path, default=HERE.parent / "../shared/models/gpt2-tokenizer/tokenizer.json"
+    )
     given = parser.parse_args()
+    given.work, given.tokenizer = given.work.resolve(), given.tokenizer.resolve()
     corpus = given.work / f"corpus-{given.megabytes}"
     told = make_corpus(corpus, given.megabytes)
-    print(f"{told['text_mb']} MB of text, {told['documents']} documents, {told['planted']} planted duplicates", flush=True)
+    print(
+        f"{told['text_mb']} MB of text, {told['documents']} documents, {told['planted']} planted duplicates", flush=True
+    )
     runs: dict[tuple[str, int], Measured] = {}
     precision = 0.0
     warm_up(given.work, given.tokenizer)
@@ -105,7 +113,12 @@ def run_tool(tool: str, corpus: Path, out: Path, tokenizer: Path, cores: int, wo
     started = time.monotonic()
     with (out / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, allowed), env=quiet()
+            command,
+            stdout=log,
+            stderr=log,
+            cwd=out,
+            env=quiet(),
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )
         watch = Watch(process.pid)
         _, status, usage = os.wait4(process.pid, 0)

@@ -33,7 +33,9 @@ def make_corpus(folder: Path, megabytes: int, seed: int = 7) -> dict[str, float]
         return told
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
-    writers = [zstandard.ZstdCompressor(3).stream_writer((folder / f"{n:02d}.jsonl.zst").open("wb")) for n in range(FILES)]
+    writers = [
+        zstandard.ZstdCompressor(3).stream_writer((folder / f"{n:02d}.jsonl.zst").open("wb")) for n in range(FILES)
+    ]
     planted: list[tuple[str, str, float]] = []
     text_bytes = documents = 0
     texts = list(dict.fromkeys(_collect()))
@@ -43,7 +45,7 @@ def make_corpus(folder: Path, megabytes: int, seed: int = 7) -> dict[str, float]
         rows = [(f"d{documents}", text)]
         documents += 1
         draw = rng.random()
-        if draw < _EXACT + _NEAR and 100 <= len(text.split()):
+        if draw < _EXACT + _NEAR and len(text.split()) >= 100:
             copy = text if draw < _EXACT else pool.exchange(text, rng.uniform(0.002, 0.06))
             alike = jaccard(text, copy)
             if alike >= 0.8:

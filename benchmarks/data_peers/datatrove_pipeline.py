@@ -60,7 +60,7 @@ class ChunkAndTokenise:
 
         def flush():
             encoded = tokenizer.encode_batch_fast([chunk.text for chunk in waiting], add_special_tokens=False)
-            for chunk, found in zip(waiting, encoded):
+            for chunk, found in zip(waiting, encoded, strict=True):
                 chunk.metadata["input_ids"] = found.ids
             yield from waiting
             waiting.clear()

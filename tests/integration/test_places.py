@@ -292,7 +292,7 @@ def test_a_redirect_into_a_private_network_is_refused(site: str, locate: Any, mo
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname.txt", "ftp://host/a.txt", "gopher://host/a.txt"])
 def test_a_redirect_to_another_scheme_is_refused(site: str, locate: Any, target: str) -> None:
-    with pytest.raises(InvalidInput, match="not http or https|cannot be fetched: HTTP 302"):
+    with pytest.raises(InvalidInput, match=r"not http or https|cannot be fetched: HTTP 302"):
         locate(f"{site}/to/{target}", allow_private=True)
 
 
