@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 
-from espalier.core.errors import GateFailed, NotFound
+from espalier.core.errors import GateFailed, NotFound, PermissionDenied
 from espalier.core.operations import operation
 from espalier.core.types import Spec
 from espalier.core.types.examples import Split
@@ -45,7 +45,7 @@ class ExportDataset(Spec):
     """Which version to write, as what, and where."""
 
     ref: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
-    out: str = Field(description="folder to make; it must not exist, or be empty")
+    out: str = Field(description="folder to make, or s3://bucket/prefix; it must not exist, or be empty")
     format: str = Field("", description="shape of the rows, see docs/formats.md; empty = by what the examples are")
     container: Literal["jsonl", "csv", "parquet", "hf"] = Field(
         "jsonl", description="kind of file; hf = a Hugging Face dataset folder"
@@ -61,15 +61,19 @@ def export(context: Context, request: ExportDataset) -> ExportReport:
         espalier data export support out --format bedrock-conversation
     """
     from espalier.data.exchange.export import export_dataset
+    from espalier.data.exchange.upload import SCHEME, export_to_bucket
 
+    def write(out: Path) -> ExportReport:
+        return export_dataset(folder, out, format=request.format, container=request.container, splits=request.splits)
+
+    if not request.out.startswith(SCHEME):
+        out = context.place(request.out)
+        folder = _locate(context, request.ref)
+        return write(out)
+    if context.confined:  # the bucket would be the caller's, the credentials this machine's
+        raise PermissionDenied(f"{request.out} lies outside the workspace", hint="export on that machine")
     folder = _locate(context, request.ref)
-    return export_dataset(
-        folder,
-        context.place(request.out),
-        format=request.format,
-        container=request.container,
-        splits=request.splits,
-    )
+    return export_to_bucket(request.out, context.workspace.scratch_folder("exports"), write)
 
 
 class CheckDataset(Spec):

@@ -29,10 +29,10 @@ def list_objects(url: str, selection: Selection, max_bytes: int) -> Found:
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not bucket:
         raise InvalidInput(f"{url!r} names no bucket", hint="write s3://bucket/prefix")
-    client = _connect()
+    client = connect_s3()
     found = Found()
     base = prefix_folder(prefix)
-    with _errors(url):
+    with s3_errors(url):
         items = [(item["Key"].removeprefix(base), item) for item in _iterate(client, bucket, prefix)]
     wanted = [(uri, item) for uri, item in items if uri and not uri.endswith("/") and not _is_hidden(uri)]
 
@@ -75,22 +75,25 @@ def _fetch(client: Any, bucket: str, item: dict[str, Any], selection: Selection,
         return kept
     if item["Size"] > max_bytes:
         raise InvalidInput(f"{item['Size']} bytes, more than max_download_bytes ({max_bytes})")
-    with _errors(url):
+    with s3_errors(url):
         body = client.get_object(Bucket=bucket, Key=item["Key"])["Body"]
         return keep(selection.cache, url, body, stamp, max_bytes)
 
 
-def _connect() -> Any:
+def connect_s3() -> Any:
+    """A boto3 client; raises MissingExtra."""
     try:
         import boto3
     except ModuleNotFoundError as error:
-        raise MissingExtra("sources in S3 need boto3", hint="pip install 'espalier[aws]'") from error
+        raise MissingExtra("S3 needs boto3", hint="pip install 'espalier[aws]'") from error
     return boto3.client("s3")
 
 
 @contextmanager
-def _errors(url: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
+def s3_errors(url: str) -> Iterator[None]:
+    """What boto3 raises within, as NotFound, PermissionDenied or EspalierError about `url`."""
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield
@@ -101,5 +104,10 @@ def _errors(url: str) -> Iterator[None]:
         if code in _REFUSED:
             raise PermissionDenied(f"S3 refuses {url}: {code}", hint="check the AWS credentials and policy") from error
         raise EspalierError(f"S3 failed on {url}: {error}") from error
+    except NoCredentialsError as error:
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        raise PermissionDenied(f"no AWS credentials for {url}", hint=hint) from error
+    except S3UploadFailedError as error:
+        raise EspalierError(f"S3 failed on {url}: {error}", hint="check the AWS policy: s3:PutObject") from error
     except BotoCoreError as error:
         raise EspalierError(f"S3 cannot be reached for {url}: {error}", hint="check AWS_ENDPOINT_URL") from error
