@@ -6,11 +6,10 @@ build that was killed, or whose recipe was changed at the end, goes on from what
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +20,38 @@ import pyarrow.compute as pc
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.types.examples import Split
+from espalier.data.account import (
+    describe_build,
+    explain_nothing_left,
+    find_licences,
+    list_unread,
+    report_step,
+    summarise,
+)
+from espalier.data.buildstate import Build
 from espalier.data.clean.ids import IdsSpec
+from espalier.data.division import TRAIN
 from espalier.data.flow.cache import open_cache
 from espalier.data.flow.chain import chain_key, place
-from espalier.data.flow.files import BatchFile, save_batch
-from espalier.data.flow.intake import ReadSource, read_sources, size_of
+from espalier.data.flow.files import save_batch
+from espalier.data.flow.intake import read_sources, size_of
 from espalier.data.flow.plan import hash_tree, plan_steps
 from espalier.data.flow.record import describe_dropped
 from espalier.data.flow.run import Flow, Flowed, Report, digest_batch, run_steps
 from espalier.data.flow.shard import cut_shards, load_shard
 from espalier.data.flow.workers import open_spread
-from espalier.data.harvest import Harvest, harvest_shards
+from espalier.data.harvest import harvest_shards
 from espalier.data.layout import LEFT_OUT, Placed, write_exclusions, write_manifest, write_problems, write_rows
 from espalier.data.leaks import check_leaks
-from espalier.data.manifest import DatasetManifest, SourceEntry, StepReport, name_reason, name_skip
+from espalier.data.manifest import DatasetManifest, StepReport, name_reason
 from espalier.data.parsing import plan_task
-from espalier.data.readers.licence import read_licence
 from espalier.data.readers.places import locate_sources
-from espalier.data.readers.problem import Problem
 from espalier.data.readers.problem import Tally as Problems
-from espalier.data.readers.source import SkippedFile, SourceFile
+from espalier.data.readers.source import SkippedFile
 from espalier.data.spec import DataSpec
-from espalier.data.split import Drawn, draw_splits
-from espalier.data.tally import Tally, distribute_counts
-from espalier.store.examples import SPLITS
+from espalier.data.split import draw_splits
 
 _SMALL_BYTES = 16 << 20
-
-
-@dataclass(slots=True)
-class Build:
-    """A dataset version while it is being made."""
-
-    spec: DataSpec
-    sources: list[SourceFile]
-    skipped: list[SkippedFile]
-    read: list[ReadSource] = field(default_factory=list)
-    problems: Problems = field(default_factory=Problems)
-    found_later: list[dict[str, Any]] = field(default_factory=list)  # problems that steps found, as JSON
-    reports: list[StepReport] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)  # files of what steps left out
-    harvests: list[Harvest] = field(default_factory=list)
-    drawn: list[Drawn] = field(default_factory=list)
-    label_count: int = 0
-    licences: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def build_dataset(
@@ -132,7 +119,7 @@ def run_build(flow: Flow, build: Build, folder: Path, previous: Mapping[str, Spl
     )
     build.label_count = task.label_count
     if not any(item.rows for item in build.harvests):
-        raise InvalidInput(_nothing_left(build), where=", ".join(spec.source.paths), hint=_first_reasons(build))
+        raise explain_nothing_left(build)
     with tempfile.TemporaryDirectory(dir=flow.cache, prefix="split-") as work:
         build.drawn = list(draw_splits(build.harvests, spec.split, previous, Path(work), flow.spread))
         leaking = list(check_leaks(build.harvests, build.drawn, spec.leaks, home, Path(work), flow.spread))
@@ -198,7 +185,10 @@ def leave_out(flow: Flow, build: Build, leaking: Sequence[pa.StringArray | None]
             build.dropped.append(str(path))
             kept = np.asarray(pc.is_null(reasons))
             build.drawn[number] = replace(drawn, splits=np.where(kept, drawn.splits, LEFT_OUT).astype(np.uint8))
-    build.reports.append(_to_report(report, build.spec.leaks))
+    build.reports.append(report_step(report, build.spec.leaks))
+    if not any((drawn.splits == TRAIN).any() for drawn in build.drawn):
+        hint = "give more documents, or other evaluation sets: what was left out may not be learned from"
+        raise InvalidInput("no example is left to train on: all that were leak", where="leaks", hint=hint)
 
 
 def write_build(flow: Flow, build: Build, out_dir: Path) -> DatasetManifest:
@@ -209,151 +199,21 @@ def write_build(flow: Flow, build: Build, out_dir: Path) -> DatasetManifest:
         if harvest.rows
     ]
     write_rows(flow.spread, placed, out_dir)
-    write_exclusions(out_dir, _list_unread(build), build.dropped)
-    read = (problem.to_json() for found in build.read for problem in found.problems())
-    write_problems(out_dir, itertools.chain(read, build.found_later))
+    write_exclusions(out_dir, list_unread(build), build.dropped)
+    write_problems(out_dir, (problem.to_json() for problem in build.list_problems()))
     manifest = describe_build(build)
     write_manifest(out_dir, manifest)
-    flow.emit(Event("data.built", _summary(manifest)))
+    flow.emit(Event("data.built", summarise(manifest)))
     return manifest
-
-
-def describe_build(build: Build) -> DatasetManifest:
-    """The manifest of what was built."""
-    spec, reports = build.spec, build.reports
-    tally = Tally()
-    for harvest in build.harvests:
-        tally.add(harvest.tally())
-    splits, strata = count_splits(build.drawn)
-    redactions: Counter[str] = Counter()
-    drops: Counter[str] = Counter()
-    for report in reports:
-        drops.update(report.drops)
-        if report.step.startswith("redact@"):
-            redactions.update({kind: count for kind, count in report.counts.items() if " " not in kind})
-    return DatasetManifest(
-        name=spec.name,
-        description=spec.description,
-        licence=spec.licence or " AND ".join(dict.fromkeys(_name_licence(told) for told in build.licences.values())),
-        licences=build.licences,
-        examples=sum(splits.values()),
-        splits=splits,
-        documents_read=reports[0].documents_in,
-        documents_kept=tally.examples,
-        drops=dict(sorted(drops.items())),
-        redactions=dict(sorted(redactions.items())),
-        labels=tally.list_labels(),
-        labels_unused=build.label_count - len(tally.groups) if build.label_count else 0,
-        formats=dict(sorted(tally.formats.items())),
-        languages=dict(sorted(tally.languages.items())),
-        strata=strata if spec.split.stratify_by else {},
-        chars=distribute_counts(tally.chars),
-        words=distribute_counts(tally.words),
-        tokens=distribute_counts(tally.tokens) if spec.tokenizer else None,
-        steps=tuple(reports),
-        sources=tuple(_describe_source(found) for found in build.read),
-        skipped=tuple(sorted(build.skipped, key=lambda item: item.uri)),
-        task=spec.task.model_dump(mode="json"),
-        split=spec.split.model_dump(mode="json"),
-    )
-
-
-def count_splits(drawn: Sequence[Drawn]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Examples by split, and by stratum and split."""
-    splits: Counter[str] = Counter()
-    strata: dict[str, Counter[str]] = {}
-    for item in drawn:
-        for index, stratum in zip(item.splits.tolist(), item.strata.to_pylist(), strict=True):
-            if index == LEFT_OUT:
-                continue
-            splits[SPLITS[index]] += 1
-            strata.setdefault(stratum, Counter())[SPLITS[index]] += 1
-    told = {name: dict(sorted(counts.items())) for name, counts in sorted(strata.items())}
-    return {split: splits[split] for split in SPLITS}, told
-
-
-def find_licences(spec: DataSpec, folder: Path) -> dict[str, dict[str, str]]:
-    """Licence and attribution of each local folder the sources lie in, by the folder's name, as files there say."""
-    found = {}
-    for path in spec.source.paths:
-        root = folder / path
-        home = root if root.is_dir() else root.parent
-        licence = read_licence(home) if "://" not in path else None
-        if licence:
-            told = {**licence.model_dump(exclude={"files"}), "files": ", ".join(licence.files)}
-            found[home.resolve().name] = {name: value for name, value in told.items() if value}
-    return found
-
-
-def _name_licence(told: Mapping[str, str]) -> str:
-    return told.get("spdx") or told.get("statement", "")
 
 
 def _take_steps(flow: Flow, build: Build, flowed: Flowed) -> None:
     specs: list[Any] = [*name_first_steps(build.spec), build.spec.task, *build.spec.steps]
-    build.reports += [_to_report(report, spec) for report, spec in zip(flowed.reports, specs, strict=True)]
+    build.reports += [report_step(report, spec) for report, spec in zip(flowed.reports, specs, strict=True)]
     build.dropped += flowed.dropped
-    build.found_later = [told for report in flowed.reports for told in report.problems]
+    build.found_later = [path for report in flowed.reports for path in report.found]
     later = Problems()
-    for told in build.found_later:
-        later.add(Problem.from_json(told))
-    if build.found_later:
+    for problem in build.list_later_problems():
+        later.add(problem)
+    if later.rows:
         flow.emit(Event("data.problems", {"lines": later.lines()}))
-
-
-def _to_report(report: Report, spec: Any) -> StepReport:
-    return StepReport(
-        step=report.step,
-        parameters=spec.model_dump(mode="json", exclude={"step", "kind"}),
-        documents_in=report.rows_in,
-        documents_out=report.rows_out,
-        drops=dict(sorted(report.drops.items())),
-        counts=dict(sorted(report.counts.items())),
-    )
-
-
-def _describe_source(found: ReadSource) -> SourceEntry:
-    rows = sum(part.rows for part in found.parts)
-    return SourceEntry(uri=found.source.uri, sha256=found.source.sha256, documents=rows)
-
-
-def _list_unread(build: Build) -> Iterator[dict[str, Any]]:
-    """Files and rows that never became documents, as the exclusion file tells them."""
-    blank: dict[str, Any] = {"id": "", "blob": "", "page": 0, "start": 0, "end": 0, "step": "read@2", "text": ""}
-    for item in sorted(build.skipped, key=lambda item: item.uri):
-        yield {**blank, "uri": item.uri, "blob": item.sha256, "reason": item.reason}
-    for found in build.read:
-        for problem in found.problems():
-            if problem.action == "skip" and problem.kind != "unreadable":
-                reason = f"{problem.kind.replace('_', ' ')}: {problem.where}: {problem.message}"
-                yield {**blank, "uri": problem.uri, "blob": found.source.sha256, "reason": reason}
-
-
-def _summary(manifest: DatasetManifest) -> dict[str, Any]:
-    unreadable = [item for item in manifest.skipped if item.reason.startswith("unreadable")]
-    skipped = Counter(name_skip(item.reason) for item in manifest.skipped)
-    return {
-        "examples": manifest.examples,
-        "splits": manifest.splits,
-        "documents_read": manifest.documents_read,
-        "documents_kept": manifest.documents_kept,
-        "drops": manifest.drops,
-        "redactions": manifest.redactions,
-        "files_skipped": dict(sorted(skipped.items())),
-        "unreadable": [f"{item.uri}: {item.reason.removeprefix('unreadable: ')}" for item in unreadable],
-    }
-
-
-def _nothing_left(build: Build) -> str:
-    return f"no example is left of {build.reports[0].documents_in} documents from {len(build.sources)} files"
-
-
-def _first_reasons(build: Build) -> str:
-    drops: Counter[str] = Counter()
-    for report in build.reports:
-        drops.update(report.drops)
-    if not drops and build.skipped:
-        return f"{build.skipped[0].uri}: {build.skipped[0].reason}"
-    told = ", ".join(f"{count} {reason}" for reason, count in sorted(drops.items()))
-    first = next(iter(BatchFile(Path(build.dropped[0]))[0].to_pylist()), None) if build.dropped else None
-    return f"dropped: {told}" + (f"; e.g. {first['id']} ({first['uri']}): {first['reason']}" if first else "")

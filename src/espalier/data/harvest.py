@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from espalier.data.flow.chain import Planned, chain_key, place, prepare
 from espalier.data.flow.files import BatchFile, open_batches, save_batch
@@ -54,6 +56,10 @@ class Harvest:
         """The examples' figures."""
         return Tally.from_json(BatchFile(Path(self.path)).note)
 
+    def tally_rows(self, chosen: NDArray[np.bool_]) -> Tally:
+        """The figures of some of its examples. chosen: (n,)"""
+        return _tally(self.load().filter(pa.array(chosen)), keep_groups=bool(self.tally().groups))
+
 
 def harvest_shards(
     flow: Flow, shards: Sequence[Shard], task: Planned, tokenizer: str, tokenizer_digest: str
@@ -71,16 +77,20 @@ def harvest_shard(task: HarvestTask) -> Harvest:
     if file is None:
         prepared: Any = prepare(task.task)
         batch = prepared.make_examples(load_shard(task.shard))
-        tally = tally_examples(batch, keep_groups=prepared.label_count > 0)
         if task.tokenizer:
-            ids = tokenise(batch, task.tokenizer)
-            tally.tokens.update(pc.list_value_length(ids).to_pylist())
-            batch = batch.append_column(INPUT_IDS, ids)
-        save_batch(path, batch, tally.to_json())
+            batch = batch.append_column(INPUT_IDS, tokenise(batch, task.tokenizer))
+        save_batch(path, batch, _tally(batch, keep_groups=prepared.label_count > 0).to_json())
         rows = len(batch)
     else:
         rows = len(file[0])
     return Harvest(task.shard, key, str(path), rows)
+
+
+def _tally(batch: pa.RecordBatch, *, keep_groups: bool) -> Tally:
+    tally = tally_examples(batch, keep_groups=keep_groups)
+    if INPUT_IDS.name in batch.schema.names:
+        tally.tokens.update(pc.list_value_length(batch.column(INPUT_IDS.name)).to_pylist())
+    return tally
 
 
 def tokenise(batch: pa.RecordBatch, tokenizer: str) -> pa.LargeListArray:

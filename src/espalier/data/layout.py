@@ -12,8 +12,10 @@ problems.jsonl                   what was wrong with the sources, by file and li
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from espalier.data.flow.shard import load_shard
 from espalier.data.flow.spread import Spread
 from espalier.data.harvest import Harvest
 from espalier.data.manifest import FILE, DatasetManifest
-from espalier.store.disk import write_file
+from espalier.store.disk import new_file, write_file
 from espalier.store.examples import SCHEMA, SPLITS, read_examples
 from espalier.store.rowgroups import open_writer
 
@@ -42,6 +44,7 @@ EXCLUSIONS = "exclusions.parquet"
 PROBLEMS = "problems.jsonl"
 LEFT_OUT = 255  # of a row that splitting or the leak gate left out
 FILE_BYTES = 256 << 20  # text of one file of documents, about
+_ROWS_AT_ONCE = 1024
 _DOCUMENTS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -137,9 +140,10 @@ def write_exclusions(folder: Path, unread: Iterable[dict[str, Any]], dropped: Se
     """Write what was left out: first what could not be read, then a step's drops after another's; returns how many."""
     count = 0
     with open_writer(folder / EXCLUSIONS, DROPPED) as write:
-        first = pa.RecordBatch.from_pylist(list(unread), DROPPED)
-        write(first)
-        count += len(first)
+        rows = iter(unread)
+        while some := list(islice(rows, _ROWS_AT_ONCE)):
+            write(pa.RecordBatch.from_pylist(some, DROPPED))
+            count += len(some)
         for path in dropped:
             batch = BatchFile(Path(path))[0]
             write(batch)
@@ -193,9 +197,13 @@ def read_assignments(folder: Path) -> dict[str, Split]:
 
 def write_problems(folder: Path, problems: Iterable[dict[str, Any]]) -> None:
     """One line a problem; no file when there was none."""
-    lines = [json.dumps(problem, ensure_ascii=False, sort_keys=True) + "\n" for problem in problems]
-    if lines:
-        write_file(folder / PROBLEMS, "".join(lines).encode())
+    lines = (json.dumps(problem, ensure_ascii=False, sort_keys=True) + "\n" for problem in problems)
+    first = next(lines, None)
+    if first is None:
+        return
+    with new_file(folder / PROBLEMS) as descriptor, os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
+        stream.write(first)
+        stream.writelines(lines)
 
 
 def write_manifest(folder: Path, manifest: DatasetManifest) -> None:

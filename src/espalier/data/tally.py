@@ -146,8 +146,9 @@ def join_texts(batch: pa.RecordBatch) -> pa.LargeStringArray:
         return batch.column("text").cast(pa.large_string())
     joined = []
     for row in batch.select(["messages", "text", "chosen"]).to_pylist():
-        contents = [turn["content"] for turn in row["messages"]]
-        joined.append("\n".join([*contents, row["text"], *(turn["content"] for turn in row["chosen"])]).strip())
+        before, after = ([turn["content"] for turn in row[name]] for name in ("messages", "chosen"))
+        # A row without turns is its text, whatever rows stand beside it.
+        joined.append("\n".join([*before, row["text"], *after]).strip() if before or after else row["text"])
     return pa.array(joined, pa.large_string())
 
 

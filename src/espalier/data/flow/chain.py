@@ -26,6 +26,10 @@ from espalier.data.manifest import name_reason
 GROUP = "espalier.cleaners"
 
 
+# Of a note, what a report is summed from.
+_FIGURES = ("rows_in", "rows_out", "drops", "counts")
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A step of a recipe, ready to be sent anywhere: `spec` is JSON, `folder` is where its relative paths start."""
@@ -100,7 +104,9 @@ class _Runner:
         elif self._batch is not None:
             self._batch = apply_outcome(self._batch, load_outcome(path))
         self._shard = self._shard.advance(key, path)
-        self._notes.append(note)
+        # Problems may be many: where they stand is passed on, not what they say.
+        found = [str(path)] if note["problems"] else []
+        self._notes.append({**{name: note[name] for name in _FIGURES}, "found": found})
         if note["dropped"]:
             self._dropped.append(str(self._conceal(path.with_suffix(".dropped"), key)))
 

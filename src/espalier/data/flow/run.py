@@ -44,14 +44,14 @@ class Report:
     rows_out: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    problems: list[dict[str, Any]] = field(default_factory=list)  # as `Problem.to_json` says them
+    found: list[str] = field(default_factory=list)  # outcomes whose notes tell problems
 
     def add(self, note: dict[str, Any]) -> None:
         self.rows_in += note["rows_in"]
         self.rows_out += note["rows_out"]
         self.drops.update(note["drops"])
         self.counts.update(note["counts"])
-        self.problems += note.get("problems", ())
+        self.found += note.get("found", ())
 
 
 @dataclass(slots=True)
