@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +20,15 @@ Kind = TypeVar("Kind", bound=BaseModel)
 Location = tuple[int | str, ...]
 
 
-def load_recipe(path: Path, kind: type[Kind]) -> Kind:
-    """Load `path` as `kind`; raises InvalidInput("recipe.yaml:14:7: train.lr: ...") or NotFound."""
-    return check_recipe(read_yaml(path), kind, path)
+def load_recipe(path: Path, kind: type[Kind], *, mistaken: Callable[[Any], str] | None = None) -> Kind:
+    """Load `path` as `kind`; raises InvalidInput("recipe.yaml:14:7: train.lr: ...") or NotFound.
+
+    mistaken: says of the file's data what else it is, if that is another kind of recipe; then nothing more is checked.
+    """
+    data = read_yaml(path)
+    if mistaken and (said := mistaken(data)):
+        raise InvalidInput("a recipe of another kind", where=str(path), hint=said)
+    return check_recipe(data, kind, path)
 
 
 def read_yaml(path: Path) -> Any:

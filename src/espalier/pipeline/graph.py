@@ -145,6 +145,9 @@ class Graph(Spec):
 def load_pipeline(path: Path) -> Graph:
     """Read a pipeline from YAML. Raises InvalidInput with file:line:column, NotFound."""
     data = read_yaml(path)
+    if isinstance(data, dict) and "task" in data and not isinstance(data.get("steps"), dict):
+        hint = "this is a dataset's: `espalier data build` builds it"
+        raise InvalidInput("a recipe of another kind", where=str(path), hint=hint)
     graph = check_recipe(data, Graph, path)
     graph._origin = Origin(path, data)
     return graph

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from espalier.core.errors import Conflict
+from espalier.core.errors import Conflict, NotFound
 from espalier.core.operations import operation
 from espalier.core.types import Run, Spec
-from espalier.core.types.examples import Split
+from espalier.core.types.examples import Example, Split
 from espalier.services.catalogue import (
     DatasetVersion,
     find_dataset,
@@ -46,10 +48,15 @@ def build(context: Context, request: BuildDataset) -> Run:
     from espalier.services.versionfolders import place_versions
 
     path = context.place(request.recipe)
-    spec = load_recipe(path, DataSpec)
+    spec = load_recipe(path, DataSpec, mistaken=_is_pipeline)
     spec = spec.model_copy(update={"task": fill_prompts(context.store, spec.task)})
     spec = place_versions(context.store, spec, path.parent)
     return execute_step(context, "data.build", spec, name=spec.name, folder=path.parent)
+
+
+def _is_pipeline(data: Any) -> str:
+    steps = data.get("steps") if isinstance(data, dict) else None
+    return "this is a pipeline: `espalier run` runs it" if isinstance(steps, dict) else ""
 
 
 class ListDatasets(Spec):
@@ -73,6 +80,7 @@ class ShowDataset(Spec):
     ref: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     examples: int = Field(1, ge=0, le=100, description="show so many examples")
     split: Split = Field("train", description="from this split")
+    id: str = Field("", description="show this example, wherever it stands, in place of the first ones")
     stats: bool = Field(False, description="also read every row: lengths by split and part, likeness, repetition")
     base: str = Field("builtin:seedling", description="with --stats: count tokens as this base does")
 
@@ -82,7 +90,7 @@ class DatasetView(Spec):
 
     version: DatasetVersion
     manifest: dict[str, Any]
-    examples: tuple[dict[str, Any], ...]
+    examples: tuple[dict[str, Any], ...]  # each with `sources`: the stretches of files it was made from
     stats: dict[str, Any] | None = None
 
     def to_text(self) -> str:
@@ -93,7 +101,7 @@ class DatasetView(Spec):
 
         version = self.version
         head = f"dataset:{version.name}@v{version.version}  {version.digest[:12]}"
-        shown = [f"Example {example['id']} ({example['split']})\n{_converse(example)}" for example in self.examples]
+        shown = [_tell_example(example) for example in self.examples]
         told = [head, write_summary(DatasetManifest.model_validate(self.manifest))]
         if self.stats:
             told.append(write_stats(DatasetStats.model_validate(self.stats)))
@@ -102,22 +110,52 @@ class DatasetView(Spec):
 
 @operation("datasets.show", "GET /v1/datasets/show", positional=("ref",))
 def show(context: Context, request: ShowDataset) -> DatasetView:
-    """Show a dataset version: counts, drops by reason, redactions, labels, lengths, and examples.
+    """Show a dataset version: counts, drops by reason, redactions, labels, lengths, and examples with their sources.
 
     Example:
         espalier data show support --examples 2 --split test
     """
-    from dataclasses import asdict
-
     from espalier.data.manifest import read_manifest
-    from espalier.store.examples import read_examples
 
     version = find_dataset(context.store, request.ref)
     folder = context.store.artifacts.materialise(version.digest)
     manifest = read_manifest(folder).model_dump(mode="json")
-    shown = islice(read_examples(folder, request.split), request.examples)
+    shown = tuple(_choose(folder, request))
     stats = _measure(context, folder, request.base) if request.stats else None
-    return DatasetView(version=version, manifest=manifest, examples=tuple(map(asdict, shown)), stats=stats)
+    return DatasetView(version=version, manifest=manifest, examples=tuple(_with_sources(folder, shown)), stats=stats)
+
+
+def _choose(folder: Path, request: ShowDataset) -> Iterator[Example]:
+    from espalier.store.examples import read_examples
+
+    if not request.id:
+        yield from islice(read_examples(folder, request.split), request.examples)
+        return
+    found = next((example for example in read_examples(folder) if example.id == request.id), None)
+    if found is None:
+        raise NotFound(
+            f"no example {request.id!r} in {request.ref}", hint="`espalier data exclusions` lists what was left out"
+        )
+    yield found
+
+
+def _with_sources(folder: Path, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    """Each example with the file, page and characters it was made from, and the licence its source carries."""
+    from espalier.data.layout import read_documents
+
+    wanted = {id for example in examples for id in example.documents}
+    try:
+        documents = {document.id: document for document in read_documents(folder, wanted)} if wanted else {}
+    except NotFound:  # a version made elsewhere may hold examples alone
+        documents = {}
+    for example in examples:
+        known = [documents[id] for id in example.documents if id in documents]
+        sources = [
+            {**asdict(span), "licence": document.tags.get("licence", "")}
+            for document in known
+            for span in (document.span, *document.continued)
+        ]
+        yield {**asdict(example), "sources": sources}
 
 
 def _measure(context: Context, folder: Path, base: str) -> dict[str, Any]:
@@ -130,6 +168,14 @@ def _measure(context: Context, folder: Path, base: str) -> dict[str, Any]:
     tokenizer = load_tokenizer(locate_base(base, fetch=not context.confined))
     stats = describe_dataset(folder, lambda text: len(tokenizer.encode(text)))
     return stats.model_dump(mode="json")
+
+
+def _tell_example(example: dict[str, Any]) -> str:
+    places = []
+    for source in example.get("sources", ()):
+        place = f"{source['uri']}, page {source['page']}, characters {source['start']}-{source['end']}"
+        places.append(f"from {place}" + (f", {source['licence']}" if source["licence"] else ""))
+    return "\n".join([f"Example {example['id']} ({example['split']})", *places, _converse(example)])
 
 
 def _converse(example: dict[str, Any]) -> str:

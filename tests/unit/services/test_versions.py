@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from espalier.core.errors import Conflict, InvalidInput, NotFound
 from espalier.data.build import build_dataset
 from espalier.data.spec import DataSpec
+from espalier.pipeline.graph import load_pipeline
 from espalier.services.catalogue import find_dataset, list_dataset_names, list_dataset_tags, publish_dataset
 from espalier.services.context import Context, open_context
+from espalier.services.datasets import BuildDataset, ShowDataset, build, show
 from espalier.services.versions import DiffDatasets, ListExclusions, TagDataset, diff, exclusions, tag
 from espalier.store.workspace import init_workspace
 
@@ -47,6 +50,19 @@ def test_two_versions_are_compared_by_their_names(published: Context) -> None:
     assert (found.unchanged, found.added, found.changed, found.removed) == (21, 1, 0, 0)
 
 
+def test_an_example_is_shown_with_the_file_and_the_place_it_was_made_from(published: Context) -> None:
+    (first,) = show(published, ShowDataset(ref="support@v1")).examples
+    view = show(published, ShowDataset(ref="support@v1", id=first["id"]))
+    (source,) = view.examples[0]["sources"]
+    rows = (published.start / "in1" / source["uri"]).read_bytes()
+    assert source["blob"] == hashlib.sha256(rows).hexdigest()
+    question = first["messages"][0]["content"]
+    assert question in rows.decode()[source["start"] : source["end"]]
+    assert f"from rows.jsonl, page 1, characters {source['start']}-{source['end']}" in view.to_text()
+    with pytest.raises(NotFound, match="no example 'ex_nope'"):
+        show(published, ShowDataset(ref="support", id="ex_nope"))
+
+
 def test_a_tag_names_a_version_until_it_is_moved(published: Context) -> None:
     store = published.store
     assert tag(published, TagDataset(ref="support@v1", tag="golden")).version == 1
@@ -75,3 +91,14 @@ def test_what_was_left_out_is_listed_by_reason_and_step(published: Context) -> N
     assert exclusions(published, ListExclusions(ref="support", reason="near")).total == 0
     assert exclusions(published, ListExclusions(ref="support", step="length")).total == 1
     assert "[length@2] too short" in found.to_text()
+
+
+def test_a_recipe_of_another_kind_is_sent_to_its_command(context: Context, tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text("steps: {data: {step: data.build}}\n")
+    (tmp_path / "dataset.yaml").write_text("source: {path: x}\nsteps: [{step: length}]\ntask: {kind: text}\n")
+    with pytest.raises(InvalidInput, match="another kind") as refusal:
+        build(context, BuildDataset(recipe="pipeline.yaml"))
+    assert "`espalier run`" in refusal.value.hint
+    with pytest.raises(InvalidInput, match="another kind") as refusal:
+        load_pipeline(tmp_path / "dataset.yaml")
+    assert "`espalier data build`" in refusal.value.hint

@@ -135,6 +135,5 @@ def _nothing_found(skipped: list[SkippedFile]) -> str:
 
 
 def _looked_for(known: Iterable[str], wanted: tuple[str, ...]) -> str:
-    return (
-        f"looked for files ending in {', '.join('.' + name for name in sorted(known))} that match {', '.join(wanted)}"
-    )
+    endings = ", ".join(f".{name}" for name in sorted(known))
+    return f"looked for files that match {', '.join(wanted)} and end in {endings}"
