@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -18,16 +19,27 @@ from espalier.data.flow.step import CleanStep
 
 # What turns bytes into rows or rows into others: a new version of one may give another outcome.
 _LIBRARIES = (
-    "pyarrow",
-    "numpy",
-    "numba",
+    "charset-normalizer",
+    "docling",
     "google-re2",
+    "jinja2",
+    "kreuzberg",
     "lxml",
-    "pypdfium2",
-    "trafilatura",
-    "tokenizers",
+    "lxml_html_clean",
+    "numba",
+    "numpy",
+    "olefile",
     "orjson",
+    "presidio-analyzer",
     "py3langid",
+    "pyarrow",
+    "pypdfium2",
+    "python-calamine",
+    "spacy",
+    "striprtf",
+    "tokenizers",
+    "trafilatura",
+    "xxhash",
 )
 
 
@@ -69,8 +81,11 @@ def hash_tree(path: Path) -> str:
 
 @functools.cache
 def digest_code() -> str:
-    """sha256 of this package's code and the versions of what it computes with: an upgrade computes anew."""
-    told = hashlib.sha256()
+    """sha256 of this package's code and the versions of what it computes with: an upgrade computes anew.
+
+    Python's own is among them: it brings the Unicode tables, and parsers of HTML, mail and CSV.
+    """
+    told = hashlib.sha256(f"python {sys.version_info.major}.{sys.version_info.minor}\n".encode())
     root = Path(str(files("espalier")))
     for package in ("data", "tokens", "core"):
         for path in sorted((root / package).rglob("*.py")):

@@ -63,7 +63,10 @@ class _RaySpread:
         for row in done.iter_rows():
             early[row["number"]] = row["result"].value
             while following in early:
-                yield early.pop(following)
+                result = early.pop(following)
+                if isinstance(result, _Failure):
+                    raise result.error
+                yield result
                 following += 1
 
 
@@ -74,6 +77,13 @@ class _Box:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a task raised, as a value: Ray would wrap it in an error of its own, and print it."""
+
+    error: Exception
+
+
 class _Apply:
     """A function over rows of Ray Data."""
 
@@ -82,4 +92,8 @@ class _Apply:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         prepare_worker()
-        return {"number": row["number"], "result": _Box(self._function(row["task"].value))}
+        try:
+            result = self._function(row["task"].value)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the result is wanted
+            result = _Failure(error)
+        return {"number": row["number"], "result": _Box(result)}

@@ -59,3 +59,28 @@ def test_an_error_does_not_wait_for_tasks_whose_results_nobody_wants() -> None:
         for _ in spread(time.sleep, [0.0, HOURS_S]):
             raise ZeroDivisionError
     assert time.monotonic() - started < HOURS_S / 10
+
+
+ON_RAY = """
+from espalier.core.errors import InvalidInput
+from espalier.core.refs import Ref
+from espalier.data.flow.workers import open_spread
+
+if __name__ == "__main__":
+    with open_spread(1, "ray") as spread:
+        try:
+            for ref in spread(Ref.parse, ["dataset:a@v1", "dataset:a@@", "dataset:a@v2"]):
+                print(ref.name, flush=True)
+        except InvalidInput as error:
+            print("invalid:", bool(error.hint))
+"""
+
+
+@pytest.mark.slow
+def test_an_error_on_ray_is_the_same_error_here_and_ray_prints_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    script = tmp_path / "on_ray.py"
+    script.write_text(ON_RAY)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240)
+    assert done.stdout.splitlines() == ["a", "invalid: True"]
+    assert "ERROR" not in done.stderr and "Traceback" not in done.stderr
