@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from espalier.core.errors import InvalidInput, NotFound, did_you_mean
 from espalier.core.types import Message, Spec
@@ -39,6 +39,15 @@ class ExtractionTask(Spec):
     label_key: str = Field("ref", description="field of a label that holds the key")
     label_answer: str = Field("record", description="field of a label that holds the answer")
     template: str = Field("", description="template of the user's turn over `text` and tags; empty = the text alone")
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: str) -> str:
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return key
 
 
 @dataclass(slots=True)

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 
 from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.recipefile import load_recipe
 from espalier.core.types import Document, Span
 from espalier.data.flow.batch import tag_column, to_batch
 from espalier.data.flow.outcome import apply_outcome, rewrite_conversations
+from espalier.data.spec import DataSpec
 from espalier.data.tasks.extraction import ExtractionTask, compile_key, read_labels
 from espalier.data.tasks.task import Rewrite, prepare_task, task_files
 
@@ -102,6 +104,13 @@ def test_a_key_that_is_no_regular_expression_is_refused() -> None:
     with pytest.raises(InvalidInput, match="not a regular expression") as refusal:
         compile_key("T-(")
     assert refusal.value.where == "task.key"
+
+
+def test_a_recipe_with_such_a_key_is_refused_at_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.yaml"
+    path.write_text("name: x\ntask:\n  kind: extraction\n  labels: r.jsonl\n  key: T-(\n")
+    with pytest.raises(InvalidInput, match=r"dataset\.yaml:5:3: .*not a regular expression: missing \)"):
+        load_recipe(path, DataSpec)
 
 
 @pytest.mark.parametrize(
