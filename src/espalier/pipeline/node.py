@@ -20,15 +20,13 @@ def run_node(setting: Setting, name: str, inputs: Mapping[str, str]) -> NodeResu
     if plan.step.side_effect:
         return execute_plan(setting, plan, "side effect: done every time, idempotent by its key")
     outside = plan.step.outside(plan.step.spec.model_validate(plan.spec))
-    if outside:
-        return execute_plan(setting, plan, f"reads {outside}: done every time, for it may have changed")
-    found, reason = _look_up(setting, plan)
+    found, reason = _look_up(setting, plan, outside)
     if found is not None:
         return _reuse(setting, plan, found)
     lock = FileLock(setting.store.workspace.scratch_folder(plan.key).with_suffix(".lock"))
     lock.acquire(setting.stop)
     try:
-        found, _ = _look_up(setting, plan)  # whoever held the lock may have done it meanwhile
+        found, _ = _look_up(setting, plan, outside)  # whoever held the lock may have done it meanwhile
         if found is not None:
             return _reuse(setting, plan, found)
         return execute_plan(setting, plan, reason, (lock.descriptor,))
@@ -36,8 +34,10 @@ def run_node(setting: Setting, name: str, inputs: Mapping[str, str]) -> NodeResu
         lock.release()
 
 
-def _look_up(setting: Setting, plan: Plan) -> tuple[CacheRow | None, str]:
-    """The cached row that can be used, or None and why not."""
+def _look_up(setting: Setting, plan: Plan, outside: str) -> tuple[CacheRow | None, str]:
+    """The cached row that can be used, or None and why not. outside: what no key can hold that the step reads."""
+    if outside:
+        return None, f"reads {outside}: done every time, for it may have changed"
     cache, artifacts = setting.store.cache, setting.store.artifacts
     row = cache.find(plan.key)
     if row is None:
