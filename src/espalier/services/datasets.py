@@ -65,7 +65,7 @@ class ListDatasets(Spec):
     name: str = Field("", description="all versions of this dataset; empty = the newest version of each")
 
 
-@operation("datasets.list", "GET /v1/datasets")
+@operation("datasets.list", "GET /v1/datasets", positional=("name",))
 def list_datasets(context: Context, request: ListDatasets) -> list[DatasetVersion]:
     """List datasets, or every version of one."""
     store = context.store

@@ -38,7 +38,7 @@ class CompareDrift(Spec):
     fail_on: Literal["never", "warn", "alarm"] = Field("never", description="exit 5 from this verdict on")
 
 
-@operation("datasets.drift", "POST /v1/datasets/drift", positional=("reference",), role="admin")
+@operation("datasets.drift", "POST /v1/datasets/drift", positional=("reference", "current"), role="admin")
 def drift(context: Context, request: CompareDrift) -> DriftReport:
     """Test whether a version, or live prompts, are still spread as the reference is: lengths, labels, words, wording.
 
@@ -52,7 +52,7 @@ def drift(context: Context, request: CompareDrift) -> DriftReport:
 
     if bool(request.current) == bool(request.prompts):
         raise InvalidInput(
-            "give either current or prompts", hint="--current NAME@vN for a version, --prompts FILE for live prompts"
+            "give either current or prompts", hint="a second NAME@vN for a version, --prompts FILE for live prompts"
         )
     spec = load_recipe(context.place(request.thresholds), DriftSpec) if request.thresholds else DriftSpec()
     spec = spec.model_copy(update={"slices": tuple(dict.fromkeys((*spec.slices, *request.slices)))})

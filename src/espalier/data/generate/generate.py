@@ -59,7 +59,10 @@ def generate_rows(
     emit(Event("generate.finished", {"method": spec.method.kind, "rows": len(rows), "kept": kept, "drops": drops}))
     if not kept and not spec.keep_input:
         reasons = ", ".join(f"{count} {reason}" for reason, count in drops.items())
-        raise InvalidInput(f"no row was kept: {reasons or 'none came'}", hint="look at prompt, model and max_tokens")
+        first = f"the first: {rows[0].refused_because}; " if rows else ""
+        raise InvalidInput(
+            f"no row was kept: {reasons or 'none came'}", hint=f"{first}look at prompt, model and max_tokens"
+        )
     return rows
 
 

@@ -247,8 +247,9 @@ def test_rows_are_the_same_in_whatever_order_answers_come(run: Callable[..., lis
 
 
 def test_nothing_kept_is_an_error_that_says_why(run: Callable[..., list[Row]]) -> None:
-    with pytest.raises(InvalidInput, match="no row was kept: 2 not JSON"):
+    with pytest.raises(InvalidInput, match="no row was kept: 2 not JSON") as refusal:
         run([passage("a"), passage("b", PASSAGE + "!")], spec(method={"kind": "questions"}), Scripted(lambda _: "no"))
+    assert refusal.value.hint.startswith("the first: not JSON: ")
     with pytest.raises(InvalidInput, match="no example in test"):
         run([passage("a")], spec(method={"kind": "questions"}, splits=["test"]), Scripted(str))
 
