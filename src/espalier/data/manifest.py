@@ -6,7 +6,6 @@ Holds no time, no path of a machine and no personal data, so the same sources an
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.ids import canonical_json
-from espalier.core.types import Document, Spec
+from espalier.core.types import Spec
 from espalier.data.readers.source import SkippedFile
 
 FILE = "manifest.json"
@@ -109,12 +108,6 @@ def name_reason(reason: str) -> str:
 def name_skip(reason: str) -> str:
     """Why a file gave nothing, without its particulars: "same bytes as a.pdf" is "same bytes as another"."""
     return re.sub(r"(?<=^same bytes as ).*", "another", name_reason(reason), flags=re.DOTALL)
-
-
-def count_reasons(documents: Iterable[Document]) -> dict[str, int]:
-    """How many documents were dropped, by the kind of reason."""
-    counts = Counter(name_reason(document.dropped_because) for document in documents if document.dropped_because)
-    return dict(sorted(counts.items()))
 
 
 def distribute(values: Iterable[int]) -> Distribution:

@@ -6,6 +6,7 @@ A survey needs all shards; what lies between two surveys is one segment, done sh
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ from espalier.data.flow.chain import (
     Planned,
     Segment,
     chain_key,
-    place,
     prepare,
     run_segment,
 )
@@ -82,7 +82,7 @@ def run_steps(flow: Flow, shards: Sequence[Shard], plan: Sequence[Planned]) -> F
         steps = ([survey] if survey else []) + list(transforms)
         tasks = (
             Segment(shard, str(flow.cache), survey, *given, tuple(transforms), following, concealing)
-            for shard, given in zip(out.shards, decisions or [("", "")] * len(out.shards), strict=True)
+            for shard, given in zip(out.shards, decisions or itertools.repeat(("", "")), strict=bool(decisions))
         )
         done = list(_watch(flow, flow.spread(run_segment, tasks), len(out.shards), [step.id for step in steps]))
         _take_over(out, done, steps, flow.emit)
@@ -140,11 +140,6 @@ def remove_tree(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def place_examples(flow: Flow, key: str) -> Path:
-    """Where a shard's examples are kept."""
-    return place(flow.cache, "examples", key)
 
 
 def _take_over(out: Flowed, done: Sequence[Done], steps: Sequence[Planned], emit: Emit) -> None:
