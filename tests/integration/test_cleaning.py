@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {
         {"step": "chunk", "by": "sentences", "size": 200},
     ],
     "task": {"kind": "text"},
-    "split": {"test": 0.2, "validation": 0.2},
+    "split": {"test": 0.2, "validation": 0.2, "near": 0.95},
 }
 
 
