@@ -29,7 +29,7 @@ from espalier.core.errors import NotFound
 from espalier.core.types import Document, Span
 from espalier.core.types.examples import Split
 from espalier.data.card import write_card
-from espalier.data.flow.batch import SPAN, TAGS, set_tags
+from espalier.data.flow.batch import SPAN, TAGS, set_tags, tag_column
 from espalier.data.flow.files import BatchFile
 from espalier.data.flow.record import DROPPED
 from espalier.data.flow.shard import load_shard
@@ -37,7 +37,7 @@ from espalier.data.flow.spread import Spread
 from espalier.data.harvest import Harvest
 from espalier.data.manifest import FILE, DatasetManifest
 from espalier.store.disk import new_file, write_file
-from espalier.store.examples import SCHEMA, SPLITS, read_examples
+from espalier.store.examples import SCHEMA, SPLITS, example_files
 from espalier.store.rowgroups import open_writer
 
 EXCLUSIONS = "exclusions.parquet"
@@ -192,7 +192,13 @@ def _read_texts(folder: Path, number: str, examples: list[str]) -> dict[str, str
 
 def read_assignments(folder: Path) -> dict[str, Split]:
     """group -> split of a dataset version: what the next version is given as `previous`."""
-    return {example.tags["group"]: example.split for example in read_examples(folder) if "group" in example.tags}
+    found: dict[str, Split] = {}
+    for path in example_files(folder):
+        with pq.ParquetFile(path) as parquet:
+            for batch in parquet.iter_batches(columns=["tags", "split"]):
+                groups, splits = tag_column(batch, "group").to_pylist(), batch.column("split").to_pylist()
+                found.update((group, split) for group, split in zip(groups, splits, strict=True) if group is not None)
+    return found
 
 
 def write_problems(folder: Path, problems: Iterable[dict[str, Any]]) -> None:
