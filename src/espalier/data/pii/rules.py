@@ -10,14 +10,14 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from espalier.data.pii import codes, contacts, credentials
 from espalier.data.pii.contacts import find_local
 from espalier.data.pii.finding import Finding, Rule
 from espalier.data.pii.numerals import number_rules
 
-KINDS = (
+Kind = Literal[
     "SECRET",
     "EMAIL",
     "PHONE",
@@ -33,7 +33,8 @@ KINDS = (
     "MAC",
     "URL",
     "COORDINATES",
-)
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 # A URL is personal only where it leads to a person, and a place may be a shop's.
 DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in ("URL", "COORDINATES"))
 _OPENING_BYTES = 256  # within so many, what may be a match shows itself

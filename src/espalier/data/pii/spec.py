@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import Field
 
 from espalier.core.types import Spec
-from espalier.data.pii.rules import DEFAULT_KINDS
+from espalier.data.pii.rules import DEFAULT_KINDS, Kind
 
-Kind = Literal[
-    "SECRET",
-    "EMAIL",
-    "PHONE",
-    "CARD",
-    "IBAN",
-    "BANK_CODE",
-    "CRYPTO",
-    "SSN",
-    "NATIONAL_ID",
-    "DOCUMENT",
-    "BIRTH_DATE",
-    "IP",
-    "MAC",
-    "URL",
-    "COORDINATES",
-]
 Mode = Literal["mask", "hash", "pseudonymise", "drop", "flag", "keep"]
 
 
@@ -33,9 +16,7 @@ class RedactSpec(Spec):
     """Replace personal data and secrets."""
 
     step: Literal["redact"] = "redact"
-    kinds: tuple[Kind, ...] = Field(
-        cast(tuple[Kind, ...], DEFAULT_KINDS), description="kinds found by pattern and validator"
-    )
+    kinds: tuple[Kind, ...] = Field(DEFAULT_KINDS, description="kinds found by pattern and validator")
     mode: Mode = Field(
         "mask",
         description="mask: [EMAIL]; hash: [EMAIL:...], the same for the same value; pseudonymise: a look-alike, the "
