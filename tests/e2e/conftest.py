@@ -52,7 +52,7 @@ steps:
       base: ${parameters.base}
       epochs: ${parameters.epochs}
       lora: {rank: 2}
-      rectangle_tokens: 1024
+      pack_tokens: 1024
       checkpoint_every_steps: 4
   after:
     step: eval.run

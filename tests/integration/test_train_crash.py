@@ -22,8 +22,8 @@ from espalier.train.recipe import SftSpec
 
 root, out, kill_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 spec = SftSpec(
-    epochs=2, lora=LoraSpec(rank=4, alpha=8, dropout=float(sys.argv[4])), lr=1e-2, rectangle_tokens=256,
-    rectangles_per_step=2, checkpoint_every_steps=2,
+    epochs=2, lora=LoraSpec(rank=4, alpha=8, dropout=float(sys.argv[4])), lr=1e-2, pack_tokens=256,
+    packs_per_step=2, checkpoint_every_steps=2,
 )
 
 def watch(event):

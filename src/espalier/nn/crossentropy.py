@@ -9,12 +9,23 @@ Legend: r supervised rows, m model width, c vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How hidden states become logits: scale * (hidden matrix^T + bias), squeezed by softcap * tanh(x / softcap)."""
+
+    matrix: Tensor  # (c, m)
+    softcap: float | None = None
+    scale: float = 1.0
+    bias: Tensor | None = None  # (c,)
 
 
 class _HeadCrossEntropy(torch.autograd.Function):

@@ -1,9 +1,11 @@
-"""What a person writes down to train: `CreateSpec` (a model from scratch) and `SftSpec` (an adapter on a base).
+"""What a person writes down to train: `TrainSpec`, which every method extends, and `CreateSpec` (a model from scratch).
 
 Every default says where it came from.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -37,15 +39,11 @@ class CreateSpec(Spec):
     shape: ShapeSpec = ShapeSpec()
     seed: int = Field(0, ge=0)
     steps: int = Field(6000, ge=1, description="optimizer steps")
-    rectangle_tokens: int = Field(
-        4096, ge=64, description="tokens computed at once; bf16 products saturate two cores here"
-    )
-    rectangles_per_step: int = Field(
+    pack_tokens: int = Field(4096, ge=64, description="tokens computed at once; bf16 products saturate two cores here")
+    packs_per_step: int = Field(
         2, ge=1, description="8192 tokens a step: small models gain more from steps than from size"
     )
-    window_documents: int = Field(
-        1024, ge=1, description="documents sorted by length together; padding stays under 3 percent"
-    )
+    window_documents: int = Field(1024, ge=1, description="documents packed together: the more, the fuller the packs")
     schedule: ScheduleName = Field("wsd", description="one trunk, ended when time is up")
     warmup_steps: int = Field(60, ge=0, description="from the spike")
     decay_steps: int = Field(1200, ge=0, description="a fifth of the run, as MiniCPM found enough")
@@ -60,26 +58,97 @@ class CreateSpec(Spec):
     checkpoint_every_s: float = Field(120, gt=0)
 
 
-class SftSpec(Spec):
-    """Tune a LoRA adapter on the assistant's turns of a dataset."""
+class FreezeSpec(Spec):
+    """What a full fine-tuning leaves as it is."""
+
+    layers_below: int = Field(0, ge=0, description="the first N layers and the embedding stay as they are")
+    names: tuple[str, ...] = Field((), description="patterns of parameters that stay, as *.embed_tokens.*")
+
+
+class StoppingSpec(Spec):
+    """When a run may end before its last epoch."""
+
+    patience: int = Field(
+        3, ge=1, description="looks at the validation split in a row without a better loss, after which it ends"
+    )
+    min_gain: float = Field(0.0, ge=0, description="what a look must gain on the best loss so far to count as better")
+
+
+class WhereSpec(Spec):
+    """On what a run computes. The result is the same bytes wherever it runs."""
+
+    kind: Literal["here", "processes", "ray"] = Field(
+        "here", description="this process; several processes of this machine (torchrun); workers of a Ray cluster"
+    )
+    workers: int = Field(1, ge=1, description="processes or Ray workers")
+    shard: bool = Field(False, description="spread a base that fits no single device over the workers (FSDP2)")
+
+
+class TrainSpec(Spec):
+    """What every method has: how long, how fast, what is trained, how careful, and where."""
 
     seed: int = Field(0, ge=0)
-    epochs: int = Field(2, ge=1)
+    epochs: int = Field(2, ge=1, description="passes over the main dataset")
+    steps: int = Field(0, ge=0, description="end after so many steps instead; 0 = by epochs")
+    tune: Literal["lora", "full", "head"] = Field(
+        "lora", description="an adapter; every weight; or only the head of a method that has one"
+    )
     lora: LoraSpec = LoraSpec()
-    lr: float = Field(4e-3, gt=0)
+    freeze: FreezeSpec = FreezeSpec()
+    quantise: Literal["none", "nf4", "int8"] = Field(
+        "none", description="hold the frozen base in 4 or 8 bits (QLoRA); the adapter stays float32"
+    )
+    lr: float = Field(4e-3, gt=0, description="peak rate; 2e-4 is usual for models of billions, small ones want more")
     weight_decay: float = Field(0.0, ge=0)
     schedule: ScheduleName = "linear"
     warmup_steps: int = Field(10, ge=0, description="never more than a fifth of the run")
-    rectangle_tokens: int = Field(
+    decay_share: float = Field(0.33, gt=0, le=1, description="of a wsd run, the part in which the rate falls")
+    pack_tokens: int = Field(
         1024, ge=64, description="tokens computed at once, on one core; a longer document goes alone"
     )
-    rectangles_per_step: int = Field(
+    packs_per_step: int = Field(
         2,
         ge=1,
-        description="one a core; small steps, and many of them: 81 large ones left two fields of seven unlearnt",
+        description="packs whose gradients make one step; one a core is fastest, and the sum is exact for any number",
     )
-    window_documents: int = Field(256, ge=1, description="documents sorted by length together, against padding")
-    clip_norm: float = Field(1.0, gt=0)
-    context_tokens: int = Field(1024, ge=16, description="longer examples lose their end, and the audit says how many")
+    window_documents: int = Field(256, ge=1, description="documents packed together, against tails that do not fit")
+    clip_norm: float = Field(1.0, gt=0, description="longest gradient; a longer one is scaled down")
+    context_tokens: int = Field(1024, ge=16, description="longest example; see `overlong`")
+    overlong: Literal["truncate", "split", "refuse"] = Field(
+        "truncate", description="what becomes of a longer example: it loses its end, is cut in pieces, or stops the run"
+    )
+    bad_examples: Literal["drop", "refuse"] = Field(
+        "drop", description="what becomes of an example nothing can be learnt from; what is dropped is counted"
+    )
+    mix: dict[str, float] = Field(
+        default_factory=dict,
+        description="further datasets by the name of their input (mix.NAME): tokens an epoch, as a share of the main's",
+    )
+    checkpointing: bool = Field(
+        False, description="keep layer inputs alone and compute the rest again: less memory, a third more time"
+    )
+    validation_examples: int = Field(
+        64, ge=0, description="examples of the validation split looked at during training; 0 = none"
+    )
+    evaluations: int = Field(5, ge=1, description="looks at them, spread over the run; the last step is one")
+    keep_best: bool = Field(False, description="end with the weights of the best look instead of the last step's")
+    stopping: StoppingSpec | None = Field(None, description="end early when validation gets no better")
     checkpoint_every_s: float = Field(10, gt=0)
     checkpoint_every_steps: int = Field(0, ge=0, description="0 = by time alone")
+    where: WhereSpec = WhereSpec()
+
+
+# What has no part in the result, so that a checkpoint or an estimate does not depend on it.
+WITHOUT_EFFECT = frozenset({"checkpoint_every_s", "checkpoint_every_steps", "where"})
+
+
+class SftSpec(TrainSpec):
+    """Tune on the assistant's turns of a dataset."""
+
+
+class CptSpec(TrainSpec):
+    """Go on pre-training: every token of raw text, or of a rendered conversation, is learnt."""
+
+    overlong: Literal["truncate", "split", "refuse"] = Field(
+        "split", description="a document longer than the context is cut into pieces of it, no token lost"
+    )

@@ -18,7 +18,7 @@ from espalier.store.examples import write_examples
 from espalier.train.methods.sft import TrainResult, sft
 from espalier.train.recipe import SftSpec
 
-SPEC = SftSpec(epochs=3, lora=LoraSpec(rank=4, alpha=8), lr=1e-2, rectangle_tokens=256, warmup_steps=2)
+SPEC = SftSpec(epochs=3, lora=LoraSpec(rank=4, alpha=8), lr=1e-2, pack_tokens=256, warmup_steps=2)
 Tune = Callable[..., TrainResult]
 
 
@@ -75,10 +75,10 @@ def test_a_checkpoint_of_another_recipe_is_refused(tune: Tune, dataset: Path) ->
 
 
 def test_accumulated_rectangles_equal_one_big_rectangle(tune: Tune, dataset: Path) -> None:
-    whole = SPEC.model_copy(update={"rectangle_tokens": 100_000, "epochs": 1})
+    whole = SPEC.model_copy(update={"pack_tokens": 100_000, "epochs": 1})
     seen: dict[str, list[Event]] = {"whole": [], "parts": []}
     tune(dataset, "whole", whole, seen["whole"].append)
-    parts = whole.model_copy(update={"rectangle_tokens": 300, "rectangles_per_step": 1000})
+    parts = whole.model_copy(update={"pack_tokens": 300, "packs_per_step": 1000})
     tune(dataset, "parts", parts, seen["parts"].append)
     norms = {
         name: [(e.data["loss"], e.data["grad_norm"]) for e in events if e.kind == "train.step"]

@@ -74,7 +74,7 @@ def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, ch
             Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay),
             AdamW(others, lr=spec.adamw_lr, betas=(0.9, 0.97)),
         ],
-        Plan(spec.rectangle_tokens, spec.rectangles_per_step, f"create/{spec.seed}"),
+        Plan(spec.pack_tokens, spec.packs_per_step, f"create/{spec.seed}"),
         _OrderedCorpus(dataset_dir, tokenizer, spec),
         Course(
             steps=spec.steps,
@@ -208,7 +208,7 @@ def _validation(dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -
     ]
     documents = [document for document in documents if document.supervised]
     lengths = [len(document.ids) - 1 for document in documents]
-    groups = group(lengths, rectangle_tokens=spec.rectangle_tokens, seed="validation")
+    groups = group(lengths, rectangle_tokens=spec.pack_tokens, seed="validation")
     return [rectangle([documents[index] for index in members]) for members in groups]
 
 

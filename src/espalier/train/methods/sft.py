@@ -72,7 +72,7 @@ def sft(
     keep_freed_memory()
     adapters = attach_adapters(base.model, spec.lora, spec.seed)
     trainable = adapted(base, adapters, compute_dtype())
-    plan = Plan(spec.rectangle_tokens, spec.rectangles_per_step, f"sft/{spec.seed}")
+    plan = Plan(spec.pack_tokens, spec.packs_per_step, f"sft/{spec.seed}")
     corpus = ShuffledCorpus(documents, window_documents=spec.window_documents, seed=f"sft/{spec.seed}")
     steps = plan.count(corpus, spec.epochs)
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +127,7 @@ def _validation(base: LoadedBase, dataset_dir: Path, spec: SftSpec, context_toke
     documents = [tokenize(base.tokenizer, example, context_tokens=context_tokens) for example in examples]
     documents = [document for document in documents if document.supervised]
     lengths = [len(document.ids) - 1 for document in documents]
-    groups = group(lengths, rectangle_tokens=spec.rectangle_tokens, seed="validation")
+    groups = group(lengths, rectangle_tokens=spec.pack_tokens, seed="validation")
     return [rectangle([documents[index] for index in members]) for members in groups]
 
 

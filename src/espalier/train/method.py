@@ -1,0 +1,97 @@
+"""`Method`: one way to train, as the runner sees it: a spec, and what to make of examples. Knows no loop and no file.
+
+A method is a file in train/methods, declared in the entry point group `espalier.methods` (name -> Method).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from espalier.core.events import Emit
+from espalier.core.plugins import load_plugin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from espalier.nn.backbone import Backbone
+    from espalier.nn.base import LoadedBase
+    from espalier.tokens.pack import Strip
+    from espalier.train.audit import MaskAudit
+    from espalier.train.objective import Objective
+    from espalier.train.recipe import TrainSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One dataset of the mix: `share` is its tokens' share of the main dataset's (the main one has 1)."""
+
+    name: str  # "" = the main dataset
+    folder: Path
+    digest: str = ""
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a method is given: the model before its first step, and the data."""
+
+    spec: TrainSpec
+    base: LoadedBase
+    backbone: Backbone
+    sources: Sequence[Source]  # the main dataset first
+    context_tokens: int
+    cache_dir: Path  # shared by runs; content-named, may vanish at any time
+    emit: Emit
+    start: str = ""  # digest of what the weights are before the first step: base, and the adapter it starts from
+
+
+class Documents(Protocol):
+    """Training documents by number."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens computed for each."""
+        ...
+
+    def strip(self, index: int) -> Strip: ...
+
+
+class TrainedHead(Protocol):
+    """A head that learns beside the backbone (classify, reward)."""
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a method makes of the data: documents to learn from, documents to watch, and the loss."""
+
+    documents: Documents
+    objective: Objective
+    audit: MaskAudit
+    validation: Sequence[Strip] = ()
+    head: TrainedHead | None = None
+    save_head: Callable[[Path], None] | None = None  # writes what belongs to the head beside the weights
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what else decides the result, for the checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A declared method. `prepare` runs once, before the first step, with the weights as they start."""
+
+    name: str
+    spec: type[TrainSpec]
+    summary: str
+    prepare: Callable[[Setting], Prepared]
+
+
+def load_method(name: str) -> Method:
+    """The method of that name; raises NotFound with the nearest names."""
+    method: Method = load_plugin("espalier.methods", name)
+    return method
