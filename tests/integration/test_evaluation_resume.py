@@ -14,7 +14,7 @@ import sys, time
 from pathlib import Path
 from espalier.core.types import Example, Generation, Message, Usage
 from espalier.evals.cases import write_evaluation
-from espalier.evals.metrics.text import exact_match
+from espalier.metrics.text import exact_match
 from espalier.evals.run import Subject, evaluate
 
 folder, slow = Path(sys.argv[1]), sys.argv[2] == "slow"

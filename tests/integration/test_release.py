@@ -14,8 +14,8 @@ from espalier.core.types import Example, Generation, Message, SamplingSpec, Usag
 from espalier.evals.cases import Evaluation, read_evaluation, write_evaluation
 from espalier.evals.compare import compare
 from espalier.evals.gate import judge, require
-from espalier.evals.metrics.xml import xml_fields
 from espalier.evals.run import Subject, draw_examples, evaluate
+from espalier.metrics.xml import xml_fields
 from espalier.prompts.catalog import save_prompt, write_prompt
 from espalier.prompts.template import make_prompt, render_case
 from espalier.registry.aliases import promote

@@ -120,8 +120,8 @@ def _ask(client: Client, folder: Path, options: Options) -> dict[str, Any]:
     """One held-out ticket through the openai client, streamed."""
     import openai
 
-    from espalier.evals.metrics.metric import Answered
-    from espalier.evals.metrics.xml import xml_fields
+    from espalier.metrics.metric import Answered
+    from espalier.metrics.xml import xml_fields
 
     _heading("A question through the openai client", options)
     example = client.datasets.show(ref="support", examples=1, split="test").examples[0]

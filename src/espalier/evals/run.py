@@ -30,7 +30,7 @@ from espalier.evals.cases import (
     values_of,
 )
 from espalier.evals.intervals import interval_of
-from espalier.evals.metrics.metric import Answered, Metric
+from espalier.metrics.metric import Answered, Metric
 from espalier.store.journal import Journal, answer_key
 
 Render = Callable[[Example, Sequence[Example]], list[Message]]
@@ -175,7 +175,7 @@ def _measure(row: Example, question: Sequence[Message], answer: Generation, metr
         prompt_tokens=answer.usage.prompt_tokens, completion_tokens=answer.usage.completion_tokens,
     )  # fmt: skip
     for metric in metrics:
-        measured = metric.measure(Answered(row.id, answer.text, reference))
+        measured = metric.measure(Answered(row.id, answer.text, reference, question, row.tags))
         case.values[metric.name] = _check_value(metric, measured.value, row.id)
         if measured.parts:
             case.parts[metric.name] = dict(measured.parts)

@@ -6,8 +6,8 @@ import pytest
 
 from espalier.core.types import Example, Generation, Message, SamplingSpec, Usage
 from espalier.evals.cases import Evaluation
-from espalier.evals.metrics.text import exact_match
 from espalier.evals.run import Subject, evaluate
+from espalier.metrics.text import exact_match
 
 Score = Callable[..., Evaluation]
 

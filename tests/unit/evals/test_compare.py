@@ -13,9 +13,9 @@ from espalier.core.types import Example
 from espalier.evals.cases import Evaluation
 from espalier.evals.compare import compare
 from espalier.evals.gate import judge, parse_condition, require
-from espalier.evals.metrics.metric import Answered, Measurement
 from espalier.evals.run import Subject, evaluate
 from espalier.evals.table import render_markdown, render_table
+from espalier.metrics.metric import Answered, Measurement
 
 Score = Callable[..., Evaluation]
 

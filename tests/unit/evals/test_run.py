@@ -12,10 +12,10 @@ from espalier.core.errors import DigestMismatch, EspalierError, InvalidInput, No
 from espalier.core.events import Event
 from espalier.core.types import Example, Generation, Message, SamplingSpec
 from espalier.evals.cases import read_evaluation, write_evaluation
-from espalier.evals.metrics.metric import Measurement, MetricSpec, Ratio, make_metric
-from espalier.evals.metrics.text import exact_match
-from espalier.evals.metrics.xml import xml_fields
 from espalier.evals.run import Subject, draw_examples, evaluate
+from espalier.metrics.metric import Measurement, MetricSpec, Ratio, make_metric
+from espalier.metrics.text import exact_match
+from espalier.metrics.xml import xml_fields
 
 SUBJECT = Subject("builtin:seedling", "base", "d" * 64)
 Make = Callable[[int], list[Example]]

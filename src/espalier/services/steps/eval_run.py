@@ -11,8 +11,9 @@ from espalier.core.ports import StepContext
 from espalier.core.step import step
 from espalier.core.types import SamplingSpec, Spec
 from espalier.core.types.examples import Split
-from espalier.evals.metrics.metric import MetricSpec
+from espalier.metrics.metric import MetricSpec
 from espalier.nn.locate import anchor_base, list_base_files
+from espalier.services.measuring import list_metric_files, open_metrics
 
 
 class EvalRunSpec(Spec):
@@ -31,9 +32,7 @@ class EvalRunSpec(Spec):
 
 
 def _files(spec: EvalRunSpec, folder: Path) -> Iterable[Path]:
-    schemas = [str(metric.options["schema"]) for metric in spec.metrics if "schema" in metric.options]
-    paths = [Path(schema) for schema in schemas if not schema.lstrip().startswith("<")]  # else it is the text itself
-    return [*list_base_files(anchor_base(spec.base, folder)), *(path for path in paths if (folder / path).is_file())]
+    return [*list_base_files(anchor_base(spec.base, folder)), *list_metric_files(spec.metrics, folder)]
 
 
 @step(
@@ -47,7 +46,6 @@ def _files(spec: EvalRunSpec, folder: Path) -> Iterable[Path]:
 def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     """Score a base or an adapter on one split of a dataset, with intervals."""
     from espalier.evals.cases import write_evaluation
-    from espalier.evals.metrics.metric import make_metric
     from espalier.evals.run import Subject, ask_as_written, draw_examples, evaluate
     from espalier.prompts.catalog import read_prompt
     from espalier.prompts.template import render_case
@@ -68,16 +66,19 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
         split=spec.split,
         prompt=context.inputs["prompt"].digest if prompt else "",
     )
-    with open_model(
-        spec.base,
-        adapter=context.input("adapter") if adapter else None,
-        batch=spec.batch,
-        threads=spec.threads,
-    ) as generate:
+    with (
+        open_metrics(spec.metrics) as metrics,
+        open_model(
+            spec.base,
+            adapter=context.input("adapter") if adapter else None,
+            batch=spec.batch,
+            threads=spec.threads,
+        ) as generate,
+    ):
         evaluation = evaluate(
             cases,
             generate,
-            [make_metric(metric) for metric in spec.metrics],
+            metrics,
             subject,
             render=ask_as_written if prompt is None else lambda case, shown: render_case(prompt, case, shown),
             shots=shots,

@@ -16,7 +16,7 @@ from typing import Any
 from lxml import etree
 
 from espalier.core.errors import InvalidInput, NotFound
-from espalier.evals.metrics.metric import Answered, Measurement, Metric, Ratio
+from espalier.metrics.metric import Answered, Measurement, Metric, Ratio
 
 _XSD = "{http://www.w3.org/2001/XMLSchema}"
 _NAMESPACE_OR_POSITION = re.compile(r"\{[^}]*\}|\[\d+\]")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from espalier.core.errors import InvalidInput, NotFound
-from espalier.evals.metrics.metric import Answered
-from espalier.evals.metrics.xml import list_fields, parse_xml, xml_fields, xml_valid
+from espalier.metrics.metric import Answered
+from espalier.metrics.xml import list_fields, parse_xml, xml_fields, xml_valid
 
 SCHEMA = """<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
 <xs:element name="job"><xs:complexType><xs:sequence>

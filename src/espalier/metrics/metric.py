@@ -1,21 +1,25 @@
 """What a metric is, and how one is found by name.
 
-A metric looks at one case and gives one number; scores, intervals and comparisons are made from those numbers
-elsewhere. It is a pure function: the same case gives the same measurement.
+A metric looks at one case and gives one number. Evaluations make scores and intervals from those numbers, training by
+reinforcement makes rewards of them. It is a pure function: the same case gives the same measurement (a judge as far as
+its model does). Knows no dataset and no model.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.plugins import load_plugin
-from espalier.core.types import Spec
+from espalier.core.ports import Generate
+from espalier.core.types import Message, Spec
 
 GROUP = "espalier.metrics"
+
+OpenModel = Callable[[Mapping[str, Any]], Generate]  # a recipe's `model: {...}` -> who answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Answered:
     id: str
     answer: str
     reference: str
+    question: Sequence[Message] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,16 @@ class MetricSpec(Spec):
     options: dict[str, Any] = {}
 
 
-def make_metric(spec: MetricSpec) -> Metric:
-    """Find and build a metric. Raises NotFound for an unknown one, InvalidInput for an option it does not take."""
+def make_metric(spec: MetricSpec, open_model: OpenModel | None = None) -> Metric:
+    """Find and build a metric. Raises NotFound for an unknown one, InvalidInput for an option it does not take.
+
+    A factory with a parameter `ask` gets the `Generate` that `open_model` makes of the option `model`.
+    """
     factory = load_plugin(GROUP, spec.name)
-    parameters = inspect.signature(factory).parameters
+    parameters = dict(inspect.signature(factory).parameters)
+    asks = parameters.pop("ask", None) is not None
+    if asks:
+        parameters["model"] = inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY)
     for option in spec.options:
         if option not in parameters:
             hint = did_you_mean(option, parameters) or "it takes no options"
@@ -84,5 +96,11 @@ def make_metric(spec: MetricSpec) -> Metric:
             raise InvalidInput(
                 f"metric {spec.name} needs the option {name!r}", hint=f"add `{name}: ...` to its options"
             )
-    metric: Metric = factory(**spec.options)
+    options = dict(spec.options)
+    if asks:
+        model = options.pop("model")
+        if open_model is None:
+            raise InvalidInput(f"metric {spec.name} asks a model, which cannot be done here")
+        options["ask"] = open_model(model)
+    metric: Metric = factory(**options)
     return metric

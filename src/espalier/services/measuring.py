@@ -1,0 +1,43 @@
+"""Metrics as recipes name them, opened with the models that some of them ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from espalier.core.errors import InvalidInput
+from espalier.core.ports import Generate
+from espalier.core.recipefile import describe
+from espalier.metrics.metric import Metric, MetricSpec, make_metric
+
+
+@contextmanager
+def open_metrics(specs: Sequence[MetricSpec]) -> Iterator[list[Metric]]:
+    """The metrics in order; leaving closes whatever their judges ask. Raises what `make_metric` raises."""
+    with ExitStack() as stack:
+
+        def open_model(options: Mapping[str, Any]) -> Generate:
+            from espalier.data.generate.spec import ModelSpec
+            from espalier.services.generation import open_generate
+
+            try:
+                spec = ModelSpec.model_validate(options)
+            except ValidationError as error:
+                problem = describe(error.errors(include_url=False)[0])
+                raise InvalidInput(f"judge.model: {problem}", hint="as in a recipe of `data generate`") from None
+            return stack.enter_context(open_generate(spec))
+
+        yield [make_metric(spec, open_model) for spec in specs]
+
+
+def list_metric_files(specs: Iterable[MetricSpec], folder: Path) -> list[Path]:
+    """The user's files that metrics read: schemas, and Python files with functions."""
+    options = [spec.options for spec in specs]
+    schemas = [str(found["schema"]) for found in options if isinstance(found.get("schema"), str)]
+    paths = [Path(schema) for schema in schemas if not schema.lstrip().startswith(("<", "{"))]  # else it is the text
+    paths += [Path(str(found["function"]).rpartition(":")[0]) for found in options if "function" in found]
+    return [path for path in paths if (folder / path).is_file()]
