@@ -1,10 +1,10 @@
-"""Language-model head and cross-entropy in one, over supervised rows only, in chunks.
+"""Language-model head and log-probabilities in one, over the rows that need them only, in chunks.
 
-Logits of a chunk live only while its gradient is formed: memory is chunk x vocabulary, whatever the batch. The
-gradient is made in the forward pass (as in Liger and Apple's cut-cross-entropy), so that backward is one
-multiplication.
+Logits of a chunk live only while they are used: memory is chunk x vocabulary, whatever the batch. Where the loss is a
+weighted cross-entropy the gradient is made in the forward pass (as in Liger and Apple's cut-cross-entropy), so that
+backward is one multiplication; where it is any function of log-probabilities, backward makes the logits again.
 
-Legend: r supervised rows, m model width, c vocabulary.
+Legend: r rows, m model width, c classes (the vocabulary), k targets of a row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How hidden states become logits: scale * (hidden matrix^T + bias), squeezed by softcap * tanh(x / softcap)."""
+    """logits = cap(scale (hidden matrix^T + bias)), where cap(z) is softcap tanh(z / softcap), or z without one."""
 
     matrix: Tensor  # (c, m)
     softcap: float | None = None
@@ -28,45 +28,156 @@ class Head:
     bias: Tensor | None = None  # (c,)
 
 
+def head_cross_entropy(hidden: Tensor, head: Head | Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """sum over rows of weight * -log softmax(logits)[target], a float32 scalar.
+
+    hidden (r, m), targets (r) int64, weights (r) float32; a bare matrix is a head of nothing else. Pass weights already
+    divided by the step's total weight: then any split of a step into smaller batches sums to the same loss and the
+    same gradient.
+    """
+    head = _as_head(head)
+    return _HeadCrossEntropy.apply(hidden, head.matrix, head.bias, head.softcap, head.scale, targets, weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def head_logp(hidden: Tensor, head: Head | Tensor, targets: Tensor) -> Tensor:
+    """log softmax(logits) at `targets`, float32 in their shape: (r) or, for several of each row, (r, k) int64."""
+    head = _as_head(head)
+    return _HeadLogp.apply(hidden, head.matrix, head.bias, head.softcap, head.scale, targets)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        need_hidden, need_head = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        dhidden = torch.empty_like(hidden) if need_hidden else None
-        dhead = torch.zeros(head.shape, dtype=torch.float32) if need_head else None
-        loss = torch.zeros((), dtype=torch.float32)
-        for start in range(0, hidden.shape[0], CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            h, target, weight = hidden[rows], targets[rows], weights[rows]
-            logp = torch.log_softmax((h @ head.t()).float(), -1)  # (r, c)
-            loss -= (logp.gather(1, target[:, None]).squeeze(1) * weight).sum()
-            if dhidden is None and dhead is None:
-                continue
-            dz = logp.exp_()
-            dz[torch.arange(h.shape[0]), target] -= 1.0
-            dz = dz.mul_(weight[:, None]).to(h.dtype)
-            if dhidden is not None:
-                torch.mm(dz, head, out=dhidden[rows])
-            if dhead is not None:
-                dhead += dz.t() @ h
-        ctx.grads = (dhidden, None if dhead is None else dhead.to(head.dtype))
-        return loss
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        matrix: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        scale: float,
+        targets: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        head = Head(matrix, softcap, scale, bias)
+        gradients = _Gradients(hidden, head, ctx.needs_input_grad[:3])
+        logp = torch.empty(targets.shape, dtype=_work(hidden), device=hidden.device)
+        for rows in _chunks(len(hidden)):
+            z = _product(hidden[rows], head)
+            dz = _pick(z, head, targets[rows, None], weights[rows, None], logp[rows, None], need=gradients.wanted)
+            gradients.add(rows, hidden[rows], dz)
+        ctx.grads = gradients.finish()
+        return -(logp * weights).sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        dhidden, dhead = ctx.grads
-        scale = grads[0]
-        return _scaled(dhidden, scale), _scaled(dhead, scale), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if part is None else part * grads[0].to(part.dtype) for part in ctx.grads), None, None, None, None
 
 
-def head_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """sum over rows of weight * -log softmax(hidden head^T)[target], a float32 scalar.
+class _HeadLogp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        matrix: Tensor,
+        bias: Tensor | None,
+        softcap: float | None,
+        scale: float,
+        targets: Tensor,
+    ) -> Tensor:
+        head = Head(matrix, softcap, scale, bias)
+        logp = torch.empty(targets.shape, dtype=_work(hidden), device=hidden.device)
+        for rows in _chunks(len(hidden)):
+            _pick(_product(hidden[rows], head), head, _wide(targets[rows]), None, _wide(logp[rows]), need=False)
+        ctx.save_for_backward(hidden, matrix, bias, targets)
+        ctx.softcap, ctx.scale = softcap, scale
+        return logp
 
-    hidden (r, m), head (c, m), targets (r) int64, weights (r) float32. Pass weights already divided by the step's
-    total weight: then any split of a step into smaller batches sums to the same loss and the same gradient.
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, matrix, bias, targets = ctx.saved_tensors
+        head = Head(matrix, ctx.softcap, ctx.scale, bias)
+        gradients = _Gradients(hidden, head, ctx.needs_input_grad[:3])
+        weights = -grads[0]
+        for rows in _chunks(len(hidden)):
+            z = _product(hidden[rows], head)
+            dz = _pick(z, head, _wide(targets[rows]), _wide(weights[rows]), None, need=True)
+            gradients.add(rows, hidden[rows], dz)
+        return *gradients.finish(), None, None, None
+
+
+class _Gradients:
+    """The gradients of hidden, matrix and bias, chunk by chunk; of those only that are asked for."""
+
+    def __init__(self, hidden: Tensor, head: Head, needs: tuple[bool, bool, bool]) -> None:
+        self._head, self.wanted = head, any(needs)
+        self._hidden = torch.empty_like(hidden) if needs[0] else None
+        work = _work(hidden)
+        self._matrix = torch.zeros(head.matrix.shape, dtype=work, device=hidden.device) if needs[1] else None
+        self._bias = torch.zeros(head.matrix.shape[0], dtype=work, device=hidden.device) if needs[2] else None
+
+    def add(self, rows: slice, hidden: Tensor, dz: Tensor | None) -> None:
+        if dz is None:
+            return
+        if self._hidden is not None:
+            torch.mm(dz, self._head.matrix, out=self._hidden[rows])
+        if self._matrix is not None:
+            self._matrix += dz.t() @ hidden
+        if self._bias is not None:
+            self._bias += dz.sum(0, dtype=self._bias.dtype)
+
+    def finish(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        matrix, bias = self._head.matrix, self._head.bias
+        return (
+            self._hidden,
+            None if self._matrix is None else self._matrix.to(matrix.dtype),
+            None if self._bias is None or bias is None else self._bias.to(bias.dtype),
+        )
+
+
+def _pick(
+    z: Tensor, head: Head, targets: Tensor, weights: Tensor | None, logp: Tensor | None, *, need: bool
+) -> Tensor | None:
+    """Log-probabilities at targets (r, k) of the plain products z (r, c), written to `logp` (r, k); z is used up.
+
+    With `need` the gradient of sum(weights * -logp) by z, in z's type.
     """
-    return _HeadCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-any-return, no-untyped-call]
+    wide = z if z.dtype == torch.float64 else z.float()
+    slope = None
+    if head.bias is not None:
+        wide = wide + head.bias
+    if head.scale != 1.0:
+        wide = wide * head.scale
+    if head.softcap is not None:
+        wide = torch.tanh(wide / head.softcap)
+        slope = 1.0 - wide.square()
+        wide = wide * head.softcap
+    normed = torch.log_softmax(wide, -1)
+    if logp is not None:
+        logp.copy_(normed.gather(1, targets))
+    if not need or weights is None:
+        return None
+    weights = weights.to(normed.dtype)
+    dz = normed.exp_().mul_(weights.sum(1, keepdim=True)).scatter_add_(1, targets, -weights)
+    if slope is not None:
+        dz.mul_(slope)
+    return dz.mul_(head.scale).to(z.dtype)
 
 
-def _scaled(gradient: Tensor | None, scale: Tensor) -> Tensor | None:
-    return None if gradient is None else gradient * scale.to(gradient.dtype)
+def _product(hidden: Tensor, head: Head) -> Tensor:
+    return hidden @ head.matrix.t()
+
+
+def _chunks(rows: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """(r) as (r, 1)."""
+    return x if x.ndim == 2 else x[:, None]
+
+
+def _as_head(head: Head | Tensor) -> Head:
+    return Head(head) if isinstance(head, Tensor) else head
+
+
+def _work(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
