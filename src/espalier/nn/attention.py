@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from espalier.nn import attentionblocks
+from espalier.nn.kernels import attention as compiled
 from espalier.nn.rotary import Rotation, rotate, turn
 
 Segments = npt.NDArray[np.int32]
@@ -82,6 +83,9 @@ def attend(
     q: Tensor, k: Tensor, v: Tensor, segments: Segments, reach: Reach, rotation: Rotation | None = None
 ) -> tuple[Tensor, Tensor]:
     """The attention without autograd: out (t, h, d), and the log-sum-exp (t, h) that `attend_backward` asks for."""
+    layout = _layout(segments, reach, rotation)
+    if compiled.can_attend(q, k, v, layout):
+        return compiled.attend(q, k, v, layout)
     if rotation is not None:
         q, k = turn(q, rotation), turn(k, rotation)
     return attentionblocks.attend(q, k, v, segments, reach.scale, reach.window, reach.softcap)
@@ -97,6 +101,9 @@ def attend_backward(
 ) -> None:
     """Write the gradients of q, k and v into the three tensors `into`; `saved` is q, k, v, out and the log-sum-exp."""
     q, k, v, out, lse = saved
+    layout = _layout(segments, reach, rotation)
+    if compiled.can_attend(q, k, v, layout):
+        return compiled.attend_backward(dout, saved, layout, into)
     if rotation is not None:
         q, k = turn(q, rotation), turn(k, rotation)
     dq, dk, dv = attentionblocks.attend_backward(
@@ -147,8 +154,12 @@ class _FusedAttention(torch.autograd.Function):
 
 def _parts(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     key_heads = (qkv.shape[1] - heads) // 2
-    q, k, v = qkv.split([heads, key_heads, key_heads], 1)
-    return q, k, v
+    return qkv[:, :heads], qkv[:, heads : heads + key_heads], qkv[:, heads + key_heads :]
+
+
+def _layout(segments: Segments, reach: Reach, rotation: Rotation | None) -> compiled.Layout:
+    cos, sin = (None, None) if rotation is None else (rotation.cos, rotation.sin)
+    return compiled.Layout(segments, reach.scale, reach.window, reach.softcap, cos, sin)
 
 
 def _tidy(segments: Segments) -> Segments:
@@ -174,7 +185,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, reach: Reach) -
     bounds = torch.from_numpy(np.append(segments[:, 0], segments[-1, 1]).astype(np.int32)).to(q.device)
     longest = int((segments[:, 1] - segments[:, 0]).max())
     left = -1 if reach.window is None else reach.window - 1
-    out: Tensor = varlen_attn(
+    out = varlen_attn(
         q,
         k,
         v,
@@ -186,7 +197,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, reach: Reach) -
         window_size=(left, 0),
         enable_gqa=q.shape[1] != k.shape[1],
     )
-    return out
+    return out if isinstance(out, Tensor) else out[0]
 
 
 BLOCK = 128
