@@ -42,6 +42,7 @@ class Laying:
     lay: Callable[[Sequence[Example]], Sequence[Laid]]
     show: Callable[[Strip], str] | None = None  # an example for a person to look at; None = its text, marked
     sequences: tuple[str, ...] = ()  # what the sequences of a strip are called: chosen, rejected
+    answer: Callable[[Strip], str] | None = None  # what is learnt of a strip, in words; None = its targets as text
 
 
 def lay_each(
@@ -49,13 +50,14 @@ def lay_each(
     lay: Callable[[Example], Laid],
     show: Callable[[Strip], str] | None = None,
     sequences: tuple[str, ...] = (),
+    answer: Callable[[Strip], str] | None = None,
 ) -> Laying:
     """A laying that takes examples one by one; an example for which `lay` raises InvalidInput is dropped, saying so."""
 
     def lay_all(examples: Sequence[Example]) -> list[Laid]:
         return [_try(lay, example) for example in examples]
 
-    return Laying(tag, lay_all, show, sequences)
+    return Laying(tag, lay_all, show, sequences, answer)
 
 
 def answers(tokenizer: ChatTokenizer, *, context_tokens: int, overlong: Overlong = "truncate") -> Laying:
