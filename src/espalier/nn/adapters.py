@@ -1,14 +1,10 @@
-"""LoRA adapters: set on a model for training, written and read as standard PEFT folders.
+"""Adapters on a model: attached for training, saved, taken up again, and read for serving.
 
-A folder holds what any PEFT reads (adapter_config.json, adapter_model.safetensors) and `espalier.json`, which says what
-the adapter was trained on; `read_adapter` refuses to put it on anything else. Knows no training loop and no engine.
+`nn/adapterfiles` is the folder they are kept in. Knows no training loop and no engine.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,20 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from espalier.core.errors import DigestMismatch, InvalidInput, NotFound, UnsupportedModel, did_you_mean
-from espalier.core.ids import canonical_json
+from espalier.core.errors import InvalidInput, UnsupportedModel, did_you_mean
+from espalier.nn.adapterfiles import PREFIX, StoredAdapter, StoredLayer, origin_of, read_stored, write_stored
 from espalier.nn.base import LoadedBase
 from espalier.nn.linear import AdapterLinear
-from espalier.nn.lora import ALL_LINEAR, LoraSpec, from_peft, to_peft
+from espalier.nn.lora import ALL_LINEAR, LoraSpec, choose_layers, layer_index
+from espalier.nn.quantized import QuantizedLinear
 
-_PREFIX = "base_model.model."  # PEFT's name of the wrapped model
-_ORIGIN = "espalier.json"
-_WEIGHTS = "adapter_model.safetensors"
+_LINEAR = (nn.Linear, QuantizedLinear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +32,46 @@ class Adapters:
     spec: LoraSpec
     layers: dict[str, AdapterLinear]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every layer is y = W x + s B A x over a dense W: no DoRA, no dropout, nothing quantised."""
+        return not self.spec.dora and not self.spec.dropout and all(
+            isinstance(layer.base, nn.Linear) for layer in self.layers.values()
+        )  # fmt: skip
+
     def parameters(self) -> list[nn.Parameter]:
-        """A and B of every layer, in the model's order."""
-        return [tensor for layer in self.layers.values() for tensor in (layer.a, layer.b)]
+        """All that is trained, in the model's order."""
+        return list(self.named_parameters().values())
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """All that is trained, by the full name of its layer and PEFT's name of the part, in the model's order."""
+        return {
+            f"{name}.{part}": tensor for name, layer in self.layers.items() for part, tensor in layer.parts().items()
+        }
 
     def state(self) -> dict[str, Tensor]:
         """The weights under PEFT's names, detached, on the CPU, float32."""
-        found = {}
-        for name, layer in self.layers.items():
-            for part, tensor in (("A", layer.a), ("B", layer.b)):
-                found[f"{_PREFIX}{name}.lora_{part}.weight"] = tensor.detach().to("cpu", torch.float32).contiguous()
-        return found
+        return {
+            f"{PREFIX}{name}": tensor.detach().to("cpu", torch.float32).contiguous()
+            for name, tensor in self.named_parameters().items()
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` gave; raises InvalidInput when names or shapes differ."""
-        own = self.state()
+        own = {f"{PREFIX}{name}": tensor for name, tensor in self.named_parameters().items()}
         if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
             raise InvalidInput("these adapter weights belong to another model or another rank")
         with torch.no_grad():
-            for name, layer in self.layers.items():
-                layer.a.copy_(state[f"{_PREFIX}{name}.lora_A.weight"])
-                layer.b.copy_(state[f"{_PREFIX}{name}.lora_B.weight"])
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def stored(self, origin: dict[str, Any] | None = None) -> StoredAdapter:
+        """As they are written; the tensors are the trained ones, not copies."""
+        layers = {
+            name: StoredLayer(layer.a, layer.b, layer.scale, layer.magnitude)
+            for name, layer in sorted(self.layers.items())
+        }
+        return StoredAdapter(self.spec, layers, origin or {})
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -81,6 +93,11 @@ class AdapterWeights:
     layers: dict[str, tuple[Tensor, Tensor]]
     origin: dict[str, Any]
 
+    @property
+    def rank(self) -> int:
+        """The largest rank of its layers."""
+        return max(a.shape[0] for a, _ in self.layers.values())
+
 
 def attach_adapters(model: nn.Module, spec: LoraSpec, seed: int) -> Adapters:
     """Freeze `model` and put an `AdapterLinear` in place of every linear layer that `spec` targets.
@@ -88,151 +105,92 @@ def attach_adapters(model: nn.Module, spec: LoraSpec, seed: int) -> Adapters:
     Each layer's A depends on (seed, its name) alone, so adding a target changes no other layer's start.
     Raises InvalidInput for a target no layer has, UnsupportedModel for one that is not a plain linear layer.
     """
+    return _attach(model, spec, find_targets(model, spec), seed)
+
+
+def attach_stored(model: nn.Module, stored: StoredAdapter, *, dropout: float | None = None) -> Adapters:
+    """Freeze `model` and go on training what `read_stored` gave, on the layers it stands on; `dropout` as wanted now.
+
+    Raises UnsupportedModel as `attach_adapters`.
+    """
+    spec = stored.spec if dropout is None else stored.spec.model_copy(update={"dropout": dropout})
+    names = [name for name, _ in model.named_modules() if name in stored.layers]
+    adapters = _attach(model, spec, names, seed=0)
+    with torch.no_grad():
+        for name, layer in adapters.layers.items():
+            kept = stored.layers[name]
+            layer.a.copy_(kept.a)
+            layer.b.copy_(kept.b)
+            if layer.magnitude is not None and kept.magnitude is not None:
+                layer.magnitude.copy_(kept.magnitude)
+    return adapters
+
+
+def continue_adapters(base: LoadedBase, folder: Path, *, dropout: float | None = None) -> Adapters:
+    """Attach the adapter in `folder` to `base.model` for further training; a score head beside it is left out.
+
+    Raises what `read_stored` and `attach_stored` raise.
+    """
+    return attach_stored(base.model, read_stored(folder, base, beside_head=True), dropout=dropout)
+
+
+def find_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
+    """Full names of the layers `spec` targets, in the model's order; raises InvalidInput when a target matches none."""
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    linear = [n for n, m in model.named_modules() if isinstance(m, _LINEAR) and m is not head]
+    if not linear:
+        raise UnsupportedModel("this model has no plain linear layer", hint="adapters stand on linear layers only")
+    every = [name for name, _ in model.named_modules() if name]
+    for target in [*spec.targets, *_names_in(spec)]:
+        if target != ALL_LINEAR and not any(name.rpartition(".")[2] == target for name in every):
+            raise InvalidInput(
+                f"no layer is called {target!r}", hint=did_you_mean(target, {n.rpartition(".")[2] for n in linear})
+            )
+    found = linear if ALL_LINEAR in spec.targets else [n for n in every if n.rpartition(".")[2] in spec.targets]
+    layers = choose_layers(spec, linear)
+    return found if layers is None else [name for name in found if layer_index(name) in layers]
+
+
+def save_adapter(folder: Path, adapters: Adapters, base: LoadedBase, *, dataset: str = "", recipe: str = "") -> str:
+    """Write the adapter into `folder` as PEFT would, and `espalier.json` beside it; same weights, same bytes.
+
+    `dataset` and `recipe` are the digests it was made from. Returns the sha256 of the weights' file.
+    """
+    modules = [name for name, _ in base.model.named_modules()]
+    return write_stored(folder, adapters.stored(origin_of(base, dataset=dataset, recipe=recipe)), modules, base.spec)
+
+
+def read_adapter(folder: Path, base: LoadedBase, *, require_origin: bool = True) -> AdapterWeights:
+    """Read a PEFT folder to be served on `base`; raises what `read_stored` raises, and UnsupportedModel for a DoRA."""
+    stored = read_stored(folder, base, require_origin=require_origin)
+    if stored.spec.dora:
+        # Its rows' gains multiply W x as well, so it is no low-rank sum beside a base that other adapters share.
+        raise UnsupportedModel(
+            "a DoRA adapter cannot be served beside its base",
+            where=str(folder),
+            hint="merge it and serve the result: `espalier adapter merge`",
+        )
+    layers = {name: (layer.a, layer.b * layer.scale) for name, layer in stored.layers.items()}
+    return AdapterWeights(stored.spec, layers, stored.origin)
+
+
+def _attach(model: nn.Module, spec: LoraSpec, names: list[str], seed: int) -> Adapters:
     model.requires_grad_(False)
     layers = {}
-    for name in find_targets(model, spec):
+    for name in names:
         layer = model.get_submodule(name)
-        if type(layer) is not nn.Linear:
+        if type(layer) not in _LINEAR:
             raise UnsupportedModel(
                 f"layer {name} is a {type(layer).__name__}, which adapters cannot stand on",
                 hint="target plain linear layers only",
             )
-        noise = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(noise[:8], "big") >> 1)
-        layers[name] = AdapterLinear(layer, spec.rank, spec.scale, spec.dropout, generator)
+        layers[name] = AdapterLinear(name, layer, spec, seed)
     for name, adapter in layers.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, adapter)
     return Adapters(spec, layers)
 
 
-def find_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
-    """Full names of the layers `spec` targets, in the model's order; raises InvalidInput when a target matches none."""
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
-    if ALL_LINEAR in spec.targets:
-        if not linear:
-            raise UnsupportedModel("this model has no plain linear layer", hint="adapters stand on linear layers only")
-        return linear
-    every = [name for name, _ in model.named_modules() if name]
-    for target in spec.targets:
-        if not any(name.rpartition(".")[2] == target for name in every):
-            raise InvalidInput(
-                f"no layer is called {target!r}", hint=did_you_mean(target, {n.rpartition(".")[2] for n in linear})
-            )
-    return [name for name in every if name.rpartition(".")[2] in spec.targets]
-
-
-def save_adapter(folder: Path, adapters: Adapters, base: LoadedBase, *, dataset: str = "", recipe: str = "") -> None:
-    """Write the adapter into `folder` as PEFT would, and `espalier.json` beside it; same weights, same bytes.
-
-    `dataset` and `recipe` are the digests it was made from.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    targets = sorted({name.rpartition(".")[2] for name in adapters.layers})
-    origin = {
-        "base": base.spec,
-        "base_digest": base.base_digest,
-        "tokenizer_digest": base.tokenizer_digest,
-        "template_digest": base.template_digest,
-        "special_tokens": base.special_tokens,
-        "dataset": dataset,
-        "recipe": recipe,
-    }
-    _write(folder / _WEIGHTS, save(adapters.state(), metadata={"format": "pt"}))
-    _write(folder / "adapter_config.json", _pretty(to_peft(adapters.spec, targets, base.spec)))
-    _write(folder / _ORIGIN, _pretty(origin))
-
-
-def read_adapter(folder: Path, base: LoadedBase, *, require_origin: bool = True) -> AdapterWeights:
-    """Read a PEFT folder for use on `base`, and refuse it unless it was trained on exactly that.
-
-    `require_origin=False` takes a foreign adapter without espalier.json on its shapes alone.
-    Raises NotFound, DigestMismatch (other base, tokenizer or template), UnsupportedModel (not plain LoRA), InvalidInput
-    (shapes, targets).
-    """
-    config = _read_json(folder / "adapter_config.json")
-    spec = from_peft(config, str(folder / "adapter_config.json"))
-    origin = {}
-    if require_origin or (folder / _ORIGIN).exists():
-        origin = _read_json(folder / _ORIGIN)
-        _check_origin(origin, base, folder)
-    weights = folder / _WEIGHTS
-    try:
-        state = load_file(weights)
-    except FileNotFoundError:
-        raise NotFound(f"no file {weights}", hint="an adapter folder is what PEFT's save_pretrained writes") from None
-    except SafetensorError as error:
-        raise InvalidInput(f"not a safetensors file: {error}", where=str(weights)) from None
-    return AdapterWeights(spec, _pair_weights(state, spec, base.model, str(weights)), origin)
-
-
-def _check_origin(origin: dict[str, Any], base: LoadedBase, folder: Path) -> None:
-    checks = (
-        ("base", "base_digest", base.base_digest, "serve it on the base it names, or train it again on this one"),
-        ("tokenizer", "tokenizer_digest", base.tokenizer_digest, "restore that tokenizer, or train again"),
-        ("chat template", "template_digest", base.template_digest, "restore that template, or train again"),
-    )
-    for noun, key, own, hint in checks:
-        theirs = str(origin.get(key, ""))
-        if theirs != own:
-            raise DigestMismatch(
-                f"the adapter in {folder} was trained on {origin.get('base')} with {noun} {theirs[:12] or 'unknown'}; "
-                f"{base.spec} has {noun} {own[:12]}",
-                hint=hint,
-            )
-
-
-def _pair_weights(
-    state: dict[str, Tensor], spec: LoraSpec, model: nn.Module, where: str
-) -> dict[str, tuple[Tensor, Tensor]]:
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        name, _, part = key.removeprefix(_PREFIX).rpartition(".lora_")
-        if part not in {"A.weight", "B.weight"}:
-            raise UnsupportedModel(f"{key} is no LoRA weight", where=where, hint="only plain LoRA can be served")
-        pairs.setdefault(name, {})[part[0]] = tensor
-    modules = dict(model.named_modules())
-    layers = {}
-    for name, pair in pairs.items():
-        layer = modules.get(name)
-        if layer is None or not hasattr(layer, "in_features"):
-            raise InvalidInput(f"the adapter has weights for {name}, which the base lacks", where=where)
-        wanted = ((spec.rank, layer.in_features), (layer.out_features, spec.rank))
-        found = tuple(tuple(pair[part].shape) if part in pair else None for part in "AB")
-        if found != wanted:
-            raise InvalidInput(f"{name}: A and B are {found}, {wanted} is wanted", where=where)
-        if not all(tensor.isfinite().all() for tensor in pair.values()):
-            raise InvalidInput(f"{name}: the weights hold infinities or NaN", where=where, hint="its training diverged")
-        layers[name] = (pair["A"].float(), pair["B"].float() * spec.scale)
-    if not layers:
-        raise InvalidInput("the adapter holds no weights", where=where)
-    return layers
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise NotFound(
-            f"no file {path}",
-            hint="an adapter folder holds adapter_config.json, adapter_model.safetensors and espalier.json",
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InvalidInput(f"not JSON: {error}", where=str(path)) from None
-    if not isinstance(found, dict):
-        raise InvalidInput("not a JSON object", where=str(path))
-    return found
-
-
-def _pretty(value: dict[str, Any]) -> bytes:
-    return json.dumps(json.loads(canonical_json(value)), indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    staged = path.with_name(f".{path.name}.part")
-    with staged.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+def _names_in(spec: LoraSpec) -> list[str]:
+    """Plain names among the patterns of ranks and alphas: those a recipe may have misspelt."""
+    return sorted({name for name in (*spec.ranks, *spec.alphas) if name.isidentifier()})

@@ -14,10 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from espalier.core.errors import InvalidInput, UnsupportedModel
-from espalier.nn.locate import count_parameters, digest_base, locate_base
+from espalier.nn.locate import count_parameters, digest_base, locate_base, name_stored_dtype
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "stored"]
+Quantise = Literal["none", "nf4", "int8"]
 
 # Below this a base computes in float32 by default: it is fast enough, and greedy answers then do not depend on which
 # requests happen to share a batch, nor on whose code computes them. See docs/decisions/serving-dtype.md for the cost.
@@ -35,6 +36,7 @@ class LoadedBase:
     base_digest: str
     eos_ids: frozenset[int]  # any of them ends an answer
     context_tokens: int  # prompt and answer together
+    quantised: str = "none"  # how its linear layers are kept: nf4, int8, or as they are
 
     @property
     def config(self) -> Any:
@@ -63,10 +65,13 @@ class LoadedBase:
         return dict(self.tokenizer.special_tokens)
 
 
-def load_base(spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool = True) -> LoadedBase:
+def load_base(
+    spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool = True, quantise: Quantise = "none"
+) -> LoadedBase:
     """Load `spec` (see `locate_base`) for training or serving, in evaluation mode.
 
-    `threads` > 0 sets torch's CPU threads for the whole process. Raises what `locate_base` raises,
+    `threads` > 0 sets torch's CPU threads for the whole process. `quantise` keeps the linear layers in 4 or 8 bits
+    (nn/quantized.py), to train adapters on; each goes to the device in those. Raises what `locate_base` raises,
     UnsupportedModel for an architecture transformers does not know or that needs code of its own, InvalidInput for
     weights that do not fit.
     """
@@ -74,8 +79,13 @@ def load_base(spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool
     if threads > 0:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = choose_dtype(dtype, count_parameters(folder), device)
-    model = _load_model(folder, spec, chosen).to(device).eval()
+    chosen = choose_dtype(dtype, count_parameters(folder), device, stored=folder)
+    model = _load_model(folder, spec, chosen)
+    if quantise != "none":
+        from espalier.nn.quantized import quantise_model
+
+        quantise_model(model, quantise, device=torch.device(device))
+    model = model.to(device).eval()
     tokenizer = load_tokenizer(folder)
     _check_vocabulary(model, tokenizer, spec)
     return LoadedBase(
@@ -86,11 +96,17 @@ def load_base(spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool
         base_digest=digest_base(folder),
         eos_ids=_end_ids(model, tokenizer),
         context_tokens=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
+        quantised=quantise,
     )
 
 
-def choose_dtype(wanted: Dtype, parameters: int, device: str = "cpu") -> torch.dtype:
-    """The dtype to compute in. `auto`: float32 for small bases, bfloat16 for others where the machine has it."""
+def choose_dtype(wanted: Dtype, parameters: int, device: str = "cpu", stored: Path | None = None) -> torch.dtype:
+    """The dtype to compute in. `auto`: float32 for small bases, bfloat16 for others where the machine has it.
+
+    `stored`: that of the files in the folder of that name, to write them again.
+    """
+    if wanted == "stored":
+        return getattr(torch, name_stored_dtype(stored)) if stored else torch.float32
     if wanted != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
     if parameters < EXACT_BELOW_PARAMETERS:

@@ -1,86 +1,133 @@
-"""`AdapterLinear`: a frozen linear layer with a LoRA beside it, for training. Knows no model and no file.
+"""`AdapterLinear`: a frozen linear layer with a LoRA or a DoRA beside it, for training. Knows no model and no file.
 
 Shapes: t tokens (all leading dimensions together), i in, o out, r rank.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from espalier.nn.dora import DoraProduct, row_lengths
+from espalier.nn.dropout import Keep, draw_keep
+from espalier.nn.frozen import FrozenWeight, dense
+from espalier.nn.lora import LoraSpec
+
 
 class LoraProduct(torch.autograd.Function):
-    """y = x W^T + bias + s (d A^T) B^T with W and bias frozen; d is x, or x after dropout.
+    """y = x W^T + bias + s (d A^T) B^T with W and bias frozen; d is x, or what dropout keeps of it.
 
     Against autograd's own graph it keeps only x and (t, r) numbers per layer, computes no gradient of W, and adds the
-    adapter's part in place: no second (t, o) buffer. The inputs are needed again only for the gradient of A.
+    adapter's part in place: no second (t, o) buffer. The inputs are needed again only for the gradient of A. A
+    quantised W is dense during its products only.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        dropped: Tensor | None,
-        weight: Tensor,
+        weight: FrozenWeight,
         bias: Tensor | None,
         a: Tensor,
         b: Tensor,
         scale: float,
+        keep: Keep | None,
     ) -> Tensor:
         a_, b_ = a.to(x.dtype), b.to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])  # (t, i)
-        inner_in = flat if dropped is None else dropped.reshape(flat.shape)
-        inner = inner_in @ a_.t()  # (t, r)
-        y = functional.linear(flat, weight, bias).addmm_(inner, b_.t(), alpha=scale)
-        ctx.save_for_backward(inner_in, inner, weight, a_, b_)
-        ctx.scale, ctx.trained_dtype, ctx.with_dropout = scale, a.dtype, dropped is not None
+        inner = (flat if keep is None else keep.of(x).view(flat.shape)) @ a_.t()  # (t, r)
+        y = functional.linear(flat, dense(weight, x.dtype), bias).addmm_(inner, b_.t(), alpha=scale)
+        ctx.save_for_backward(x, inner, a_, b_)
+        ctx.weight, ctx.scale, ctx.keep, ctx.trained_dtype = weight, scale, keep, a.dtype
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inner_in, inner, weight, a, b = ctx.saved_tensors
-        dy = gradients[0]
-        shape = (*dy.shape[:-1], weight.shape[1])
-        dy = dy.reshape(-1, dy.shape[-1])  # (t, o)
+        x, inner, a, b = ctx.saved_tensors
+        dy = gradients[0].reshape(-1, gradients[0].shape[-1])  # (t, o)
+        inner_in = (x if ctx.keep is None else ctx.keep.of(x)).reshape(-1, x.shape[-1])
         d_inner = (dy @ b).mul_(ctx.scale)  # (t, r)
         d_b = (dy.t() @ inner).to(ctx.trained_dtype).mul_(ctx.scale)
         d_a = (d_inner.t() @ inner_in).to(ctx.trained_dtype)
-        dx = d_dropped = None
+        dx = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ weight
-            if not ctx.with_dropout:
-                dx.addmm_(d_inner, a)
-            dx = dx.view(shape)
-        if ctx.with_dropout and ctx.needs_input_grad[1]:
-            d_dropped = (d_inner @ a).view(shape)
-        return dx, d_dropped, None, None, d_a, d_b, None
+            dx = dy @ dense(ctx.weight, x.dtype)
+            if ctx.keep is None:
+                dx = dx.addmm_(d_inner, a).view(x.shape)
+            else:
+                dx = dx.view(x.shape).add_(ctx.keep.of((d_inner @ a).view(x.shape)))
+        return dx, None, None, d_a, d_b, None, None
+
+
+class FrozenLinear(Protocol):
+    """What an adapter stands on: torch's linear layer, or a quantised one."""
+
+    in_features: int
+    out_features: int
+    bias: Any
+    weight: Any
+
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class AdapterLinear(nn.Module):
-    """Stands in the place of `base` (kept, frozen). `a` (r, i) and `b` (o, r) are trained in float32."""
+    """Stands in the place of `base` (kept, frozen). All of it that is trained is float32.
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float, generator: torch.Generator) -> None:
+    `a` (r, i), `b` (o, r), and with DoRA `magnitude` (o), which else is None. It starts as the base layer itself; A's
+    start depends on (seed, name) alone.
+    """
+
+    magnitude: nn.Parameter | None
+
+    def __init__(self, name: str, base: nn.Module, spec: LoraSpec, seed: int) -> None:
         super().__init__()
+        self.name = name
         self.base = base.requires_grad_(False)
-        self.scale = scale
-        self.dropout = dropout
+        self.scale = spec.scale_of(name)
+        self.dropout = spec.dropout
         self.enabled = True
-        device = base.weight.device
-        # As torch and PEFT draw A: uniform with the bound of kaiming(a=sqrt 5), which is 1/sqrt(in). B starts at zero.
-        bound = 1 / math.sqrt(base.in_features)
-        drawn = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
-        self.a = nn.Parameter(drawn.to(device))
-        self.b = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+        layer: FrozenLinear = base  # type: ignore[assignment]
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        rank = spec.rank_of(name)
+        device = next((t.device for t in (*base.parameters(), *base.buffers())), torch.device("cpu"))
+        self.a = nn.Parameter(_start(rank, layer.in_features, spec.init, f"{seed}:{name}").to(device))
+        self.b = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
+        self.magnitude = nn.Parameter(row_lengths(dense(layer.weight, torch.float32))) if spec.dora else None
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    def parts(self) -> dict[str, nn.Parameter]:
+        """What is trained, by PEFT's names."""
+        pair = {"lora_A.weight": self.a, "lora_B.weight": self.b}
+        return pair if self.magnitude is None else pair | {"lora_magnitude_vector": self.magnitude}
 
     def forward(self, x: Tensor) -> Tensor:  # (..., i) -> (..., o)
+        base: FrozenLinear = self.base  # type: ignore[assignment]
         if not self.enabled:
-            return functional.linear(x, self.base.weight, self.base.bias)
-        dropped = functional.dropout(x, self.dropout) if self.training and self.dropout > 0 else None
-        y: Tensor = LoraProduct.apply(  # type: ignore[no-untyped-call]
-            x, dropped, self.base.weight, self.base.bias, self.a, self.b, self.scale
-        )
+            return base(x)
+        keep = draw_keep(x, self.dropout, self.name)
+        given = (x, base.weight, base.bias, self.a, self.b)
+        y: Tensor
+        if self.magnitude is None:
+            y = LoraProduct.apply(*given, self.scale, keep)  # type: ignore[no-untyped-call]
+        else:
+            y = DoraProduct.apply(*given, self.magnitude, self.scale, keep)  # type: ignore[no-untyped-call]
         return y
+
+
+def _start(rank: int, inputs: int, init: str, noise: str) -> Tensor:
+    """A's first values, (rank, inputs), drawn on the CPU wherever they go."""
+    digest = hashlib.sha256(noise.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    drawn = torch.empty(rank, inputs)
+    if init == "gaussian":
+        return drawn.normal_(std=1 / rank, generator=generator)
+    bound = 1 / math.sqrt(inputs)  # as torch and PEFT draw it: kaiming(a = sqrt 5)
+    return drawn.uniform_(-bound, bound, generator=generator)

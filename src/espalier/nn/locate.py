@@ -16,8 +16,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from espalier.core.errors import InvalidInput, MissingExtra, NotFound, UnsupportedModel, did_you_mean
 from espalier.core.ids import digest_of
@@ -78,12 +79,21 @@ def list_base_files(spec: str) -> list[Path]:
 
 def count_parameters(folder: Path) -> int:
     """Parameters as stored (tied ones once), read from the safetensors headers alone."""
-    total = 0
-    for path in list_weight_files(folder):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total
+    return sum(math.prod(entry["shape"]) for entry in _stored_tensors(folder))
+
+
+def name_stored_dtype(folder: Path) -> str:
+    """The number type most of a base's weights are stored in, as torch names it: float32, bfloat16, float16."""
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    counts: dict[str, int] = {}
+    for entry in _stored_tensors(folder):
+        counts[entry["dtype"]] = counts.get(entry["dtype"], 0) + math.prod(entry["shape"])
+    most = max(counts, key=lambda name: (counts[name], name))
+    if most not in names:
+        raise UnsupportedModel(
+            f"the weights in {folder} are stored as {most}", hint="floating-point weights are needed"
+        )
+    return names[most]
 
 
 def digest_base(folder: Path) -> str:
@@ -105,6 +115,13 @@ def digest_file(path: Path) -> str:
 def _digest_file(path: Path, size_bytes: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stored_tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in list_weight_files(folder):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        yield from (entry for name, entry in header.items() if name != "__metadata__")
 
 
 def _builtin_root() -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from espalier.core.errors import NotFound
 from espalier.nn.adapters import AdapterWeights, find_targets
@@ -118,7 +119,7 @@ class AdapterBank:
             if name not in self._loaded:
                 raise NotFound(f"adapter {name[:12]} is not loaded", hint="load it before asking it")
         adapters = [self._loaded[name] for name in names]
-        ranks = [adapter.spec.rank for adapter in adapters]
+        ranks = [adapter.rank for adapter in adapters]
         used = {name for adapter in adapters for name in adapter.layers}
         packed_places = {
             key: self._pack_place(places, adapters)
@@ -136,7 +137,7 @@ class AdapterBank:
         """A of every adapter for each fused layer under one another; B^T as blocks, so that each layer gets its own."""
         rows, blocks = [], []
         for place in places:
-            pairs = [adapter.layers.get(place.name) or _zero_pair(adapter.spec.rank, place) for adapter in adapters]
+            pairs = [_pair_at(place, adapter) for adapter in adapters]
             rows += [a for a, _ in pairs]
             blocks.append(torch.cat([b for _, b in pairs], 1).t())
         return self._put(torch.cat(rows)), self._put(torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
@@ -145,9 +146,13 @@ class AdapterBank:
         return tensor.to(self._device, self._dtype).contiguous()
 
 
-def _zero_pair(rank: int, place: Place) -> tuple[Tensor, Tensor]:
-    """For an adapter that leaves a layer alone: it has zero columns there, so that one mask fits every place."""
-    return torch.zeros(rank, place.in_features), torch.zeros(place.out_features, rank)
+def _pair_at(place: Place, adapter: AdapterWeights) -> tuple[Tensor, Tensor]:
+    """Its A and B there, with zeros up to its largest rank, so that one mask fits every place."""
+    if place.name not in adapter.layers:
+        return torch.zeros(adapter.rank, place.in_features), torch.zeros(place.out_features, adapter.rank)
+    a, b = adapter.layers[place.name]
+    lacking = adapter.rank - a.shape[0]
+    return (functional.pad(a, (0, 0, 0, lacking)), functional.pad(b, (0, lacking))) if lacking else (a, b)
 
 
 class MixedLinear(nn.Module):

@@ -77,24 +77,6 @@ def test_a_training_step_gives_pefts_gradients(
     assert all(p.grad is None for name, p in base.model.named_parameters() if not name.endswith((".a", ".b")))
 
 
-def test_dropout_scales_and_masks_the_adapters_input_and_its_gradient_passes_gradcheck() -> None:
-    from espalier.nn.linear import LoraProduct
-
-    torch.manual_seed(0)
-    shapes = [(5, 6), (5, 6), (4, 6), (4,), (2, 6), (4, 2)]
-    x, dropped, weight, bias, a, b = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-    tensors = [t.requires_grad_() for t in (x, dropped, a, b)]
-
-    def product(*given: torch.Tensor) -> torch.Tensor:
-        return LoraProduct.apply(given[0], given[1], weight, bias, given[2], given[3], 0.7)
-
-    def plain(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return LoraProduct.apply(x, None, weight, bias, a, b, 0.7)
-
-    assert torch.autograd.gradcheck(product, tensors)
-    assert torch.autograd.gradcheck(plain, [tensors[0], tensors[2], tensors[3]])
-
-
 def test_a_start_depends_on_seed_and_layer_name_alone(tiny_folder: Path) -> None:
     def start(seed: int, *targets: str) -> dict[str, torch.Tensor]:
         model = load_base(f"path:{tiny_folder}").model
@@ -175,7 +157,7 @@ class TestReading:
             read_adapter(saved, fresh)
         assert read_adapter(saved, fresh, require_origin=False).origin == {}
 
-    @pytest.mark.parametrize("option", [{"use_dora": True}, {"alpha_pattern": {"q_proj": 3}}, {"bias": "all"}])
+    @pytest.mark.parametrize("option", [{"modules_to_save": ["lm_head"]}, {"fan_in_fan_out": True}, {"bias": "all"}])
     def test_an_option_we_would_leave_out_is_refused(
         self, saved: Path, fresh: LoadedBase, option: dict[str, object]
     ) -> None:
