@@ -59,3 +59,16 @@ def gated_gradient(dy: Tensor, both: Tensor, gate: Gate) -> Tensor:
         torch.mul(dy, functional.gelu(a, approximate="tanh"), out=db)
         da.copy_(torch.ops.aten.gelu_backward(dy * b, a, approximate="tanh"))
     return out
+
+
+def gate(both: Tensor, out: Tensor) -> None:
+    """`swiglu` without autograd, written to `out` (t, f)."""
+    out.copy_(gated(both, "silu"))
+
+
+def gate_backward(dout: Tensor, both: Tensor, dboth: Tensor, out: Tensor | None) -> None:
+    """Write the gradient of `both` to `dboth`, which may be `both` itself, and the product again to `out` if given."""
+    gradient = gated_gradient(dout, both, "silu")
+    if out is not None:
+        gate(both, out)
+    dboth.copy_(gradient)

@@ -58,6 +58,30 @@ def add_rms_norm(
     return _AddRmsNorm.apply(x, delta, weight, eps, dtype or x.dtype, offset)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def normalise(x: Tensor, weight: Tensor, eps: float, out: Tensor, offset: float = 0.0) -> None:
+    """`rms_norm` without autograd, written to `out`, which may be x itself; for a layer with a backward of its own."""
+    out.copy_(_normed(x, weight, eps, out.dtype, offset)[0])
+
+
+def normalise_backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    dx: Tensor,
+    dweight: Tensor | None,
+    offset: float = 0.0,
+    *,
+    add: bool = True,
+) -> None:
+    """Add the gradient of x to `dx`, or write it there; add the weight's to `dweight` (m) where one is given."""
+    scale = torch.rsqrt(_wide(x).square().mean(-1, keepdim=True) + eps)
+    gradient, of_weight = _norm_gradients(dy, dx if add else None, x, weight, scale, offset, dweight is not None)
+    dx.copy_(gradient)
+    if dweight is not None and of_weight is not None:
+        dweight += of_weight
+
+
 def _normed(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype, offset: float) -> tuple[Tensor, Tensor]:
     """The normed rows and 1 / rms of each."""
     wide = _wide(x)
