@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from espalier.core.errors import InvalidInput
-from espalier.nn.llama import LlamaShape
+from espalier.nn.shape import LeanShape
 
 _CONSTANT = 0.1  # the first coordinate of every embedding
 _PREVIOUS_GAIN = 0.05  # how loudly layer 0 writes the token before
@@ -30,7 +30,7 @@ _MATCH_GAIN = 1.7
 _COPY_GAINS = (0.17, 0.10)  # first induction layer, later ones
 
 
-def write_copying(weights: dict[str, Tensor], shape: LlamaShape, *, seed: int, layers: Sequence[int] = (1, 3)) -> None:
+def write_copying(weights: dict[str, Tensor], shape: LeanShape, *, seed: int, layers: Sequence[int] = (1, 3)) -> None:
     """Write the heads into fresh `weights` in place; `layers` get the match-and-copy heads.
 
     Raises InvalidInput for a shape the construction does not fit: heads of 32, as many key heads, at least 3 of them,
@@ -61,11 +61,11 @@ def _directions(width: int, count: int, draw: torch.Generator) -> Tensor:
     return out
 
 
-def _write_previous(weights: dict[str, Tensor], shape: LlamaShape, here: Tensor, before: Tensor) -> None:
+def _write_previous(weights: dict[str, Tensor], shape: LeanShape, here: Tensor, before: Tensor) -> None:
     q, k, v, o = (weights[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkvo")
     d = shape.head_width
     half = d // 2
-    angle = shape.rope_theta ** -(torch.arange(half, dtype=torch.float32) / half)
+    angle = torch.tensor(shape.frequencies)
     heads = ((1, here[:, :32], before[:, :32]), (1, here[:, 32:], before[:, 32:64]), (2, here[:, :32], before[:, 64:]))
     for head, (distance, read, write) in enumerate(heads):
         for pair in range(half):
@@ -85,7 +85,7 @@ def _write_previous(weights: dict[str, Tensor], shape: LlamaShape, here: Tensor,
 
 def _write_match(
     weights: dict[str, Tensor],
-    shape: LlamaShape,
+    shape: LeanShape,
     layer: int,
     here: Tensor,
     before: Tensor,

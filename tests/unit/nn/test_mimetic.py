@@ -6,21 +6,26 @@ import pytest
 import torch
 
 from espalier.core.errors import InvalidInput
-from espalier.nn.llama import LlamaShape, head, hidden_rows
+from espalier.nn.assembly import dense_decoder
+from espalier.nn.shape import plain_shape
+from espalier.tokens.mask import Tokenized
+from espalier.tokens.pack import join, lay
 from espalier.train.methods.create import initial_weights
 
-SHAPE = LlamaShape(500, 256, 6, 8, 8, 32, 256, 5e5)
+SIZES = {"vocabulary": 500, "width": 256, "layers": 6, "hidden": 256, "rope_theta": 5e5}
+SHAPE = plain_shape(**SIZES, heads=8, key_heads=8)  # type: ignore[arg-type]
 
 
 def _lift(mimetic: bool) -> float:
     """How far the token to be repeated stands above the others in a doubled random sequence, in deviations."""
     weights = initial_weights(SHAPE, seed=0, mimetic=mimetic)
     once = torch.randperm(490, generator=torch.Generator().manual_seed(1))[:60] + 5
-    ids = torch.cat([once, once])[None]
-    rows = torch.arange(70, 119)
+    ids = torch.cat([once, once])
+    pack = join([lay(Tokenized("", ids.tolist(), [float(71 <= place) for place in range(120)]))])
+    decoder = dense_decoder(weights, SHAPE, torch.float32)
     with torch.no_grad():
-        logits = hidden_rows(weights, SHAPE, ids, rows, torch.float32) @ head(weights, SHAPE, torch.float32).t()
-    right = logits.gather(1, ids[0, rows + 1][:, None])
+        logits = decoder.hidden(pack) @ decoder.head().matrix.t()
+    right = logits.gather(1, torch.from_numpy(pack.targets)[:, None])
     return float(((right - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True)).mean())
 
 
@@ -31,4 +36,4 @@ def test_untrained_weights_already_lean_towards_repeating() -> None:
 
 def test_a_shape_it_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidInput, match="heads of 32"):
-        initial_weights(LlamaShape(500, 256, 6, 4, 4, 64, 256, 5e5), seed=0, mimetic=True)
+        initial_weights(plain_shape(**SIZES, heads=4, key_heads=4), seed=0, mimetic=True)  # type: ignore[arg-type]
