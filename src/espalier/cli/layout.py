@@ -20,7 +20,7 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("annotations", "what people, rules and models say of examples"),
         ("prompts", "versioned prompts"),
         ("create", "a tokenizer and a small model from scratch"),
-        ("train", "fine-tune a LoRA adapter"),
+        ("train", "tune a model: sft, cpt, dpo, orpo, kto, classify, reward, distill, grpo"),
         ("pipelines", "check a recipe without running it"),
     ),
     "Judge": (
@@ -51,11 +51,11 @@ SHORT: dict[str, str] = {
     "init": "workspace.init",
     "run": "pipelines.run",
     "trace": "inference.trace",
-    "train": "training.sft",
+    "train": "training.tune",
 }
 
 # A noun of the command line -> the operations' noun, where people say another word.
-NOUNS: dict[str, str] = {"data": "datasets"}
+NOUNS: dict[str, str] = {"data": "datasets", "train": "training"}
 
 EPILOG = """\
 Examples:

@@ -50,6 +50,26 @@ class Verbs(click.Group):
         self.format_commands(ctx, formatter)
 
 
+class VerbsOrDefault(Verbs):
+    """A noun that is a verb too: `train recipe.yaml` tunes, `train search` searches. What is no verb is an argument."""
+
+    def __init__(self, name: str, operations: Sequence[Operation], summary: str, default: Operation) -> None:
+        super().__init__(name, operations, summary)
+        self.context_settings = {**CONTEXT, "ignore_unknown_options": True}
+        self._default = make_command(default, name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return self._default.name, self._default, args
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self._default.format_help(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 class Root(click.Group):
     """All commands, in the order of a model's life."""
 
@@ -81,10 +101,13 @@ class Root(click.Group):
         if cmd_name in self.extra:
             return self.extra[cmd_name]
         short = self.table.get(layout.SHORT.get(cmd_name, ""))
-        if short is not None:
-            return make_command(short, cmd_name)
         noun = layout.NOUNS.get(cmd_name, cmd_name)
         under = [operation for operation in self.table.values() if operation.noun == noun]
+        if short is not None and cmd_name in layout.NOUNS:
+            others = [operation for operation in under if operation.name not in layout.SHORT.values()]
+            return VerbsOrDefault(cmd_name, others, _summary(cmd_name, under), short)
+        if short is not None:
+            return make_command(short, cmd_name)
         return Verbs(cmd_name, under, _summary(cmd_name, under)) if under else None
 
     def resolve_command(

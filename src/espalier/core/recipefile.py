@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +65,27 @@ def check_recipe(data: Any, kind: type[Kind], path: Path) -> Kind:
         raise InvalidInput(
             "\n".join([describe(first), *more]), where=f"{path}:{line}:{column}", hint=hint_for(kind, first)
         ) from None
+
+
+def overlay(data: Any, assignments: Iterable[str]) -> Any:
+    """What `read_yaml` gave with `FIELD.FIELD=VALUE` laid over it; a value is read as YAML.
+
+    Raises InvalidInput for an assignment without `=`, or into something that holds no fields.
+    """
+    from ruamel.yaml import YAML
+
+    for given in assignments:
+        path, equals, text = given.partition("=")
+        if not equals:
+            raise InvalidInput(f"{given!r} assigns nothing", hint="write FIELD=VALUE, e.g. lora.rank=8")
+        *above, last = path.split(".")
+        node = data
+        for name in above:
+            node = node.setdefault(name, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise InvalidInput(f"{path}: {above[-1] if above else 'the file'} holds no fields", hint="check its name")
+        node[last] = YAML(typ="safe").load(text)
+    return data
 
 
 def to_plain(value: Any) -> Any:

@@ -31,13 +31,17 @@ def _nothing_outside(spec: Any) -> str:
     return ""
 
 
-def _no_files(spec: Any, folder: Path) -> Iterable[Path]:
+def no_files(spec: Any, folder: Path) -> Iterable[Path]:
+    """For a step or method that reads no file of the user's."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A declared step. `inputs` maps a port to the artifact kind it takes; a trailing `?` makes it optional."""
+    """A declared step. `inputs` maps a port to the artifact kind it takes; a trailing `?` makes it optional.
+
+    An input `mix.*` stands for any number of ports called mix.NAME.
+    """
 
     name: str
     version: int
@@ -45,7 +49,7 @@ class Step:
     function: StepFunction
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-    files: FilesOf = _no_files  # user files the spec names; their content is in the key
+    files: FilesOf = no_files  # user files the spec names; their content is in the key
     env: tuple[str, ...] | EnvOf = ()  # environment variables the function reads; their values are in the key, hashed
     side_effect: bool = False  # idempotent by key, never cached: register, deploy
     outside: OutsideOf = _nothing_outside  # a bucket, a page: it may change unseen, so the step is done every time
@@ -71,7 +75,7 @@ def step(
     spec: type[Spec],
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
-    files: FilesOf = _no_files,
+    files: FilesOf = no_files,
     env: tuple[str, ...] | EnvOf = (),
     side_effect: bool = False,
     outside: OutsideOf = _nothing_outside,
@@ -87,11 +91,18 @@ def step(
     return declare
 
 
+def find_port(ports: Mapping[str, str], name: str) -> str | None:
+    """The kind that port `name` takes, None when there is no such port. `mix.*` stands for mix.anything."""
+    family = name.partition(".")[0] + ".*"
+    return ports.get(name, ports.get(family) if "." in name else None)
+
+
 def check_ports(declared: Step, given: Iterable[str]) -> None:
     """Raise InvalidInput unless `given` are exactly the step's inputs (optional ones may be missing)."""
     names = set(given)
-    for name in names - set(declared.inputs):
-        raise InvalidInput(f"{declared.id} has no input {name!r}", hint=did_you_mean(name, declared.inputs))
+    for name in names:
+        if find_port(declared.inputs, name) is None:
+            raise InvalidInput(f"{declared.id} has no input {name!r}", hint=did_you_mean(name, declared.inputs))
     for name, kind in declared.inputs.items():
         if name not in names and not kind.endswith("?"):
             raise InvalidInput(f"{declared.id} needs input {name!r} ({kind})", hint=f"add `{name}: <step>.<output>`")

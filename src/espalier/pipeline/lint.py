@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, NotFound, did_you_mean
 from espalier.core.recipefile import describe, hint_for
-from espalier.core.step import Step
+from espalier.core.step import Step, find_port
 from espalier.pipeline.catalog import find_step
 from espalier.pipeline.expressions import names_in, parameters_in, substitute
 from espalier.pipeline.graph import Graph, Node, bind_parameters, split_source
@@ -90,7 +90,8 @@ def _check_ports(graph: Graph, name: str, node: Node, known: Mapping[str, Step])
     step = known[name]
     for port, given in node.inputs.items():
         where = graph.where("steps", name, "inputs", port)
-        if port not in step.inputs:
+        kind = find_port(step.inputs, port)
+        if kind is None:
             yield Problem("error", f"{step.id} has no input {port!r}", where, did_you_mean(port, step.inputs))
             continue
         source, output = split_source(given)
@@ -100,14 +101,14 @@ def _check_ports(graph: Graph, name: str, node: Node, known: Mapping[str, Step])
         if output not in made:
             message = f"{source} ({known[source].id}) has no output {output!r}"
             yield Problem("error", message, where, did_you_mean(output, made))
-        elif not _fits(made[output], step.inputs[port]):
-            message = f"{name}.{port} takes a {step.inputs[port]}, {given} is a {made[output]}"
+        elif not _fits(made[output], kind):
+            message = f"{name}.{port} takes a {kind}, {given} is a {made[output]}"
             yield Problem("error", message, where, "connect an output of the same kind")
-    for port, kind in step.inputs.items():
-        if port not in node.inputs and not kind.endswith("?"):
+    for port, wanted in step.inputs.items():
+        if port not in node.inputs and not wanted.endswith("?"):
             where = graph.where("steps", name, "inputs")
             yield Problem(
-                "error", f"{name}: {step.id} needs input {port!r} ({kind})", where, f"add `{port}: step.output`"
+                "error", f"{name}: {step.id} needs input {port!r} ({wanted})", where, f"add `{port}: step.output`"
             )
 
 

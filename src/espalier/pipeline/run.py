@@ -10,6 +10,7 @@ from typing import Any
 from espalier.core.errors import EspalierError, Interrupted, InvalidInput
 from espalier.core.events import Emit, Event, ignore
 from espalier.core.ids import make_id, now_ms
+from espalier.core.step import find_port
 from espalier.core.types import Run
 from espalier.pipeline.catalog import find_step
 from espalier.pipeline.closure import CodeScanner
@@ -112,7 +113,7 @@ def _reason_to_skip(setting: Setting, name: str, inputs: Mapping[str, str], resu
     node = setting.graph.steps[name]
     ports = find_step(node.step, setting.graph.folder).inputs
     for port, digest in inputs.items():
-        if not digest and not ports[port].endswith("?"):
+        if not digest and not (find_port(ports, port) or "").endswith("?"):
             return f"its input {port} ({node.inputs[port]}) was not made"
     read = {dotted.split(".")[1] for dotted in names_in(node.when) if dotted.startswith("steps.")}
     for source in sorted(read | set(node.needs)):

@@ -19,19 +19,22 @@ from espalier.metrics.metric import Metric, MetricSpec, make_metric
 def open_metrics(specs: Sequence[MetricSpec]) -> Iterator[list[Metric]]:
     """The metrics in order; leaving closes whatever their judges ask. Raises what `make_metric` raises."""
     with ExitStack() as stack:
+        yield [make_metric(spec, lambda options: stack.enter_context(open_judge(options))) for spec in specs]
 
-        def open_model(options: Mapping[str, Any]) -> Generate:
-            from espalier.data.generate.spec import ModelSpec
-            from espalier.services.generation import open_generate
 
-            try:
-                spec = ModelSpec.model_validate(options)
-            except ValidationError as error:
-                problem = describe(error.errors(include_url=False)[0])
-                raise InvalidInput(f"judge.model: {problem}", hint="as in a recipe of `data generate`") from None
-            return stack.enter_context(open_generate(spec))
+@contextmanager
+def open_judge(options: Mapping[str, Any]) -> Iterator[Generate]:
+    """Who a recipe's `model:` names, as in a recipe of `data generate`. Raises InvalidInput."""
+    from espalier.data.generate.spec import ModelSpec
+    from espalier.services.generation import open_generate
 
-        yield [make_metric(spec, open_model) for spec in specs]
+    try:
+        spec = ModelSpec.model_validate(options)
+    except ValidationError as error:
+        problem = describe(error.errors(include_url=False)[0])
+        raise InvalidInput(f"judge.model: {problem}", hint="as in a recipe of `data generate`") from None
+    with open_generate(spec) as generate:
+        yield generate
 
 
 def list_metric_files(specs: Iterable[MetricSpec], folder: Path) -> list[Path]:

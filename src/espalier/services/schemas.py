@@ -23,6 +23,7 @@ _PARTS = {
     "drift": "espalier.data.drift.spec:DriftSpec",
     "create": "espalier.train.recipe:CreateSpec",
     "sft": "espalier.train.recipe:SftSpec",
+    "search": "espalier.train.search:SearchSpec",
     "annotate": "espalier.data.annotation.automatic:AnnotateSpec",
     "apply": "espalier.data.annotation.apply:ApplySpec",
     "generate": "espalier.data.generate.spec:GenerateSpec",

@@ -1,8 +1,8 @@
-"""Training: fine-tune an adapter on a dataset version, or make a base from scratch."""
+"""Training: tune a model on a dataset version by any method, or make a base from scratch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -10,20 +10,26 @@ from espalier.core.operations import operation
 from espalier.core.types import Run, Spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from espalier.services.context import Context
+    from espalier.train.recipe import TrainSpec
 
 
-class TuneAdapter(Spec):
+class TuneModel(Spec):
     """Which recipe, on which data, asked through which prompt."""
 
-    recipe: str = Field(description="YAML file of a fine-tuning: base, epochs, rank, lr ... (see `config schema sft`)")
+    recipe: str = Field(description="YAML file of a training: method, base, epochs, lr, lora ... (`config schema sft`)")
     dataset: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     prompt: str = Field("", description="prompt:NAME@vN; empty = the questions as the dataset holds them")
+    adapter: str = Field("", description="model:NAME@vN whose adapter to go on from; empty = the base as it is")
+    mix: tuple[str, ...] = Field((), description="NAME=DATASET for each name in the recipe's `mix`; may be given again")
+    param: tuple[str, ...] = Field((), description="FIELD=VALUE over the recipe, e.g. lora.rank=8; may be given again")
 
 
-@operation("training.sft", "POST /v1/training/sft", shape="job", positional=("recipe",), role="admin")
-def sft(context: Context, request: TuneAdapter) -> Run:
-    """Fine-tune a LoRA adapter on a base; the loss is taken on the answers only.
+@operation("training.tune", "POST /v1/training/tune", shape="job", positional=("recipe",), role="admin")
+def tune(context: Context, request: TuneModel) -> Run:
+    """Train by the recipe's method: sft, cpt, dpo, orpo, kto, classify, reward, distill or grpo.
 
     Before the first step the mask audit says how much of the data is learnt from, and stops a run that would learn
     nothing. A killed training goes on from its checkpoint and ends in the same bytes.
@@ -31,17 +37,71 @@ def sft(context: Context, request: TuneAdapter) -> Run:
     Example:
         espalier train recipe.yaml --dataset support --prompt support-dossier
     """
-    from espalier.core.recipefile import load_recipe
-    from espalier.core.refs import Ref
     from espalier.services.execution import execute_step
-    from espalier.services.steps.train_sft import TrainSftSpec
 
-    path = context.place(request.recipe)
+    method, spec, path = read_training(context, request.recipe, request.param)
+    inputs = list_inputs(request)
+    return execute_step(context, f"train.{method}", spec, name=path.stem, folder=path.parent, inputs=inputs)
+
+
+def read_training(context: Context, recipe: str, param: tuple[str, ...]) -> tuple[str, TrainSpec, Path]:
+    """The recipe's method, its spec with `param` laid over it, and its file. Raises InvalidInput, NotFound."""
+    from espalier.core.recipefile import check_recipe, overlay, read_yaml
+    from espalier.train.method import load_method
+
+    path = context.place(recipe)
+    data: Any = overlay(read_yaml(path), param)
+    name = str(data.get("method") or "sft")
+    return name, check_recipe(data, load_method(name).spec, path), path
+
+
+def list_inputs(request: TuneModel) -> dict[str, str]:
+    """Port -> reference of what the step is given. Raises InvalidInput for what is no reference."""
+    from espalier.core.errors import InvalidInput
+    from espalier.core.refs import Ref
+
     inputs = {"dataset": str(Ref.parse(request.dataset, kind="dataset"))}
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))
-    spec = load_recipe(path, TrainSftSpec)
-    return execute_step(context, "train.sft", spec, name=path.stem, folder=path.parent, inputs=inputs)
+    if request.adapter:
+        inputs["adapter"] = str(Ref.parse(request.adapter, kind="model"))
+    for given in request.mix:
+        name, equals, dataset = given.partition("=")
+        if not equals:
+            raise InvalidInput(f"{given!r} names no dataset of the mix", hint="write --mix general=dataset:general@v1")
+        inputs[f"mix.{name}"] = str(Ref.parse(dataset, kind="dataset"))
+    return inputs
+
+
+class SearchTraining(Spec):
+    """Which search, on which data."""
+
+    search: str = Field(description="YAML file of a search: recipe, space, trials ... (`config schema search`)")
+    dataset: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
+    prompt: str = Field("", description="prompt:NAME@vN; empty = the questions as the dataset holds them")
+    adapter: str = Field("", description="model:NAME@vN whose adapter to go on from; empty = the base as it is")
+    mix: tuple[str, ...] = Field((), description="NAME=DATASET for each name in the recipe's `mix`; may be given again")
+    param: tuple[str, ...] = Field((), description="FIELD=VALUE over the recipe, in every trial; may be given again")
+
+
+@operation("training.search", "POST /v1/training/search", shape="job", positional=("search",), role="admin")
+def search(context: Context, request: SearchTraining) -> Run:
+    """Search for better fields of a training recipe; poor trials are pruned, and each is an ordinary run.
+
+    A search that was stopped goes on where it stood; asked again with more trials, it adds the rest.
+
+    Example:
+        espalier train search search.yaml --dataset support
+    """
+    from espalier.core.recipefile import load_recipe
+    from espalier.services.search import run_search
+    from espalier.train.search import SearchSpec
+
+    path = context.place(request.search)
+    spec = load_recipe(path, SearchSpec)
+    recipe = path.parent / spec.recipe
+    tuned = TuneModel(recipe=str(recipe), **request.model_dump(exclude={"search"}))
+    return run_search(context, spec, tuned, recipe.parent)
 
 
 class CreateBase(Spec):

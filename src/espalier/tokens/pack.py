@@ -87,7 +87,8 @@ def lay(document: Tokenized, extras: Extras | None = None) -> Strip:
 def lay_branches(id: str, prompt: Sequence[int], answers: Sequence[Answer], extras: Extras | None = None) -> Strip:
     """Answers to one prompt, which is computed once: each answer sees the prompt and itself.
 
-    The weight of an answer's first token counts when there is a prompt to predict it from.
+    The weight of an answer's first token counts when there is a prompt to predict it from. What follows an answer's
+    last token with a weight cannot change the loss and is left out.
     """
     start = len(prompt)
     ids: list[int] = list(prompt)
@@ -95,13 +96,13 @@ def lay_branches(id: str, prompt: Sequence[int], answers: Sequence[Answer], extr
     segments = [(0, start, 0, 0)] if start else []
     rows, targets, weights, sequences = [], [], [], []
     for number, (answer, wanted) in enumerate(answers):
-        begin, inputs = len(ids), len(answer) - 1
+        loss = np.asarray(wanted, np.float32)
+        places = np.flatnonzero(loss if start else np.concatenate([[0], loss[1:]]))
+        begin, inputs = len(ids), int(places[-1]) if len(places) else 0
         ids += answer[:inputs]
         positions += range(start, start + inputs)
         if inputs > 0:
             segments.append((begin, begin + inputs, 0, start))
-        loss = np.asarray(wanted, np.float32)
-        places = np.flatnonzero(loss if start else np.concatenate([[0], loss[1:]]))
         rows.append(np.where(places > 0, begin + places - 1, start - 1))
         targets.append(np.asarray(answer, np.int32)[places])
         weights.append(loss[places])
@@ -167,60 +168,3 @@ def fill(lengths: Sequence[int] | Int64, *, pack_tokens: int, seed: str) -> list
 def draw_seed(*parts: str | int) -> int:
     """A 63-bit number that depends on `parts` alone."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
-
-
-PAD_ID = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """n documents of at most t inputs. `rows` are positions in ids.flatten() that predict `targets` with `weights`."""
-
-    ids: npt.NDArray[np.int64]  # (n, t)
-    rows: npt.NDArray[np.int64]  # (r,)
-    targets: npt.NDArray[np.int64]  # (r,)
-    weights: npt.NDArray[np.float32]  # (r,)
-    documents: tuple[str, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Positions computed, padding included."""
-        return int(self.ids.size)
-
-
-def group(lengths: Sequence[int], *, rectangle_tokens: int, seed: str) -> list[list[int]]:
-    """Indices of the documents of each rectangle; each document in exactly one, a longer one than the budget alone."""
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    groups: list[list[int]] = []
-    current: list[int] = []
-    for index in order:  # ascending, so this document is the widest so far
-        if current and lengths[index] * (len(current) + 1) > rectangle_tokens:
-            groups.append(current)
-            current = []
-        current.append(index)
-    if current:
-        groups.append(current)
-    random.Random(seed).shuffle(groups)
-    return groups
-
-
-def rectangle(documents: Sequence[Tokenized]) -> Rectangle:
-    """Lay documents side by side. The last token of each is only a target, so it takes no input position."""
-    t = max(len(document.ids) for document in documents) - 1
-    ids = np.full((len(documents), t), PAD_ID, dtype=np.int64)
-    rows, targets, weights = [], [], []
-    for n, document in enumerate(documents):
-        tokens = np.asarray(document.ids, dtype=np.int64)
-        loss = np.asarray(document.weights[1:], dtype=np.float32)
-        ids[n, : len(tokens) - 1] = tokens[:-1]
-        places = np.flatnonzero(loss)
-        rows.append(n * t + places)
-        targets.append(tokens[1:][places])
-        weights.append(loss[places])
-    return Rectangle(
-        ids,
-        np.concatenate(rows),
-        np.concatenate(targets),
-        np.concatenate(weights),
-        tuple(document.id for document in documents),
-    )

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from espalier.core.errors import StorageFull
+from espalier.core.errors import Conflict, StorageFull
 
 _PREFIX = "step-"
 
@@ -76,6 +76,25 @@ def newest(folder: Path) -> Checkpoint | None:
         if sha256(data).hexdigest() == state.get("tensors_sha256"):
             return Checkpoint(int(state["step"]), load(data), state)
     return None
+
+
+def check_identity(found: Checkpoint, identity: Mapping[str, Any], folder: Path) -> None:
+    """Raise Conflict, naming what differs, when the checkpoint is of another run than `identity` describes."""
+    before, now = found.state.get("identity") or {}, json.loads(json.dumps(dict(identity)))
+    differing = sorted(_differences(before, now))
+    if differing:
+        raise Conflict(
+            f"the checkpoint in {folder} is of another run: its {', '.join(differing)} differ",
+            hint="use another folder, or delete it to start afresh",
+        )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name
 
 
 def _found(folder: Path) -> list[Path]:

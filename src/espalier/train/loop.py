@@ -1,32 +1,43 @@
-"""The one training loop: every method is a `Trainable` handed to `fit`.
+"""The one training loop: every method is a `Learner` handed to `fit`.
 
-Knows steps, gradients, schedules, checkpoints and events; knows no model, no objective and no dataset. A run killed
-at any moment and started again continues from its last checkpoint and ends in the same bytes, because step i depends
-on nothing but the state before it.
+Knows steps, gradients, schedules, looks at validation, checkpoints and events; knows no model, no objective and no
+dataset. A run killed at any moment and started again continues from its last checkpoint and ends in the same bytes,
+because step i depends on nothing but the state before it.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from espalier.core.errors import Conflict, Interrupted, InvalidInput
+from espalier.core.errors import Interrupted, InvalidInput
 from espalier.core.events import Emit, Event
 from espalier.nn.optimizers import Optimizer
-from espalier.tokens.pack import Rectangle
+from espalier.tokens.pack import Pack
 from espalier.train import checkpoint
-from espalier.train.parallel import gradients, losses, one_thread_each
-from espalier.train.plan import Corpus, Cursor, Plan
-from espalier.train.trainable import Trainable
+from espalier.train.learner import Learner
+from espalier.train.parallel import World
+from espalier.train.plan import Corpus, Plan
+from espalier.train.progress import Clock, Progress, peak_memory_bytes
+
+# A run whose smoothed loss is twice that of its first step, and at least this much above it, will not come back.
+_DIVERGED_NATS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """End after `patience` looks in a row that gained no more than `min_gain` on the best."""
+
+    patience: int
+    min_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,69 +47,49 @@ class Course:
     steps: int
     lr_scale: Callable[[int], float]  # 0-based step -> share of the peak rate
     clip_norm: float = 1.0
-    workers: int = 0  # cores to use, 0 = all; does not change the result
-    identity: str = ""  # digest of all that decides the result; a checkpoint of another identity is refused
+    identity: Mapping[str, Any] = field(default_factory=dict)  # all that decides the result, by what a person calls it
     checkpoint_every_s: float = 60.0
     checkpoint_every_steps: int = 0  # 0 = by time alone
     evaluate_every_steps: int = 0  # 0 = at the end alone
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands; saved in every checkpoint."""
-
-    step: int = 0
-    cursor: Cursor = field(default_factory=Cursor)
-    tokens: int = 0
-    supervised_tokens: int = 0
-    loss_first: float | None = None  # None = no step yet
-    loss_last: float | None = None
-    validation_loss: float | None = None  # None = nothing to validate on
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "cursor"}
-        return {**values, "cursor": self.cursor.to_json()}
-
-    @classmethod
-    def from_json(cls, state: Mapping[str, Any]) -> Progress:
-        values = {name: state[name] for name in cls.__slots__ if name != "cursor"}
-        return cls(**values, cursor=Cursor(**state["cursor"]))
+    keep_best: bool = False  # end with the weights of the best look
+    stopping: Stopping | None = None
+    usd_per_hour: float = 0.0  # what the machine costs
 
 
 def fit(
-    trainable: Trainable,
+    learner: Learner,
     optimizers: Sequence[Optimizer],
     plan: Plan,
     corpus: Corpus,
     course: Course,
     *,
-    validation: Sequence[Rectangle] = (),
+    world: World,
+    validation: Sequence[Pack] = (),
     checkpoint_dir: Path,
     emit: Emit,
 ) -> Progress:
     """Train until `course.steps` are done, from the newest checkpoint in `checkpoint_dir` when there is one.
 
-    Raises InvalidInput when the corpus is empty or the loss stops being a number, Conflict when the checkpoint is of
-    another run.
+    Raises InvalidInput when the corpus is empty or the loss stops being a number or runs away, Conflict when the
+    checkpoint is of another run.
     """
-    run = _Run(trainable, optimizers, course, validation, checkpoint_dir, emit)
+    run = _Run(learner, optimizers, course, world, validation, checkpoint_dir, emit)
     run.resume()
-    with one_thread_each(course.workers or os.cpu_count() or 1) as pool:
-        try:
-            run.advance(pool, plan, corpus)
-        except Interrupted:
-            run.save()  # whoever watches raised it from `emit`, between two steps: nothing is lost
-            raise
-    emit(Event("train.done", run.progress.to_json()))
+    try:
+        run.advance(plan, corpus)
+    except Interrupted:
+        run.save()  # whoever watches raised it from `emit`, between two steps: nothing is lost
+        raise
+    run.take_best()
+    run.tell(Event("train.done", run.progress.to_json()))
     return run.progress
 
 
-def evaluate(pool: ThreadPoolExecutor, trainable: Trainable, batches: Sequence[Rectangle]) -> float:
-    """Weighted mean negative log-likelihood per supervised token, one batch to a core."""
-    total = sum(float(batch.weights.sum()) for batch in batches)
-    return sum(losses(pool, trainable, batches)) / total
+def evaluate(learner: Learner, world: World, packs: Sequence[Pack]) -> tuple[float, dict[str, float]]:
+    """The mean loss over the packs, and the means of its figures."""
+    step = learner.total(world, packs)
+    shares = list(world.each(len(packs), lambda index: learner.look(packs[index], step)))
+    return sum(share.numbers[0] for share in shares), _means([share.figures for share in shares], step.weight)
 
 
 class _Run:
@@ -106,116 +97,139 @@ class _Run:
 
     def __init__(
         self,
-        trainable: Trainable,
+        learner: Learner,
         optimizers: Sequence[Optimizer],
         course: Course,
-        validation: Sequence[Rectangle],
+        world: World,
+        validation: Sequence[Pack],
         folder: Path,
         emit: Emit,
     ) -> None:
-        self.trainable, self.optimizers, self.course = trainable, optimizers, course
+        self.learner, self.optimizers, self.course, self.world = learner, optimizers, course, world
         self.validation, self.folder, self.emit = validation, folder, emit
+        self.parameters = dict(learner.parameters)
+        self.best: dict[str, Tensor] = {}
         self.progress = Progress()
-        self.clock = _Clock(self.progress)
+        self.clock = Clock(self.progress)
+
+    def tell(self, event: Event) -> None:
+        """Emit on one process of the world."""
+        if self.world.rank == 0:
+            self.emit(event)
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one. Raises Conflict when it is of another run."""
         found = checkpoint.newest(self.folder)
         if found is None:
             return
-        if found.state["identity"] != self.course.identity:
-            raise Conflict(
-                f"the checkpoint in {self.folder} belongs to another run (other data, base or recipe)",
-                hint="use another folder, or delete it to start afresh",
-            )
+        checkpoint.check_identity(found, self.course.identity, self.folder)
         with torch.no_grad():
-            for name, parameter in self.trainable.parameters.items():
+            for name, parameter in self.parameters.items():
                 parameter.copy_(found.tensors[f"parameter/{name}"])
         for index, optimizer in enumerate(self.optimizers):
-            prefix = f"optimizer{index}/"
-            optimizer.load_state({k[len(prefix) :]: v for k, v in found.tensors.items() if k.startswith(prefix)})
-        torch.set_rng_state(found.tensors["rng"])
+            optimizer.load_state(_below(f"optimizer{index}/", found.tensors))
+        self.best = _below("best/", found.tensors)
         self.progress = Progress.from_json(found.state)
-        self.clock = _Clock(self.progress)
-        self.emit(Event("train.resumed", {"step": found.step}))
+        self.clock = Clock(self.progress)
+        self.tell(Event("train.resumed", {"step": found.step}))
 
-    def advance(self, pool: ThreadPoolExecutor, plan: Plan, corpus: Corpus) -> None:
-        """Do the steps that are left, then evaluate and save."""
+    def advance(self, plan: Plan, corpus: Corpus) -> None:
+        """Do the steps that are left, then look and save."""
         course, progress = self.course, self.progress
         saved_s = time.monotonic()
-        left = max(0, course.steps - progress.step)
-        for cursor, batch in islice(plan.steps(corpus, progress.cursor), left):
+        left = 0 if progress.stopped_early else max(0, course.steps - progress.step)
+        for cursor, packs in islice(plan.steps(corpus, progress.cursor), left):
             scale = course.lr_scale(progress.step)
-            loss, norm = self._step(pool, batch, scale)
+            loss, norm, figures = self._step(packs, scale)
             progress.cursor = cursor
-            progress.step += 1
-            self._count(batch, loss)
-            self.emit(Event("train.step", self._figures(scale, norm)))
+            supervised = sum(len(pack.rows) for pack in packs)
+            progress.count(loss, tokens=sum(pack.tokens for pack in packs), supervised_tokens=supervised)
+            self.clock.read(progress)
+            self._check_course(packs)
+            self.tell(Event("train.step", self._figures(scale, norm) | figures))
             if course.evaluate_every_steps and progress.step % course.evaluate_every_steps == 0:
-                self._evaluate(pool)
+                self._look()
             due = bool(course.checkpoint_every_steps) and progress.step % course.checkpoint_every_steps == 0
             if due or time.monotonic() - saved_s > course.checkpoint_every_s:
                 self.save()
                 saved_s = time.monotonic()
-        if progress.step < course.steps:
+            if progress.stopped_early:
+                break
+        if progress.step < course.steps and not progress.stopped_early:
             raise InvalidInput("the dataset holds nothing to train on", hint="look at the mask audit of the run")
         if left:
-            self._evaluate(pool)
+            if not course.evaluate_every_steps or progress.step % course.evaluate_every_steps:
+                self._look()
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint of everything the next step depends on."""
-        tensors = {f"parameter/{name}": value for name, value in self.trainable.parameters.items()}
+        if self.world.rank != 0:
+            return
+        tensors = {f"parameter/{name}": value for name, value in self.parameters.items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
         for index, optimizer in enumerate(self.optimizers):
             tensors |= {f"optimizer{index}/{name}": value for name, value in optimizer.state().items()}
-        tensors["rng"] = torch.get_rng_state()
         self.clock.read(self.progress)
-        state = {**self.progress.to_json(), "identity": self.course.identity}
+        state = {**self.progress.to_json(), "identity": dict(self.course.identity)}
         checkpoint.write(self.folder, self.progress.step, tensors, state)
-        self.emit(Event("train.checkpoint", {"step": self.progress.step}))
+        self.tell(Event("train.checkpoint", {"step": self.progress.step}))
 
-    def _step(self, pool: ThreadPoolExecutor, batch: Sequence[Rectangle], scale: float) -> tuple[float, float]:
-        """One update; returns the mean loss before it and the gradient's norm before clipping."""
-        parameters = list(self.trainable.parameters.values())
-        total = float(sum(float(part.weights.sum()) for part in batch))
-        loss = 0.0
-        for index, (share, grads) in enumerate(gradients(pool, self.trainable, batch, total)):
-            loss += share
-            for parameter, grad in zip(parameters, grads, strict=True):
-                if index == 0 or parameter.grad is None:
-                    parameter.grad = grad
-                elif grad is not None:
-                    parameter.grad += grad
+    def take_best(self) -> None:
+        """Put the weights of the best look in place, where the course asks for it."""
+        with torch.no_grad():
+            for name, value in self.best.items():
+                self.parameters[name].copy_(value)
+
+    def _step(self, packs: Sequence[Pack], scale: float) -> tuple[float, float, dict[str, float]]:
+        """One update; the mean loss before it, the gradient's norm before clipping, and the objective's figures."""
+        parameters = list(self.parameters.values())
+        totals = self.learner.total(self.world, packs)
+        loss, figures = 0.0, []
+        for parameter in parameters:
+            parameter.grad = None
+        for share in self.world.each(len(packs), lambda i: self.learner.gradient(packs[i], totals, parameters)):
+            loss += share.numbers[0]
+            figures.append(share.figures)
+            for parameter, gradient in zip(parameters, share.gradients, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    parameter.grad += gradient
         live = [parameter for parameter in parameters if parameter.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(live, self.course.clip_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            names = ", ".join(name for part in batch for name in part.documents[:4])
-            raise InvalidInput(
-                f"training diverged at step {self.progress.step + 1}: "
-                f"the loss is {loss}, the gradient's norm {norm} (examples {names} ...)",
-                hint="lower the learning rate, or look at these examples",
-            )
+            raise _diverged(self.progress.step + 1, f"the loss is {loss}, the gradient's norm {norm}", packs)
         for optimizer in self.optimizers:
             optimizer.step(scale)
-        return loss, norm
+        return loss, norm, _means(figures, totals.weight)
 
-    def _count(self, batch: Sequence[Rectangle], loss: float) -> None:
-        progress = self.progress
-        progress.tokens += sum(part.tokens for part in batch)
-        progress.supervised_tokens += sum(len(part.rows) for part in batch)
-        progress.loss_last = loss
-        if progress.loss_first is None:
-            progress.loss_first = loss
-        self.clock.read(progress)
+    def _check_course(self, packs: Sequence[Pack]) -> None:
+        first, smooth = self.progress.loss_first, self.progress.loss_smooth
+        if first is not None and smooth is not None and smooth > max(2 * first, first + _DIVERGED_NATS):
+            said = f"the loss was {first:.3g} at first and is {smooth:.3g} over the last steps"
+            raise _diverged(self.progress.step, said, packs)
 
-    def _evaluate(self, pool: ThreadPoolExecutor) -> None:
-        if self.validation:
-            self.progress.validation_loss = evaluate(pool, self.trainable, self.validation)
-            figures = {"step": self.progress.step, "validation_loss": self.progress.validation_loss}
-            self.emit(Event("train.eval", figures))
+    def _look(self) -> None:
+        """Evaluate on the validation packs; keep the best weights, and say when it is time to stop."""
+        if not self.validation:
+            return
+        progress, course = self.progress, self.course
+        loss, figures = evaluate(self.learner, self.world, self.validation)
+        progress.validation_loss = loss
+        gain = math.inf if progress.best_loss is None else progress.best_loss - loss
+        if gain > (course.stopping.min_gain if course.stopping else 0.0):
+            progress.best_loss, progress.best_step, progress.looks_without_gain = loss, progress.step, 0
+            if course.keep_best:
+                self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
+        else:
+            progress.looks_without_gain += 1
+        progress.stopped_early = course.stopping is not None and progress.looks_without_gain >= course.stopping.patience
+        self.tell(Event("train.eval", {"step": progress.step, "validation_loss": loss, **figures}))
 
     def _figures(self, scale: float, norm: float) -> dict[str, Any]:
-        progress, per_s = self.progress, self.clock.tokens_per_s(self.progress)
+        progress = self.progress
+        tokens_per_s, supervised_per_s = self.clock.rates(progress)
         left = self.course.steps - progress.step
         return {
             "step": progress.step,
@@ -224,22 +238,27 @@ class _Run:
             "lr_scale": scale,
             "grad_norm": norm,
             "tokens": progress.tokens,
-            "tokens_per_s": per_s,
-            "eta_s": left * progress.tokens / progress.step / per_s if per_s else 0.0,
+            "tokens_per_s": tokens_per_s,
+            "supervised_tokens_per_s": supervised_per_s,
+            "memory_bytes": peak_memory_bytes(),
+            "eta_s": left * progress.tokens / progress.step / tokens_per_s if tokens_per_s else 0.0,
+            "cost_usd": progress.wall_s / 3600 * self.course.usd_per_hour,
         }
 
 
-class _Clock:
-    """Wall and CPU seconds of this process on top of what earlier ones spent."""
+def _diverged(step: int, said: str, packs: Sequence[Pack]) -> InvalidInput:
+    names = [name for pack in packs for name in pack.documents]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return InvalidInput(
+        f"training diverged at step {step}: {said} (examples {shown})",
+        hint="lower the learning rate, or look at these examples",
+    )
 
-    def __init__(self, progress: Progress) -> None:
-        self._wall_s, self._cpu_s, self._tokens = progress.wall_s, progress.cpu_s, progress.tokens
-        self._wall_start_s, self._cpu_start_s = time.monotonic(), time.process_time()
 
-    def read(self, progress: Progress) -> None:
-        progress.wall_s = self._wall_s + time.monotonic() - self._wall_start_s
-        progress.cpu_s = self._cpu_s + time.process_time() - self._cpu_start_s
+def _means(figures: Sequence[Mapping[str, float]], weight: float) -> dict[str, float]:
+    """Sums of each pack -> means over the step."""
+    return {name: sum(one[name] for one in figures) / weight for name in (figures[0] if figures else {})}
 
-    def tokens_per_s(self, progress: Progress) -> float:
-        spent_s = progress.wall_s - self._wall_s
-        return (progress.tokens - self._tokens) / spent_s if spent_s > 0 else 0.0
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -12,8 +12,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST_MMAP_THRESHOLD_BYTES = 32 * 1024 * 1024
 
 
-def compute_dtype() -> torch.dtype:
-    """bf16 where the processor multiplies it natively, float32 elsewhere, where bf16 would be emulated."""
+def compute_dtype(device: torch.device | None = None) -> torch.dtype:
+    """bf16 where the processor or the GPU multiplies it natively, float32 elsewhere, where it would be emulated."""
+    if device is not None and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     native = bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
     return torch.bfloat16 if native else torch.float32
 

@@ -6,12 +6,15 @@ A method is a file in train/methods, declared in the entry point group `espalier
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from espalier.core.events import Emit
 from espalier.core.plugins import load_plugin
+from espalier.core.ports import Generate
+from espalier.core.step import FilesOf, no_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +24,12 @@ if TYPE_CHECKING:
     from espalier.tokens.pack import Strip
     from espalier.train.audit import MaskAudit
     from espalier.train.objective import Objective
+    from espalier.train.parallel import World
     from espalier.train.recipe import TrainSpec
+    from espalier.train.runner import Job, TrainResult
+
+
+OpenModel = Callable[[Mapping[str, Any]], AbstractContextManager[Generate]]  # a recipe's `model:` -> who answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class Setting:
     cache_dir: Path  # shared by runs; content-named, may vanish at any time
     emit: Emit
     start: str = ""  # digest of what the weights are before the first step: base, and the adapter it starts from
+    world: World | None = None  # who shares the work; None = this process alone
+    open_model: OpenModel | None = None  # how a teacher at an endpoint is asked; None where nobody can say
 
 
 class Documents(Protocol):
@@ -58,11 +68,16 @@ class Documents(Protocol):
         """Tokens computed for each."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """Of all of them: two sets of the same digest train the same."""
+        ...
+
     def strip(self, index: int) -> Strip: ...
 
 
 class TrainedHead(Protocol):
-    """A head that learns beside the backbone (classify, reward)."""
+    """A head that learns beside the backbone (classify, reward): its tensors, and how they are written."""
 
     @property
     def parameters(self) -> Mapping[str, Tensor]: ...
@@ -77,8 +92,12 @@ class Prepared:
     audit: MaskAudit
     validation: Sequence[Strip] = ()
     head: TrainedHead | None = None
-    save_head: Callable[[Path], None] | None = None  # writes what belongs to the head beside the weights
+    finish: Callable[[Path], None] | None = None  # completes the folder that was written: a head, its labels
     identity: Mapping[str, Any] = field(default_factory=dict)  # what else decides the result, for the checkpoint
+
+
+# (job, emit, how to open a judge or a teacher) -> what was made
+Run = Callable[["Job", Emit, "OpenModel | None"], "TrainResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,8 @@ class Method:
     spec: type[TrainSpec]
     summary: str
     prepare: Callable[[Setting], Prepared]
+    files: FilesOf = no_files  # the user's files a spec names: their content is part of what is trained
+    run: Run | None = None  # does a whole job by a loop of its own (grpo), in place of train/runner
 
 
 def load_method(name: str) -> Method:

@@ -37,12 +37,17 @@ class Loss:
 class Objective(Protocol):
     """One method's loss."""
 
+    @property
+    def measures(self) -> bool:
+        """Whether `measure` has anything to say."""
+        ...
+
     def weigh(self, pack: Pack) -> float:
         """What the pack counts in the step's mean: supervised weight, pairs, sequences."""
         ...
 
     def measure(self, backbone: Backbone, pack: Pack) -> tuple[float, ...]:
-        """Numbers to be summed over the whole step before any loss is taken, without gradient; () = none."""
+        """Numbers to be summed over the whole step before any loss is taken, without gradient."""
         ...
 
     def loss(self, backbone: Backbone, pack: Pack, step: StepTotals) -> Loss:
@@ -53,6 +58,10 @@ class Objective(Protocol):
 @dataclass(frozen=True, slots=True)
 class Likelihood:
     """Weighted mean negative log-likelihood of the supervised tokens: fine-tuning and continued pre-training alike."""
+
+    @property
+    def measures(self) -> bool:
+        return False
 
     def weigh(self, pack: Pack) -> float:
         return float(pack.weights.sum())

@@ -1,18 +1,17 @@
 """Which documents make up step i: pure, from the documents' order, a seed and a position.
 
-A `Corpus` gives windows of tokenized documents; a window is cut into rectangles (tokens/pack) and these into steps.
-The position of a step is a `Cursor`, so a run resumes at any step without replaying what came before. Knows no model.
+A `Corpus` gives windows of documents; a window is filled into packs (tokens/pack) and these into steps. The position of
+a step is a `Cursor`, so a run resumes at any step without replaying what came before. Knows no model.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from espalier.tokens.mask import Tokenized
-from espalier.tokens.pack import Rectangle, group, rectangle
+from espalier.tokens.pack import Pack, Strip, draw_seed, fill, join
+from espalier.train.method import Documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,54 +30,68 @@ BEGIN = Cursor()
 
 
 class Corpus(Protocol):
-    """Tokenized documents in windows."""
+    """Documents, and the windows in which a run goes through them."""
 
-    def window(self, epoch: int, index: int) -> Sequence[Tokenized]:
-        """The documents of one window of one pass, each with a supervised token; empty when the pass is over."""
+    @property
+    def documents(self) -> Documents: ...
+
+    def window(self, epoch: int, index: int) -> Sequence[int]:
+        """The numbers of one window's documents; none when the pass is over."""
         ...
 
 
-class ShuffledCorpus:
-    """Documents held in memory, in a new order every pass."""
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """Documents held in memory."""
 
-    def __init__(self, documents: Sequence[Tokenized], *, window_documents: int, seed: str) -> None:
-        self._documents, self._size, self._seed = documents, window_documents, seed
+    strips: Sequence[Strip]
+    digest: str = ""
 
-    def window(self, epoch: int, index: int) -> Sequence[Tokenized]:
-        order = list(range(len(self._documents)))
-        random.Random(f"{self._seed}/order/{epoch}").shuffle(order)
-        return [self._documents[i] for i in order[index * self._size : (index + 1) * self._size]]
+    def __len__(self) -> int:
+        return len(self.strips)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [len(strip) for strip in self.strips]
+
+    def strip(self, index: int) -> Strip:
+        return self.strips[index]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a window becomes steps."""
 
-    rectangle_tokens: int
-    rectangles_per_step: int
+    pack_tokens: int
+    packs_per_step: int
     seed: str
 
-    def window_steps(self, documents: Sequence[Tokenized], epoch: int, window: int) -> list[list[list[int]]]:
-        """Step -> rectangle -> indices into `documents`; each index once."""
-        lengths = [len(document.ids) - 1 for document in documents]
-        groups = group(lengths, rectangle_tokens=self.rectangle_tokens, seed=f"{self.seed}/{epoch}/{window}")
-        size = self.rectangles_per_step
-        return [groups[start : start + size] for start in range(0, len(groups), size)]
+    def window_steps(self, lengths: Sequence[int], epoch: int, window: int) -> list[list[list[int]]]:
+        """Step -> pack -> indices of the window's documents; each index once."""
+        packs = fill(lengths, pack_tokens=self.pack_tokens, seed=f"{self.seed}/{epoch}/{window}")
+        size = self.packs_per_step
+        return [packs[start : start + size] for start in range(0, len(packs), size)]
 
-    def steps(self, corpus: Corpus, start: Cursor = BEGIN) -> Iterator[tuple[Cursor, list[Rectangle]]]:
-        """(position after the step, its rectangles) from `start` on, without end; nothing when the corpus is empty."""
+    def steps(self, corpus: Corpus, start: Cursor = BEGIN) -> Iterator[tuple[Cursor, list[Pack]]]:
+        """(position after the step, its packs) from `start` on, without end; nothing when the corpus is empty."""
         epoch, window, first = start.epoch, start.window, start.step
         while True:
-            documents = corpus.window(epoch, window)
-            if not documents:
+            numbers = corpus.window(epoch, window)
+            if not len(numbers):
                 if window == 0:
                     return
                 epoch, window, first = epoch + 1, 0, 0
                 continue
-            planned = self.window_steps(documents, epoch, window)
+            planned = self.window_steps(_lengths(corpus, numbers), epoch, window)
             for index in range(first, len(planned)):
-                rectangles = [rectangle([documents[i] for i in members]) for members in planned[index]]
-                yield Cursor(epoch, window, index + 1), rectangles
+                packs = [
+                    join(
+                        [corpus.documents.strip(int(numbers[i])) for i in members],
+                        draw_seed(self.seed, epoch, window, index, place),
+                    )
+                    for place, members in enumerate(planned[index])
+                ]
+                yield Cursor(epoch, window, index + 1), packs
             window, first = window + 1, 0
 
     def count(self, corpus: Corpus, epochs: int) -> int:
@@ -86,7 +99,17 @@ class Plan:
         total = 0
         for epoch in range(epochs):
             window = 0
-            while documents := corpus.window(epoch, window):
-                total += len(self.window_steps(documents, epoch, window))
+            while len(numbers := corpus.window(epoch, window)):
+                total += len(self.window_steps(_lengths(corpus, numbers), epoch, window))
                 window += 1
         return total
+
+    def packs(self, strips: Sequence[Strip]) -> list[Pack]:
+        """Some strips as packs, for looking at them: the same packs every time."""
+        groups = fill([len(strip) for strip in strips], pack_tokens=self.pack_tokens, seed=f"{self.seed}/fixed")
+        return [join([strips[i] for i in members]) for members in groups]
+
+
+def _lengths(corpus: Corpus, numbers: Sequence[int]) -> list[int]:
+    lengths = corpus.documents.lengths
+    return [int(lengths[number]) for number in numbers]

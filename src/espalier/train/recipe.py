@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from espalier.core.types import Spec
+from espalier.nn.freezing import FreezeSpec
 from espalier.nn.lora import LoraSpec
 from espalier.train.schedule import ScheduleName
 
@@ -58,13 +59,6 @@ class CreateSpec(Spec):
     checkpoint_every_s: float = Field(120, gt=0)
 
 
-class FreezeSpec(Spec):
-    """What a full fine-tuning leaves as it is."""
-
-    layers_below: int = Field(0, ge=0, description="the first N layers and the embedding stay as they are")
-    names: tuple[str, ...] = Field((), description="patterns of parameters that stay, as *.embed_tokens.*")
-
-
 class StoppingSpec(Spec):
     """When a run may end before its last epoch."""
 
@@ -87,6 +81,8 @@ class WhereSpec(Spec):
 class TrainSpec(Spec):
     """What every method has: how long, how fast, what is trained, how careful, and where."""
 
+    method: str = Field("", description="sft, cpt, dpo, orpo, kto, classify, reward, distill, grpo; empty = sft")
+    base: str = Field("builtin:seedling", description="builtin:NAME, path:DIR or hf:OWNER/NAME")
     seed: int = Field(0, ge=0)
     epochs: int = Field(2, ge=1, description="passes over the main dataset")
     steps: int = Field(0, ge=0, description="end after so many steps instead; 0 = by epochs")
@@ -135,11 +131,15 @@ class TrainSpec(Spec):
     stopping: StoppingSpec | None = Field(None, description="end early when validation gets no better")
     checkpoint_every_s: float = Field(10, gt=0)
     checkpoint_every_steps: int = Field(0, ge=0, description="0 = by time alone")
+    usd_per_hour: float = Field(0.0, ge=0, description="price of the machine, for the estimate and the running cost")
+    threads: int = Field(0, ge=0, description="CPU cores to use; 0 = all; the result is the same")
     where: WhereSpec = WhereSpec()
 
 
-# What has no part in the result, so that a checkpoint or an estimate does not depend on it.
-WITHOUT_EFFECT = frozenset({"checkpoint_every_s", "checkpoint_every_steps", "where"})
+# What has no part in the result; the base counts by its digest, not by its name.
+WITHOUT_EFFECT = frozenset(
+    {"base", "checkpoint_every_s", "checkpoint_every_steps", "method", "threads", "usd_per_hour", "where"}
+)
 
 
 class SftSpec(TrainSpec):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from espalier.core.events import Event, ignore
 from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
+from espalier.train.method import Source
+from espalier.train.recipe import TrainSpec
+from espalier.train.runner import Job, TrainResult, run
 
 
 def make_examples(count: int, split: str = "train") -> list[Example]:
@@ -36,3 +42,38 @@ def dataset(tmp_path: Path) -> Path:
     write_examples(tmp_path / "dataset" / "data" / "train-00000.parquet", make_examples(40))
     write_examples(tmp_path / "dataset" / "data" / "validation-00000.parquet", make_examples(6, "validation"))
     return tmp_path / "dataset"
+
+
+Train = Callable[..., TrainResult]
+
+
+@pytest.fixture
+def train(tiny_base: Path, tmp_path: Path) -> Train:
+    """Do a job: `train(dataset, spec, name=..., emit=..., adapter=...)` writes to tmp_path/name."""
+
+    def do(
+        dataset: Path,
+        spec: TrainSpec,
+        *,
+        name: str = "a",
+        emit: Callable[[Event], None] = ignore,
+        adapter: Path | None = None,
+        mix: tuple[Source, ...] = (),
+    ) -> TrainResult:
+        job = Job(
+            method=spec.method or "sft",
+            spec=spec.model_copy(update={"base": f"path:{tiny_base}"}),
+            sources=(Source("", dataset), *mix),
+            out_dir=tmp_path / name,
+            checkpoint_dir=tmp_path / f"{name}-state",
+            cache_dir=tmp_path / "cache",
+            adapter=adapter,
+        )
+        return run(job, emit)
+
+    return do
+
+
+def digest_of_adapter(folder: Path) -> str:
+    """sha256 of an adapter's weights."""
+    return sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()

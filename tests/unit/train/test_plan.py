@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.tokens.mask import Tokenized
-from espalier.train.plan import BEGIN, Cursor, Plan, ShuffledCorpus
+from espalier.tokens.pack import lay
+from espalier.train.mixing import MixedCorpus
+from espalier.train.plan import BEGIN, Cursor, Plan, Strips
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=50)
 
 
-def _corpus(lengths: list[int], window: int = 16) -> ShuffledCorpus:
-    documents = [Tokenized(str(n), [3] * size, [0.0, *[1.0] * (size - 1)]) for n, size in enumerate(lengths)]
-    return ShuffledCorpus(documents, window_documents=window, seed="s")
+def _corpus(lengths: list[int], window: int = 16) -> MixedCorpus:
+    strips = [lay(Tokenized(str(n), [3] * size, [0.0, *[1.0] * (size - 1)])) for n, size in enumerate(lengths)]
+    return MixedCorpus(Strips(strips), window_documents=window, seed="s")
 
 
-def _names(plan: Plan, corpus: ShuffledCorpus, count: int, start: Cursor = BEGIN) -> list[tuple[str, ...]]:
+def _names(plan: Plan, corpus: MixedCorpus, count: int, start: Cursor = BEGIN) -> list[tuple[str, ...]]:
     return [tuple(n for r in batch for n in r.documents) for _, batch in islice(plan.steps(corpus, start), count)]
 
 

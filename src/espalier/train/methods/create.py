@@ -7,11 +7,13 @@ format but the dataset's and the model's.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -20,18 +22,22 @@ from torch import Tensor
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit
 from espalier.core.types import Example
-from espalier.nn.llama import LlamaShape
+from espalier.nn.assembly import dense_decoder
+from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.nn.mimetic import write_copying
 from espalier.nn.optimizers import AdamW, Muon
+from espalier.nn.shape import LeanShape, plain_shape
 from espalier.store.disk import write_file
 from espalier.store.examples import read_examples
-from espalier.tokens.mask import Tokenized, tokenize
-from espalier.tokens.pack import Rectangle, group, rectangle
+from espalier.tokens.mask import tokenize
+from espalier.tokens.pack import Strip, lay
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer, save_tokenizer, train_tokenizer
-from espalier.train.dense import DenseLlama
+from espalier.train.learner import Learner
 from espalier.train.loop import Course, fit
 from espalier.train.machine import compute_dtype, keep_freed_memory
-from espalier.train.plan import Plan
+from espalier.train.objective import Likelihood
+from espalier.train.parallel import one_thread_each
+from espalier.train.plan import Plan, Strips
 from espalier.train.recipe import CreateSpec, ShapeSpec
 from espalier.train.schedule import lr_scale
 
@@ -65,35 +71,25 @@ def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, ch
     tokenizer = _tokenizer(spec, dataset_dir, checkpoint_dir)
     shape = _shape(spec.shape)
     weights = initial_weights(shape, seed=spec.seed, mimetic=spec.mimetic)
-    model = DenseLlama(weights, shape, compute_dtype())
+    backbone = dense_decoder(weights, shape, compute_dtype())
     matrices = {name: w for name, w in weights.items() if w.ndim == 2 and "embed_tokens" not in name}
     others = {name: w for name, w in weights.items() if name not in matrices}
-    progress = fit(
-        model,
-        [
-            Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay),
-            AdamW(others, lr=spec.adamw_lr, betas=(0.9, 0.97)),
-        ],
-        Plan(spec.pack_tokens, spec.packs_per_step, f"create/{spec.seed}"),
-        _OrderedCorpus(dataset_dir, tokenizer, spec),
-        Course(
-            steps=spec.steps,
-            lr_scale=lambda step: lr_scale(
-                spec.schedule,
-                step,
-                steps=spec.steps,
-                warmup_steps=spec.warmup_steps,
-                decay_steps=spec.decay_steps,
-                floor=0.02,
-            ),
-            identity=_identity(spec, tokenizer),
-            checkpoint_every_s=spec.checkpoint_every_s,
-            evaluate_every_steps=200,
-        ),
-        validation=_validation(dataset_dir, tokenizer, spec),
-        checkpoint_dir=checkpoint_dir,
-        emit=emit,
-    )
+    plan = Plan(spec.pack_tokens, spec.packs_per_step, f"create/{spec.seed}")
+    with one_thread_each(os.cpu_count() or 1) as world:
+        progress = fit(
+            Learner(backbone, Likelihood()),
+            [
+                Muon(matrices, lr=spec.muon_lr, weight_decay=spec.weight_decay),
+                AdamW(others, lr=spec.adamw_lr, betas=(0.9, 0.97)),
+            ],
+            plan,
+            _OrderedCorpus(dataset_dir, tokenizer, spec),
+            _course(spec, tokenizer),
+            world=world,
+            validation=plan.packs(_validation(dataset_dir, tokenizer, spec)),
+            checkpoint_dir=checkpoint_dir,
+            emit=emit,
+        )
     model_sha256 = save_model(out_dir, weights, spec.shape, tokenizer)
     return CreateResult(
         parameters=sum(w.numel() for w in weights.values()),
@@ -109,7 +105,27 @@ def create(spec: CreateSpec, dataset_dir: Path, out_dir: Path, *, emit: Emit, ch
     )
 
 
-def initial_weights(shape: LlamaShape, *, seed: int, mimetic: bool) -> dict[str, Tensor]:
+def _course(spec: CreateSpec, tokenizer: ChatTokenizer) -> Course:
+    def scale(step: int) -> float:
+        return lr_scale(
+            spec.schedule,
+            step,
+            steps=spec.steps,
+            warmup_steps=spec.warmup_steps,
+            decay_steps=spec.decay_steps,
+            floor=0.02,
+        )
+
+    return Course(
+        steps=spec.steps,
+        lr_scale=scale,
+        identity=_identity(spec, tokenizer),
+        checkpoint_every_s=spec.checkpoint_every_s,
+        evaluate_every_steps=200,
+    )
+
+
+def initial_weights(shape: LeanShape, *, seed: int, mimetic: bool) -> dict[str, Tensor]:
     """Fresh float32 weights under transformers' names; outputs into the residual start small."""
     draw = torch.Generator().manual_seed(seed)
     attention, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
@@ -172,44 +188,41 @@ def save_model(out_dir: Path, weights: dict[str, Tensor], shape: ShapeSpec, toke
 
 
 class _OrderedCorpus:
-    """Windows of the dataset's train split in its own order, tokenized as they are asked for."""
+    """The dataset's train split in its own order, tokenized a window at a time as it is asked for."""
 
     def __init__(self, dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> None:
         self._dir, self._tokenizer, self._spec = dataset_dir, tokenizer, spec
         self._examples: Iterator[Example] = iter(())
         self._next = (-1, -1)
+        self._window: list[Strip] = []
 
-    def window(self, epoch: int, index: int) -> Sequence[Tokenized]:
+    @property
+    def documents(self) -> Strips:
+        """Those of the window asked for last."""
+        return Strips(self._window)
+
+    def window(self, epoch: int, index: int) -> Sequence[int]:
         size = self._spec.window_documents
         if (epoch, index) != self._next:
             self._examples = islice(read_examples(self._dir, "train"), index * size, None)
         self._next = (epoch, index + 1)
         raw = list(islice(self._examples, size))
-        documents = [self._tokenized(example) for example in raw]
-        kept = [document for document in documents if document.supervised]
-        if raw and not kept:
+        self._window = [strip for example in raw if len((strip := _lay(self._tokenizer, example, self._spec)).rows)]
+        if raw and not self._window:
             raise InvalidInput(f"none of {len(raw)} examples from {raw[0].id} on has a token to learn")
-        return kept
-
-    def _tokenized(self, example: Example) -> Tokenized:
-        return _weighted(self._tokenizer, example, self._spec)
+        return range(len(self._window))
 
 
-def _weighted(tokenizer: ChatTokenizer, example: Example, spec: CreateSpec) -> Tokenized:
+def _lay(tokenizer: ChatTokenizer, example: Example, spec: CreateSpec) -> Strip:
     document = tokenize(tokenizer, example, context_tokens=spec.shape.context_tokens)
     if not example.messages:
         document.weights = [weight * spec.text_weight for weight in document.weights]
-    return document
+    return lay(document)
 
 
-def _validation(dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> list[Rectangle]:
-    documents = [
-        _weighted(tokenizer, example, spec) for example in islice(read_examples(dataset_dir, "validation"), 512)
-    ]
-    documents = [document for document in documents if document.supervised]
-    lengths = [len(document.ids) - 1 for document in documents]
-    groups = group(lengths, rectangle_tokens=spec.pack_tokens, seed="validation")
-    return [rectangle([documents[index] for index in members]) for members in groups]
+def _validation(dataset_dir: Path, tokenizer: ChatTokenizer, spec: CreateSpec) -> list[Strip]:
+    examples = islice(read_examples(dataset_dir, "validation"), 512)
+    return [strip for example in examples if len((strip := _lay(tokenizer, example, spec)).rows)]
 
 
 def _tokenizer(spec: CreateSpec, dataset_dir: Path, checkpoint_dir: Path) -> ChatTokenizer:
@@ -231,21 +244,23 @@ def _tokenizer_texts(spec: CreateSpec, dataset_dir: Path) -> Iterator[str]:
         yield " ".join(pairs)
 
 
-def _shape(spec: ShapeSpec) -> LlamaShape:
-    return LlamaShape(
+def _shape(spec: ShapeSpec) -> LeanShape:
+    return plain_shape(
         vocabulary=spec.vocabulary,
         width=spec.width,
         layers=spec.layers,
         heads=spec.heads,
         key_heads=spec.key_heads,
-        head_width=spec.width // spec.heads,
         hidden=spec.hidden,
         rope_theta=spec.rope_theta,
     )
 
 
-def _identity(spec: CreateSpec, tokenizer: ChatTokenizer) -> str:
-    """Digest of what the state so far depends on; a wsd run's length does not matter before it decays."""
+def _identity(spec: CreateSpec, tokenizer: ChatTokenizer) -> dict[str, Any]:
+    """What the state so far depends on; a wsd run's length does not matter before it decays."""
     left_out = {"checkpoint_every_s"} | ({"steps", "decay_steps"} if spec.schedule == "wsd" else set())
-    values = spec.model_dump(mode="json", exclude=left_out)
-    return sha256(json.dumps([values, tokenizer.digest], sort_keys=True).encode()).hexdigest()
+    return {
+        "recipe": spec.model_dump(mode="json", exclude=left_out),
+        "tokenizer": tokenizer.digest,
+        "arithmetic": [str(compute_dtype()), *kernels_in_use()],
+    }
