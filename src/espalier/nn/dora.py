@@ -19,14 +19,14 @@ from espalier.nn.frozen import FrozenWeight, dense
 
 
 def row_lengths(weight: Tensor, a: Tensor | None = None, b: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """|W + s B A| of each row, (o,) float32, without ever forming the sum; |W| without a and b.
+    """|W + s B A| of each row, (o,) float32 (or 64, if W is), without ever forming the sum; |W| without a and b.
 
     |w + s b A|^2 = |w|^2 + 2 s (w A^T) b + s^2 b (A A^T) b^T for a row w of W and b of B.
     """
-    weight = weight.float()
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if a is None or b is None:
         return weight.square().sum(1).sqrt_()
-    a, b = a.float(), b.float()
+    a, b = a.to(weight.dtype), b.to(weight.dtype)
     crossed = (weight @ a.t()).mul_(2 * scale).add_(b @ (a @ a.t()), alpha=scale * scale)  # (o, r)
     return weight.square().sum(1).add_(crossed.mul_(b).sum(1)).clamp_(min=0).sqrt_()
 
