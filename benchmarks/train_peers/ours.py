@@ -1,0 +1,65 @@
+"""Espalier for benchmarks/train.py: `train.sft` as a recipe starts it, with the batch size of the others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from meter import LORA, Meter, pin_threads, read_documents
+
+pin_threads()
+
+from espalier.core.events import Event  # noqa: E402
+from espalier.core.types import Example, Message  # noqa: E402
+from espalier.nn.lora import LoraSpec  # noqa: E402
+from espalier.store.examples import write_examples  # noqa: E402
+from espalier.train.method import Source  # noqa: E402
+from espalier.train.recipe import SftSpec  # noqa: E402
+from espalier.train.runner import Job, run  # noqa: E402
+
+
+def main() -> None:
+    meter = Meter(json.loads(Path(sys.argv[1]).read_text()))
+    job = meter.job
+    meter.imported()
+    work = Path(tempfile.mkdtemp(dir=job["out"]))
+    examples = [
+        Example(document["id"], [Message(**message) for message in document["messages"]])
+        for document in read_documents(job)
+    ]
+    write_examples(work / "data" / "data" / "train-00000.parquet", examples)
+
+    def watch(event: Event) -> None:
+        if event.kind == "train.audit":  # all is loaded and laid out
+            meter.begin()
+        elif event.kind == "train.step":
+            meter.losses.append(event.data["loss"])
+            meter.tokens = event.data["tokens"]
+        elif event.kind == "train.done":
+            meter.end()
+
+    spec = SftSpec(
+        base=f"path:{job['base']}",
+        epochs=1,
+        lr=2e-4,
+        schedule="constant",
+        warmup_steps=0,
+        lora=LoraSpec(rank=LORA["r"], alpha=LORA["lora_alpha"]),
+        packs_per_step=1,
+        validation_examples=0,
+        threads=1,
+        **job["options"],
+    )
+    folders = {"checkpoint_dir": work / "state", "cache_dir": work / "cache"}
+    run(Job("sft", spec, (Source("", work / "data"),), work / "out", **folders), watch)
+    for path in (work / "out").glob("adapter*"):
+        shutil.copy(path, job["out"])
+    shutil.rmtree(work)
+    meter.report()
+
+
+if __name__ == "__main__":
+    main()
