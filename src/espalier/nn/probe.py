@@ -21,7 +21,7 @@ from espalier.core.errors import UnsupportedModel
 from espalier.core.events import Emit, Event, ignore
 from espalier.nn.packmask import PACKED, register
 from espalier.nn.tensors import tensor_of
-from espalier.nn.transformer import Transformer, find_decoder, recompute_layers, why_unpacked
+from espalier.nn.transformer import Transformer, computing, find_decoder, lift, recompute_layers, why_unpacked
 from espalier.tokens.mask import Tokenized
 from espalier.tokens.pack import Pack, Strip, join, lay, lay_branches
 
@@ -42,14 +42,17 @@ def transformer_backbone(
 ) -> Transformer:
     """The general backbone of `model`: whole packs, or else one sequence at a time, whichever is proved to be right.
 
-    `dtype` is what products are computed in where the model itself is float32 (autocast); None: the model's own.
+    `dtype` is what products are computed in; None: what the model is in. What learns is made float32 where it is not,
+    and products are then computed in `dtype` by autocast.
     `checkpointing` keeps layer inputs alone and computes the rest again.
     Emits `train.unpacked` with the reason where sequences have to go one at a time. Raises UnsupportedModel for a model
     that neither way computes as transformers does. Leaves the model in evaluation mode, set to the attention it needs.
     """
     register()
     model.eval()  # dropout of adapters is drawn by the pack's seed; any other dropout is off
-    backbone = _probe(model, parameters, dtype)
+    own = model.dtype
+    autocast = dtype or own if lift(parameters) or dtype not in (None, own) else None
+    backbone = _probe(model, parameters, autocast)
     if checkpointing:
         recompute_layers(model)
     if backbone.reason:
@@ -57,21 +60,22 @@ def transformer_backbone(
     return backbone
 
 
-def _probe(model: PreTrainedModel, parameters: Mapping[str, Tensor], dtype: torch.dtype | None) -> Transformer:
+def _probe(model: PreTrainedModel, parameters: Mapping[str, Tensor], autocast: torch.dtype | None) -> Transformer:
     own = model.config._attn_implementation
     try:
         strips = _strips(model)
-        wanted = _reference(model, join(strips))
+        with computing(model.device, autocast):
+            wanted = _reference(model, join(strips))
         reason = why_unpacked(model)
         if not reason:
             model.set_attn_implementation(PACKED)
-            backbone = Transformer(model, parameters, dtype)
-            reason = _difference(backbone, strips, *wanted)
+            backbone = Transformer(model, parameters, autocast)
+            reason = _difference(backbone, strips, *wanted, autocast or torch.float64)
             if not reason:
                 return backbone
         model.set_attn_implementation(own)
-        backbone = Transformer(model, parameters, dtype, reason)
-        failure = _difference(backbone, strips, *wanted)
+        backbone = Transformer(model, parameters, autocast, reason)
+        failure = _difference(backbone, strips, *wanted, autocast or torch.float64)
     except _FAILURES as error:
         model.set_attn_implementation(own)
         failure = _first_line(error)
@@ -112,7 +116,9 @@ def _reference(model: PreTrainedModel, pack: Pack) -> tuple[Tensor, Tensor]:
     return torch.stack([states[row] for row in rows]), torch.stack([logits[row] for row in rows])
 
 
-def _difference(backbone: Transformer, strips: list[Strip], states: Tensor, logits: Tensor) -> str:
+def _difference(
+    backbone: Transformer, strips: list[Strip], states: Tensor, logits: Tensor, autocast: torch.dtype
+) -> str:
     """What the backbone computes otherwise than the reference, in a few words; empty when it is the same."""
     pack, head = join(strips), backbone.head()
     try:
@@ -124,7 +130,7 @@ def _difference(backbone: Transformer, strips: list[Strip], states: Tensor, logi
         return _first_line(error)
     if head.softcap is not None:
         scores = torch.tanh(scores / head.softcap) * head.softcap
-    tolerance = max(_TOLERANCE.get(dtype, 0.0) for dtype in (found.dtype, states.dtype, backbone.products))
+    tolerance = max(_TOLERANCE.get(dtype, 0.0) for dtype in (found.dtype, states.dtype, autocast))
     behind = len(strips[0].rows)
     if not _distance(changed[behind:], found[behind:]) <= tolerance * 1e-2:
         return "documents of a pack see one another"

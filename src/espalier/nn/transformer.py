@@ -43,11 +43,11 @@ class Transformer:
         self,
         model: PreTrainedModel,
         parameters: Mapping[str, Tensor],
-        dtype: torch.dtype | None = None,
+        autocast: torch.dtype | None = None,
         reason: str = "",
     ) -> None:
         self._model, self._decoder, self._parameters = model, find_decoder(model), parameters
-        self.products = dtype or model.dtype  # what products are computed in
+        self._autocast = autocast
         self._head = _read_head(model)
         self.longest_tokens = _longest_tokens(self._decoder.config)
         self.reason = reason
@@ -65,7 +65,7 @@ class Transformer:
                 "documents that are computed with it another way",
                 hint=f"set context_tokens to {self.longest_tokens} or less",
             )
-        with self._computing(pack.seed):
+        with self._seeded(pack.seed):
             return self._whole(pack) if not self.reason else self._one_by_one(pack)
 
     def head(self) -> Head:
@@ -97,18 +97,18 @@ class Transformer:
         return torch.cat(found)[tensor_of(np.argsort(np.concatenate(order)), self._head.weight)]
 
     @contextmanager
-    def _computing(self, seed: int) -> Iterator[None]:
+    def _seeded(self, seed: int) -> Iterator[None]:
         token = _SEED.set(seed)
         try:
-            with dropping(seed), self._products():
+            with dropping(seed), computing(self._head.weight.device, self._autocast):
                 yield
         finally:
             _SEED.reset(token)
 
-    def _products(self) -> AbstractContextManager[Any]:
-        if self.products == self._model.dtype:
-            return nullcontext()
-        return torch.autocast(self._head.weight.device.type, self.products)
+
+def computing(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Inside, products are computed in `autocast`; None: in whatever type their factors have."""
+    return nullcontext() if autocast is None else torch.autocast(device.type, autocast)
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
@@ -129,6 +129,14 @@ def recompute_layers(model: PreTrainedModel) -> None:
 def _again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Contexts of a layer's first and second computation: the second happens after `hidden` has returned."""
     return nullcontext(), dropping(_SEED.get())
+
+
+def lift(parameters: Mapping[str, Tensor]) -> bool:
+    """Make what learns float32 where it is not, in place; whether anything was."""
+    found = [parameter for parameter in parameters.values() if parameter.dtype != torch.float32]
+    for parameter in found:
+        parameter.data = parameter.data.float()
+    return bool(found)
 
 
 def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
