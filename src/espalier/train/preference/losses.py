@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, sigmoid
 
-DpoLoss = Literal[
-    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
-]
-KtoLoss = Literal["kto", "apo_zero_unpaired"]
-SMOOTHED: frozenset[str] = frozenset({"sigmoid", "sigmoid_norm", "robust", "exo_pair"})  # that use `smoothing`
+from espalier.train.methods.dpo import DpoLoss
+from espalier.train.methods.kto import KtoLoss
 
 
 @dataclass(frozen=True, slots=True)

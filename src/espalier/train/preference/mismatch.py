@@ -10,17 +10,15 @@ Legend: d documents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from espalier.core.ids import digest_of
 from espalier.tokens.pack import Answer, Int64, Strip, lay_branches
+from espalier.train.documents import parts_of
+from espalier.train.method import Documents
 from espalier.train.preference.pairs import FOREIGN
-
-if TYPE_CHECKING:
-    from espalier.train.method import Documents
 
 _LOOK_AHEAD = 16  # documents passed over in search of one with another prompt
 
@@ -32,6 +30,7 @@ class Mismatched:
         self._documents, self._context = documents, context_tokens
         self._partners = _choose_partners(documents)
         self.lengths: Int64 = np.array([len(self.strip(i)) for i in range(len(documents))], np.int64)
+        self.parts = parts_of(documents)
         self.digest = digest_of(["mismatched/1", documents.digest, context_tokens])
 
     def __len__(self) -> int:

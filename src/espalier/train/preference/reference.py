@@ -5,7 +5,7 @@ named by all that decides its numbers: the weights, the arithmetic, and the very
 goes on where it stood, a second run finds everything done, and two processes at once write the same bytes. Knows no
 objective.
 
-Legend: d documents, n sequences of all of them.
+Legend: n sequences.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -33,9 +35,11 @@ from espalier.nn.base import load_base
 from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.store.disk import write_file
 from espalier.tokens.pack import Int64, Strip, fill, join
+from espalier.train.documents import ExtendedDocuments
 from espalier.train.machine import compute_dtype
 from espalier.train.method import Documents, Setting
 from espalier.train.parallel import Share, World, one_thread_each
+from espalier.train.plan import Strips
 from espalier.train.preference.objectives import sequence_logp
 from espalier.train.tuning import tune
 
@@ -45,11 +49,44 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model that judges sequences, and what decides its numbers beside the tokens."""
+    """A model that says how likely sequences are; `key` is what decides its numbers beside the tokens."""
 
     backbone: Backbone
     key: Mapping[str, Any]
-    pack_tokens: int
+    setting: Setting
+
+    def judge(self, documents: Documents) -> ExtendedDocuments:
+        """The documents with the extra `reference`, the log-probability of each sequence.
+
+        Raises InvalidInput, naming the document, when one is not a finite number; StorageFull when none can be kept.
+        """
+        counts, values = [np.zeros(0)], [np.zeros(0)]
+        blocks = _cut_blocks(documents.lengths)
+        with _world_of(self.setting) as world:
+            for block, share in zip(
+                blocks, world.each(len(blocks), partial(self._share, documents, blocks)), strict=True
+            ):
+                counts.append(np.array(share.numbers[: len(block)]))
+                values.append(np.array(share.numbers[len(block) :]))
+                self.setting.emit(Event("train.reference", {"documents": block.stop, "of": len(documents)}))
+        ends = np.cumsum(np.concatenate(counts)).astype(np.int64)
+        return ExtendedDocuments(documents, {"reference": (np.concatenate(values), ends)}, self.key["weights"])
+
+    def judge_strips(self, strips: Sequence[Strip]) -> list[Strip]:
+        """Strips with the extra `reference`."""
+        judged = self.judge(Strips(strips))
+        return [judged.strip(number) for number in range(len(judged))]
+
+    def _share(self, documents: Documents, blocks: Sequence[range], number: int) -> Share:
+        """How many sequences each document of a block has, then their log-probabilities; kept on disk."""
+        strips = [documents.strip(index) for index in blocks[number]]
+        counts = [_count_sequences(strip) for strip in strips]
+        path = self.setting.cache_dir / "reference" / f"{_name(self.key, strips)}.safetensors"
+        found = _read(path, sum(counts))
+        if found is None:
+            found = _judge(self.backbone, strips, self.setting.spec.pack_tokens)
+            write_file(path, save({"logp": found, "checksum": _checksum(found)}))
+        return Share((*map(float, counts), *found.tolist()))
 
 
 def open_reference(setting: Setting, model: str = "") -> Reference:
@@ -74,37 +111,7 @@ def open_reference(setting: Setting, model: str = "") -> Reference:
         "arithmetic": [str(compute_dtype(base.device)), *kernels_in_use(), type(backbone).__name__, torch.__version__],
         "pack_tokens": spec.pack_tokens,  # a product of other shape may round otherwise
     }
-    return Reference(backbone, key, spec.pack_tokens)
-
-
-def reference_logp(reference: Reference, documents: Documents, setting: Setting) -> tuple[Float64, Int64]:
-    """Every sequence's log-probability (n,), and where each document's begin (d + 1,).
-
-    Raises InvalidInput, naming the document, when one is not a finite number; StorageFull when it cannot be kept.
-    """
-    folder = setting.cache_dir / "reference"
-    blocks = _cut_blocks(documents.lengths)
-
-    def compute(number: int) -> Share:
-        strips = [documents.strip(index) for index in blocks[number]]
-        path = folder / f"{_name(reference, strips)}.safetensors"
-        found = _read(path, sum(map(_count_sequences, strips)))
-        if found is None:
-            found = _judge(reference, strips)
-            write_file(path, save({"logp": found}))
-        counts = [float(_count_sequences(strip)) for strip in strips]
-        return Share((*counts, *found.tolist()))
-
-    counts: list[float] = []
-    values: list[float] = []
-    with _world_of(setting) as world:
-        for number, share in enumerate(world.each(len(blocks), compute)):
-            size = len(blocks[number])
-            counts += share.numbers[:size]
-            values += share.numbers[size:]
-            done = {"documents": blocks[number][-1] + 1, "of": len(documents)}
-            setting.emit(Event("train.reference", done))
-    return np.array(values, np.float64), np.cumsum([0, *counts]).astype(np.int64)
+    return Reference(backbone, key, setting)
 
 
 def _cut_blocks(lengths: Sequence[int] | Int64) -> list[range]:
@@ -118,13 +125,13 @@ def _cut_blocks(lengths: Sequence[int] | Int64) -> list[range]:
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(lengths)], strict=True) if start < end]
 
 
-def _judge(reference: Reference, strips: Sequence[Strip]) -> Float64:
+def _judge(backbone: Backbone, strips: Sequence[Strip], pack_tokens: int) -> Float64:
     """The log-probabilities of a block's sequences, computed pack by pack without dropout."""
     ends = list(accumulate(map(_count_sequences, strips), initial=0))
     logp = np.empty(ends[-1], np.float64)
-    for members in fill([len(strip) for strip in strips], pack_tokens=reference.pack_tokens, seed="reference"):
+    for members in fill([len(strip) for strip in strips], pack_tokens=pack_tokens, seed="reference"):
         with torch.no_grad():
-            sums = sequence_logp(reference.backbone, join([strips[i] for i in members])).cpu().numpy()
+            sums = sequence_logp(backbone, join([strips[i] for i in members])).cpu().numpy()
         for index, own in zip(members, _split(sums, [_count_sequences(strips[i]) for i in members]), strict=True):
             if not np.isfinite(own).all():
                 raise InvalidInput(
@@ -139,9 +146,9 @@ def _split(values: Float64, counts: Sequence[int]) -> Iterator[Float64]:
     return iter(np.split(values, list(accumulate(counts))[:-1]))
 
 
-def _name(reference: Reference, strips: Sequence[Strip]) -> str:
+def _name(key: Mapping[str, Any], strips: Sequence[Strip]) -> str:
     """sha256 of all that decides a block's numbers."""
-    digest = sha256(canonical_json(dict(reference.key)))
+    digest = sha256(canonical_json(dict(key)))
     for strip in strips:
         parts = (strip.ids, strip.positions, strip.segments, strip.rows, strip.targets, strip.weights, strip.sequences)
         for part in parts:
@@ -153,10 +160,16 @@ def _name(reference: Reference, strips: Sequence[Strip]) -> str:
 def _read(path: Path, count: int) -> Float64 | None:
     """What an earlier run wrote; None where there is nothing, or nothing whole."""
     try:
-        found: Float64 = load(path.read_bytes())["logp"]
+        held = load(path.read_bytes())
+        found: Float64 = held["logp"]
+        whole = found.shape == (count,) and np.array_equal(held["checksum"], _checksum(found))
     except (OSError, SafetensorError, KeyError):
         return None
-    return found if found.shape == (count,) and found.dtype == np.float64 else None
+    return found if whole else None
+
+
+def _checksum(values: Float64) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(xxhash.xxh3_128_digest(values.tobytes()), np.uint8)
 
 
 def _count_sequences(strip: Strip) -> int:

@@ -107,7 +107,7 @@ def step(
     gradients = [torch.zeros_like(parameter) for parameter in parameters]
     for pack in packs:
         share = objective.loss(backbone, pack, totals)
-        loss += float(share.value)
+        loss += float(share.value.detach())
         for name, value in share.figures.items():
             figures[name] = figures.get(name, 0.0) + value / totals.weight
         found = torch.autograd.grad(share.value, parameters, allow_unused=True)
