@@ -40,7 +40,7 @@ def judge(ask: Generate, rubric: str, scale: int = 5, show_reference: bool = Tru
             known[key] = _read(verdict.text, scale)
         return known[key]
 
-    return Ratio("judge", measure)
+    return Ratio("judge", measure, waits=True)
 
 
 def _question(case: Answered, rubric: str, scale: int, show_reference: bool) -> Sequence[Message]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from espalier.core.errors import InvalidInput, did_you_mean
@@ -65,6 +66,7 @@ class Ratio:
     function: Callable[[Answered], Measurement]
     unit: str = "ratio"
     higher_is_better: bool = True
+    waits: bool = False  # for somebody else's answer: so many cases may be measured at once, from several threads
 
     def measure(self, case: Answered) -> Measurement:
         return self.function(case)
@@ -75,6 +77,16 @@ class MetricSpec(Spec):
 
     name: str
     options: dict[str, Any] = {}
+
+    def list_files(self) -> list[Path]:
+        """The user's files it reads, as the recipe names them: a schema, a Python file with a function."""
+        schema, function = self.options.get("schema"), self.options.get("function")
+        found = []
+        if isinstance(schema, str) and schema and not schema.lstrip().startswith(("<", "{")):  # else it is the text
+            found.append(Path(schema))
+        if isinstance(function, str):
+            found.append(Path(function.rpartition(":")[0]))
+        return found
 
 
 def make_metric(spec: MetricSpec, open_model: OpenModel | None = None) -> Metric:

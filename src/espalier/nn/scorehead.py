@@ -136,6 +136,12 @@ def read_head(folder: Path, width: int) -> ScoreHead:
     return ScoreHead(found["kind"], labels, weight)
 
 
+def holds_head(folder: Path) -> bool:
+    """Whether what stands in the folder gives scores, not text."""
+    path = folder / _ORIGIN
+    return path.is_file() and "head" in _read(path)
+
+
 def _shard(folder: Path) -> Path:
     names = _read(folder / _INDEX)["weight_map"] if (folder / _INDEX).is_file() else {}
     return folder / str(names.get(_IN_MODEL, _MODEL))

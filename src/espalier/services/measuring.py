@@ -39,8 +39,4 @@ def open_judge(options: Mapping[str, Any]) -> Iterator[Generate]:
 
 def list_metric_files(specs: Iterable[MetricSpec], folder: Path) -> list[Path]:
     """The user's files that metrics read: schemas, and Python files with functions."""
-    options = [spec.options for spec in specs]
-    schemas = [str(found["schema"]) for found in options if isinstance(found.get("schema"), str)]
-    paths = [Path(schema) for schema in schemas if not schema.lstrip().startswith(("<", "{"))]  # else it is the text
-    paths += [Path(str(found["function"]).rpartition(":")[0]) for found in options if "function" in found]
-    return [path for path in paths if (folder / path).is_file()]
+    return [path for spec in specs for path in spec.list_files() if (folder / path).is_file()]

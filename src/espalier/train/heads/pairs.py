@@ -1,0 +1,55 @@
+"""Pairs of answers -> strips whose two last tokens are rewarded. Knows no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+import numpy as np
+
+from espalier.core.errors import InvalidInput
+from espalier.core.types import Example
+from espalier.tokens.ends import encode_conversation, lay_ends
+from espalier.tokens.pack import Strip
+from espalier.tokens.tokenizer import ChatTokenizer
+from espalier.train.heads.objectives import MARGIN
+from espalier.train.laying import Laid, Laying, lay_each
+
+
+def lay_rewards(tokenizer: ChatTokenizer, *, margin: float, margin_tag: str, context_tokens: int) -> Laying:
+    """A strip for each pair: the better answer's row first, its margin in the extras."""
+
+    def lay(example: Example) -> Laid:
+        if not (example.chosen and example.rejected):
+            return Laid(dropped="no pair of answers")
+        chosen = encode_conversation(tokenizer, [*example.messages, *example.chosen])
+        rejected = encode_conversation(tokenizer, [*example.messages, *example.rejected])
+        if chosen == rejected:
+            return Laid(dropped="the two answers are the same")
+        excess = max(len(chosen), len(rejected)) - context_tokens
+        if excess > 0:
+            return Laid(dropped="an answer ends beyond the context", cut_tokens=excess)
+        return Laid((_lay(example.id, chosen, rejected, _margin_of(example, margin, margin_tag)),))
+
+    return lay_each(f"reward/1/{context_tokens}/{margin}/{margin_tag}", lay, sequences=("chosen", "rejected"))
+
+
+def _lay(id: str, chosen: Sequence[int], rejected: Sequence[int], margin: float) -> Strip:
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    shared = min(alike, len(chosen) - 1, len(rejected) - 1)  # each keeps a token of its own, to be judged at
+    strip = lay_ends(id, chosen[:shared], [chosen[shared:], rejected[shared:]], [0, 0], [1.0, 1.0])
+    return replace(strip, extras={MARGIN: np.array([margin], np.float32)})
+
+
+def _margin_of(example: Example, margin: float, tag: str) -> float:
+    if not tag:
+        return margin
+    try:
+        found = float(example.tags.get(tag, ""))
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidInput(f"the tag {tag} holds no number", hint="write the margin as 0.5")
+    return found

@@ -1,0 +1,1 @@
+"""Learning from graded answers of one's own, through TRL."""
