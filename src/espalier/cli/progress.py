@@ -40,6 +40,10 @@ class Progress:
             "train.step": self._train_step,
             "train.eval": self._train_eval,
             "train.done": self._train_done,
+            "train.tokenize": self._train_tokenize,
+            "search.trial": self._search_trial,
+            "search.told": self._search_told,
+            "search.best": self._search_best,
             "eval.progress": self._eval_progress,
             "eval.finished": self._eval_finished,
             "generate.progress": self._generate_progress,
@@ -120,6 +124,23 @@ class Progress:
     def _train_audit(self, data: dict[str, Any]) -> list[str]:
         share = data.get("supervised_share")
         return [f"    learning from {share:.0%} of the tokens (the answers)"] if isinstance(share, float) else []
+
+    def _train_tokenize(self, data: dict[str, Any]) -> list[str]:
+        self._show("tokenize", data.get("examples", 0), data.get("of", 0), "")
+        return []
+
+    def _search_trial(self, data: dict[str, Any]) -> list[str]:
+        self.losses.clear()
+        return [f"    trial {data.get('number', 0) + 1} of {data.get('of')}: {_list_fields(data.get('fields', {}))}"]
+
+    def _search_told(self, data: dict[str, Any]) -> list[str]:
+        figures = {name: value for name, value in data.items() if isinstance(value, float)}
+        return [f"    {data.get('state')} {_list_fields(figures)}".rstrip()]
+
+    def _search_best(self, data: dict[str, Any]) -> list[str]:
+        figures = {name: value for name, value in data.items() if isinstance(value, float)}
+        best = f"trial {data.get('number', 0) + 1}: {_list_fields(figures)}"
+        return [f"    best: {best} with {_list_fields(data.get('fields', {}))}"]
 
     def _train_resumed(self, data: dict[str, Any]) -> list[str]:
         return [f"    resumed from the checkpoint at step {data.get('step')}"]
@@ -214,6 +235,12 @@ def _name(data: dict[str, Any]) -> str:
 
 def _left(data: dict[str, Any]) -> str:
     return f"{format_s(data['eta_s'])} left" if data.get("eta_s") else ""
+
+
+def _list_fields(fields: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()
+    )
 
 
 def _list_counts(counts: dict[str, int]) -> str:

@@ -22,7 +22,6 @@ _PARTS = {
     "data": "espalier.data.spec:DataSpec",
     "drift": "espalier.data.drift.spec:DriftSpec",
     "create": "espalier.train.recipe:CreateSpec",
-    "sft": "espalier.train.recipe:SftSpec",
     "search": "espalier.train.search:SearchSpec",
     "annotate": "espalier.data.annotation.automatic:AnnotateSpec",
     "apply": "espalier.data.annotation.apply:ApplySpec",
@@ -35,6 +34,10 @@ def make_schema(what: str) -> dict[str, Any]:
     """The schema of `recipe`, `config`, `data`, `drift`, `generate`, `annotate`, `apply`, `create`, `sft`, `eval`."""
     if what == "recipe":
         return {"$schema": _DRAFT, **_recipe_schema()}
+    if what in find_plugins("espalier.methods"):
+        from espalier.train.method import load_method
+
+        return {"$schema": _DRAFT, **load_method(what).spec.model_json_schema(by_alias=True)}
     kind: type[BaseModel] = Config if what == "config" else _load(_PARTS[what])
     return {"$schema": _DRAFT, **kind.model_json_schema(by_alias=True)}
 

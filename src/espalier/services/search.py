@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
     from espalier.services.context import Context
-    from espalier.services.training import TuneModel
+    from espalier.services.tuning import TuneModel
     from espalier.train.search import Among, Between, SearchSpec
 
 
@@ -105,7 +105,7 @@ def _try(
 def _train(context: Context, request: TuneModel, folder: Path, values: Mapping[str, Any], watch: _Watch) -> Run:
     """The trial's training as an ordinary run; one with the same fields as an earlier one is a hit."""
     from espalier.services.execution import execute_step
-    from espalier.services.training import list_inputs, read_training
+    from espalier.services.tuning import list_inputs, read_training
 
     def emit(event: Event) -> None:
         context.emit(event)

@@ -17,7 +17,7 @@ from typing import Any
 
 from espalier.core.events import Emit, Event
 from espalier.core.ids import canonical_json
-from espalier.nn.base import LoadedBase, load_base
+from espalier.nn.base import Dtype, LoadedBase, load_base
 from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.nn.optimizers import AdamW
 from espalier.train.learner import Learner
@@ -147,7 +147,8 @@ def make_ready(job: Job, emit: Emit, *, world: World | None = None, open_model: 
     """Load the base, make it learn what the spec says, and lay the data out: all that comes before the first step."""
     method = load_method(job.method)
     spec = job.spec
-    base = load_base(spec.base, dtype="float32", quantise=spec.quantise)
+    dtype: Dtype = "float32" if spec.tune == "full" else "auto"  # what is frozen needs no more than it is computed in
+    base = load_base(spec.base, dtype=dtype, quantise=spec.quantise)
     tuned = tune(spec, base, start=job.adapter, emit=emit)
     setting = Setting(
         spec=spec,
