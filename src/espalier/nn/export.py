@@ -43,11 +43,7 @@ def save_base(
     dtype: `stored` is that of the files the base was loaded from. `origin` is said in espalier.json besides the base,
     `dataset` and `recipe` (digests). Raises InvalidInput for a name the model lacks, another shape, a quantised base.
     """
-    if base.quantised != "none":
-        raise InvalidInput(
-            f"{base.spec} is held in {base.quantised}, which its own weights cannot be written from",
-            hint="load it without `quantise`",
-        )
+    check_writable(base)
     _take(base.model, weights or {})
     name = name_stored_dtype(base.path) if dtype == "stored" else dtype
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +54,15 @@ def save_base(
     said = {"base": base.spec, "base_digest": base.base_digest, "dataset": dataset, "recipe": recipe}
     write_file(folder / ORIGIN, pretty(said | dict(origin or {})))
     return digest_base(folder)
+
+
+def check_writable(base: LoadedBase) -> None:
+    """Raises InvalidInput for a base that is held quantised: its own weights are not in memory."""
+    if base.quantised != "none":
+        raise InvalidInput(
+            f"{base.spec} is held in {base.quantised}, which its own weights cannot be written from",
+            hint="load it without `quantise`",
+        )
 
 
 def _take(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

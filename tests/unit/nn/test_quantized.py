@@ -153,7 +153,7 @@ class _StrictBitsandbytes(ModuleType):
 
     def quantize_4bit(
         self,
-        A: Tensor,
+        A: Tensor,  # noqa: N803 - their names
         absmax: Tensor | None = None,
         out: Tensor | None = None,
         blocksize: int | None = None,
@@ -169,7 +169,7 @@ class _StrictBitsandbytes(ModuleType):
         state = SimpleNamespace(absmax=made.largest, state2=nested, offset=offset, made=made, dtype=A.dtype)
         return made.codes[:, None], state
 
-    def dequantize_4bit(self, A: Tensor, quant_state: Any = None) -> Tensor:
+    def dequantize_4bit(self, A: Tensor, quant_state: Any = None) -> Tensor:  # noqa: N803
         assert torch.equal(A[:, 0], quant_state.made.codes)
         return quant_state.made.dequantise(quant_state.dtype)
 
