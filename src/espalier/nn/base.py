@@ -66,19 +66,26 @@ class LoadedBase:
 
 
 def load_base(
-    spec: str, *, dtype: Dtype = "auto", threads: int = 0, fetch: bool = True, quantise: Quantise = "none"
+    spec: str,
+    *,
+    dtype: Dtype = "auto",
+    threads: int = 0,
+    fetch: bool = True,
+    quantise: Quantise = "none",
+    device: str = "",
 ) -> LoadedBase:
     """Load `spec` (see `locate_base`) for training or serving, in evaluation mode.
 
     `threads` > 0 sets torch's CPU threads for the whole process. `quantise` keeps the linear layers in 4 or 8 bits
-    (nn/quantized.py), to train adapters on; each goes to the device in those. Raises what `locate_base` raises,
+    (nn/quantized.py), to train adapters on; each goes to the device in those. `device` is where the weights go: by
+    default the GPU where there is one. Raises what `locate_base` raises,
     UnsupportedModel for an architecture transformers does not know or that needs code of its own, InvalidInput for
     weights that do not fit.
     """
     folder = locate_base(spec, fetch=fetch)
     if threads > 0:
         torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = choose_dtype(dtype, count_parameters(folder), device, stored=folder)
     model = _load_model(folder, spec, chosen)
     if quantise != "none":
@@ -97,6 +104,32 @@ def load_base(
         eos_ids=_end_ids(model, tokenizer),
         context_tokens=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
         quantised=quantise,
+    )
+
+
+def outline_base(spec: str) -> LoadedBase:
+    """`spec` without its weights: layers and shapes on torch's meta device, digests and tokenizer as `load_base` gives.
+
+    Enough to check an adapter against, in a second for a base of any size; it computes nothing. Nothing is fetched.
+    Raises what `load_base` raises, but for weights that do not fit.
+    """
+    folder = locate_base(spec, fetch=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise _refusal(spec, folder, error) from error
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(model, tokenizer, spec)
+    return LoadedBase(
+        spec=spec,
+        path=folder,
+        model=model.eval(),
+        tokenizer=tokenizer,
+        base_digest=digest_base(folder),
+        eos_ids=_end_ids(model, tokenizer),
+        context_tokens=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
     )
 
 
@@ -130,12 +163,7 @@ def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
             output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UnsupportedModel(
-            f"{spec} cannot be loaded: {reason}",
-            where=str(folder),
-            hint="a causal language model that transformers knows by itself is needed, with whole safetensors weights",
-        ) from error
+        raise _refusal(spec, folder, error) from error
     # transformers fills what the file lacks with random numbers and only logs it; such a model must not be served.
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -145,6 +173,15 @@ def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
             hint="the download or conversion is incomplete",
         )
     return model
+
+
+def _refusal(spec: str, folder: Path, error: Exception) -> UnsupportedModel:
+    reason = str(error).strip().split("\n")[0]
+    return UnsupportedModel(
+        f"{spec} cannot be loaded: {reason}",
+        where=str(folder),
+        hint="a causal language model that transformers knows by itself is needed, with whole safetensors weights",
+    )
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: ChatTokenizer, spec: str) -> None:

@@ -54,6 +54,11 @@ def _check(job: Job, where: WhereSpec) -> None:
             "where.shard spreads a base over several processes, and there is one",
             hint="where: {kind: processes, workers: 2, shard: true}",
         )
+    if where.shard and (job.spec.tune != "lora" or job.spec.quantise != "none"):
+        raise InvalidInput(
+            "where.shard spreads a frozen base in its own type, and an adapter learns on it",
+            hint="tune: lora and quantise: none; or take `shard` out of `where`",
+        )
     if where.kind != "here" and load_method(job.method).run is not None:
         raise InvalidInput(f"{job.method} runs in one process", hint="take `where` out of the recipe")
     if where.kind == "ray" and find_spec("ray") is None:

@@ -140,7 +140,8 @@ def run(job: Job, emit: Emit, world: World | None = None, open_model: OpenModel 
         progress = _train(ready, together, emit)
         if together.rank == 0:
             _write(ready)
-    return TrainResult(progress, ready.base.base_digest, ready.tuned.trained, ready.tuned.total)
+    head = 0 if ready.prepared.head is None else sum(part.numel() for part in ready.prepared.head.parameters.values())
+    return TrainResult(progress, ready.base.base_digest, ready.tuned.trained + head, ready.tuned.total + head)
 
 
 def make_ready(job: Job, emit: Emit, *, world: World | None = None, open_model: OpenModel | None = None) -> Ready:
@@ -148,7 +149,8 @@ def make_ready(job: Job, emit: Emit, *, world: World | None = None, open_model: 
     method = load_method(job.method)
     spec = job.spec
     dtype: Dtype = "float32" if spec.tune == "full" else "auto"  # what is frozen needs no more than it is computed in
-    base = load_base(spec.base, dtype=dtype, quantise=spec.quantise)
+    device = "cpu" if spec.where.shard else ""  # what is spread over processes fits no single device
+    base = load_base(spec.base, dtype=dtype, quantise=spec.quantise, device=device)
     tuned = tune(spec, base, start=job.adapter, emit=emit)
     setting = Setting(
         spec=spec,

@@ -16,13 +16,14 @@ from torch import Tensor
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, ignore
 from espalier.nn.adapters import attach_adapters, continue_adapters, save_adapter
+from espalier.nn.assembly import adapted_decoder, dense_decoder, is_covered
 from espalier.nn.backbone import Backbone
 from espalier.nn.base import LoadedBase
-from espalier.nn.assembly import adapted_decoder, dense_decoder, is_covered
 from espalier.nn.export import save_base
 from espalier.nn.learning import choose_learning
 from espalier.nn.probe import transformer_backbone
 from espalier.nn.shape import lean_shape
+from espalier.nn.sharding import shard_layers
 from espalier.train.machine import compute_dtype
 from espalier.train.recipe import TrainSpec
 
@@ -63,6 +64,8 @@ def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: E
     shape = lean_shape(base.config) if adapters.is_plain and not spec.where.shard else None
     if shape is not None and not is_covered(adapters, shape):
         shape = None
+    if spec.where.shard:
+        shard_layers(base.model)
     backbone: Backbone
     if shape is None:
         backbone = transformer_backbone(

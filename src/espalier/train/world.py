@@ -79,7 +79,7 @@ class Processes:
             dist.broadcast(flat, source)
         if share is not None:
             return share
-        parts = iter(flat.split([shape.numel() for shape in present]))
+        parts = iter(torch.split(flat, [shape.numel() for shape in present]))
         gradients = tuple(None if shape is None else next(parts).view(shape) for shape in shapes)
         return Share(tuple(numbers), figures, gradients)
 
