@@ -91,7 +91,9 @@ def _toy(present: Sequence[tuple[StoredLayer, float]]) -> Any:
         raise MissingExtra("combining adapters needs peft", hint="pip install 'espalier[peft]'") from error
     first = present[0][0]
     holder: Any = nn.Module()
-    holder.layer = nn.utils.skip_init(nn.Linear, first.a.shape[1], first.b.shape[0], bias=False)
+    with torch.device("meta"):
+        blank = nn.Linear(first.a.shape[1], first.b.shape[0], bias=False)
+    holder.layer = blank.to_empty(device="cpu")
     model = holder
     for number, (layer, _) in enumerate(present):
         rank = layer.a.shape[0]
