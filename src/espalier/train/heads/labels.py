@@ -86,10 +86,13 @@ def lay_label(
 
     def show(strip: Strip) -> str:
         text = tokenizer.decode(strip.ids.tolist(), skip_special=False)
-        return f"{text} ⟦{labels[int(strip.targets[0])]}⟧"
+        return f"{text}⟦{name(strip)}⟧"
+
+    def name(strip: Strip) -> str:
+        return labels[int(strip.targets[0])]
 
     settings = digest_of([tag, list(labels), list(weights), context_tokens])
-    return lay_each(f"label/1/{settings}", lay, show)
+    return lay_each(f"label/1/{settings}", lay, show, answer=name)
 
 
 def question_of(example: Example) -> Sequence[Message]:

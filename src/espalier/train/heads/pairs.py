@@ -33,7 +33,12 @@ def lay_rewards(tokenizer: ChatTokenizer, *, margin: float, margin_tag: str, con
             return Laid(dropped="an answer ends beyond the context", cut_tokens=excess)
         return Laid((_lay(example.id, chosen, rejected, _margin_of(example, margin, margin_tag)),))
 
-    return lay_each(f"reward/1/{context_tokens}/{margin}/{margin_tag}", lay, sequences=("chosen", "rejected"))
+    def show(strip: Strip) -> str:
+        texts = [tokenizer.decode(strip.ids[start:end].tolist(), skip_special=False) for start, end in _cut(strip)]
+        return f"{texts[0]}⟦{texts[1]}⟧ rather than ⟦{texts[2]}⟧"
+
+    tag = f"reward/1/{context_tokens}/{margin}/{margin_tag}"
+    return lay_each(tag, lay, show, ("chosen", "rejected"), answer=lambda strip: "a reward")
 
 
 def _lay(id: str, chosen: Sequence[int], rejected: Sequence[int], margin: float) -> Strip:
@@ -41,6 +46,13 @@ def _lay(id: str, chosen: Sequence[int], rejected: Sequence[int], margin: float)
     shared = min(alike, len(chosen) - 1, len(rejected) - 1)  # each keeps a token of its own, to be judged at
     strip = lay_ends(id, chosen[:shared], [chosen[shared:], rejected[shared:]], [0, 0], [1.0, 1.0])
     return replace(strip, extras={MARGIN: np.array([margin], np.float32)})
+
+
+def _cut(strip: Strip) -> list[tuple[int, int]]:
+    """Where what both answers begin with stands, then the rest of each."""
+    first, second = (int(row) + 1 for row in strip.rows)
+    start = int(strip.segments[-1, 3])
+    return [(0, start), (start, first), (first, second)]
 
 
 def _margin_of(example: Example, margin: float, tag: str) -> float:
