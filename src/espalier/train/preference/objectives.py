@@ -135,11 +135,13 @@ class Kto:
         losses = kto_losses(self.kind, ratios, desirable, kl, self.beta, self.desirable_weight, self.undesirable_weight)
         rewards = self.beta * ratios.detach()
         sums = torch.stack([rewards[desirable].sum(), rewards[~desirable].sum()]).tolist()
-        chosen, rejected = (
-            total * step.weight / max(1.0, count) for total, count in zip(sums, (good, bad), strict=True)
-        )
-        figures = {"reward_chosen": chosen, "reward_rejected": rejected, "margin": chosen - rejected}
-        return Loss(losses.sum() / step.weight, {**figures, "kl": kl * len(rewards)})
+        figures = {"kl": kl * len(rewards)}
+        for name, total, count in zip(("reward_chosen", "reward_rejected"), sums, (good, bad), strict=True):
+            if count:  # of the step; a mean over those of its kind
+                figures[name] = total * step.weight / count
+        if good and bad:
+            figures["margin"] = figures["reward_chosen"] - figures["reward_rejected"]
+        return Loss(losses.sum() / step.weight, figures)
 
 
 def _sums(values: Tensor, pack: Pack) -> Tensor:

@@ -11,12 +11,10 @@ Legend: n sequences.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +32,15 @@ from espalier.nn.backbone import Backbone
 from espalier.nn.base import load_base
 from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.store.disk import write_file
-from espalier.tokens.pack import Int64, Strip, fill, join
+from espalier.tokens.pack import Strip, join
 from espalier.train.documents import ExtendedDocuments
 from espalier.train.machine import compute_dtype
 from espalier.train.method import Documents, Setting
 from espalier.train.parallel import Share, World, one_thread_each
 from espalier.train.plan import Strips
+from espalier.train.preference.block import Block, Float64, cut_spans
 from espalier.train.preference.objectives import sequence_logp
 from espalier.train.tuning import tune
-
-BLOCK_TOKENS = 1 << 14  # computed on one core between two files
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +56,74 @@ class Reference:
 
         Raises InvalidInput, naming the document, when one is not a finite number; StorageFull when none can be kept.
         """
-        counts, values = [np.zeros(0)], [np.zeros(0)]
-        blocks = _cut_blocks(documents.lengths)
+        blocks = [Block(documents, span) for span in cut_spans(documents.lengths)]
         with _world_of(self.setting) as world:
-            for block, share in zip(
-                blocks, world.each(len(blocks), partial(self._share, documents, blocks)), strict=True
-            ):
-                counts.append(np.array(share.numbers[: len(block)]))
-                values.append(np.array(share.numbers[len(block) :]))
-                self.setting.emit(Event("train.reference", {"documents": block.stop, "of": len(documents)}))
-        ends = np.cumsum(np.concatenate(counts)).astype(np.int64)
-        return ExtendedDocuments(documents, {"reference": (np.concatenate(values), ends)}, self.key["weights"])
+            shares = world.each(len(blocks), lambda number: Share(self._recall(blocks[number])))
+            for block, share in zip(blocks, shares, strict=True):
+                block.take(share.numbers)
+            self._complete(world, [block for block in blocks if block.logp is None])
+        counts = np.concatenate([np.zeros(0, np.int64), *(block.counts for block in blocks)])
+        values = np.concatenate([np.zeros(0), *(block.known for block in blocks)])
+        return ExtendedDocuments(documents, {"reference": (values, np.cumsum(counts))}, self.key["weights"])
 
     def judge_strips(self, strips: Sequence[Strip]) -> list[Strip]:
         """Strips with the extra `reference`."""
         judged = self.judge(Strips(strips))
         return [judged.strip(number) for number in range(len(judged))]
 
-    def _share(self, documents: Documents, blocks: Sequence[range], number: int) -> Share:
-        """How many sequences each document of a block has, then their log-probabilities; kept on disk."""
-        strips = [documents.strip(index) for index in blocks[number]]
+    def _recall(self, block: Block) -> tuple[float, ...]:
+        """How many sequences each document of a block has, then what an earlier run kept of them, if anything."""
+        strips = block.strips()
         counts = [_count_sequences(strip) for strip in strips]
-        path = self.setting.cache_dir / "reference" / f"{_name(self.key, strips)}.safetensors"
-        found = _read(path, sum(counts))
-        if found is None:
-            found = _judge(self.backbone, strips, self.setting.spec.pack_tokens)
-            write_file(path, save({"logp": found, "checksum": _checksum(found)}))
-        return Share((*map(float, counts), *found.tolist()))
+        found = _read(self._path(strips), sum(counts))
+        return (*map(float, counts), *(() if found is None else found.tolist()))
+
+    def _complete(self, world: World, missing: Sequence[Block]) -> None:
+        """Compute what is not known, one pack at a time in every process, and keep each block once it is whole."""
+        tasks = [(block, pack) for block in missing for pack in block.fill(self.setting.spec.pack_tokens)]
+        done = 0
+        for (block, pack), share in zip(
+            tasks, world.each(len(tasks), lambda number: Share(self._compute(*tasks[number]))), strict=True
+        ):
+            block.put(pack, share.numbers)
+            if not block.is_whole:
+                continue
+            done += 1
+            self.setting.emit(Event("train.reference", {"blocks": done, "of": len(missing)}))
+            if world.rank == 0:
+                values = block.known
+                write_file(self._path(block.strips()), save({"logp": values, "checksum": _checksum(values)}))
+
+    def _compute(self, block: Block, members: Sequence[int]) -> tuple[float, ...]:
+        """The log-probabilities of the sequences of some of a block's documents, without dropout."""
+        strips = [block.documents.strip(block.span[member]) for member in members]
+        with torch.no_grad():
+            logp: list[float] = sequence_logp(self.backbone, join(strips)).tolist()
+        if not np.isfinite(logp).all():
+            raise InvalidInput(
+                f"the reference gives a sequence of {', '.join(strip.id for strip in strips[:8])} the log-probability "
+                f"{next(value for value in logp if not np.isfinite(value))}",
+                hint="look at these examples; a base that overflows in bf16 may not in float32",
+            )
+        return tuple(logp)
+
+    def _path(self, strips: Sequence[Strip]) -> Path:
+        """Named by sha256 of all that decides a block's numbers."""
+        digest = sha256(canonical_json(dict(self.key)))
+        for strip in strips:
+            own = (
+                strip.ids,
+                strip.positions,
+                strip.segments,
+                strip.rows,
+                strip.targets,
+                strip.weights,
+                strip.sequences,
+            )
+            for part in own:
+                digest.update(len(part).to_bytes(8, "little"))
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return self.setting.cache_dir / "reference" / f"{digest.hexdigest()}.safetensors"
 
 
 def open_reference(setting: Setting, model: str = "") -> Reference:
@@ -112,49 +149,6 @@ def open_reference(setting: Setting, model: str = "") -> Reference:
         "pack_tokens": spec.pack_tokens,  # a product of other shape may round otherwise
     }
     return Reference(backbone, key, setting)
-
-
-def _cut_blocks(lengths: Sequence[int] | Int64) -> list[range]:
-    """Runs of documents of at most BLOCK_TOKENS, or one document."""
-    starts, held = [0], 0
-    for index, length in enumerate(lengths):
-        if held and held + length > BLOCK_TOKENS:
-            starts.append(index)
-            held = 0
-        held += int(length)
-    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(lengths)], strict=True) if start < end]
-
-
-def _judge(backbone: Backbone, strips: Sequence[Strip], pack_tokens: int) -> Float64:
-    """The log-probabilities of a block's sequences, computed pack by pack without dropout."""
-    ends = list(accumulate(map(_count_sequences, strips), initial=0))
-    logp = np.empty(ends[-1], np.float64)
-    for members in fill([len(strip) for strip in strips], pack_tokens=pack_tokens, seed="reference"):
-        with torch.no_grad():
-            sums = sequence_logp(backbone, join([strips[i] for i in members])).cpu().numpy()
-        for index, own in zip(members, _split(sums, [_count_sequences(strips[i]) for i in members]), strict=True):
-            if not np.isfinite(own).all():
-                raise InvalidInput(
-                    f"the reference gives {strips[index].id} a log-probability of {own.tolist()}",
-                    hint="look at this example; a base in bf16 may overflow where float32 does not",
-                )
-            logp[ends[index] : ends[index + 1]] = own
-    return logp
-
-
-def _split(values: Float64, counts: Sequence[int]) -> Iterator[Float64]:
-    return iter(np.split(values, list(accumulate(counts))[:-1]))
-
-
-def _name(key: Mapping[str, Any], strips: Sequence[Strip]) -> str:
-    """sha256 of all that decides a block's numbers."""
-    digest = sha256(canonical_json(dict(key)))
-    for strip in strips:
-        parts = (strip.ids, strip.positions, strip.segments, strip.rows, strip.targets, strip.weights, strip.sequences)
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path, count: int) -> Float64 | None:
