@@ -159,7 +159,6 @@ def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
@@ -194,10 +193,10 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: ChatTokenizer, spec: st
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
-    """Every id the model's files call an end: config, generation config, and the tokenizer's own eos token."""
+    """Every id the model's files call an end, in configs, tokenizer or chat template."""
     found: set[int | None] = set()
     for source in (model.config, model.generation_config):
         ids = getattr(source, "eos_token_id", None)
         found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
-    found.add(tokenizer.eos_id)
+    found.update((tokenizer.eos_id, tokenizer.turn_end_id))
     return frozenset(id for id in found if id is not None)

@@ -56,10 +56,11 @@ QWEN3 = """\
 {%- if messages[0].role == 'system' %}
     {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- endif %}
-{%- set ns = namespace(last_query_index=messages|length - 1) %}
+{%- set ns = namespace(searching=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.last_query_index == messages|length - 1 and message.role == "user" %}
+    {%- if ns.searching and message.role == "user" %}
+        {%- set ns.searching = false %}
         {%- set ns.last_query_index = index %}
     {%- endif %}
 {%- endfor %}
@@ -87,7 +88,7 @@ QWEN3 = """\
 {%- endif %}
 """
 
-# Roles must alternate; a system message is put into the last question, wherever that is.
+# Roles must alternate; a system message is put into the last question, and left out of what ends with an answer.
 MISTRAL = """\
 {%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}

@@ -2,14 +2,16 @@
 
 Knows no tokenizer and no torch. The environment is the one `transformers` renders in (sandboxed, trimmed blocks, the
 `generation` tag, `raise_exception`, `strftime_now`, a `tojson` that keeps non-ASCII text), so a template of any
-published model renders the same here.
+published model renders the same here. One thing more: where a template refuses a system message or leaves it out, its
+words are put before the user's first, in training and serving alike.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import date, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -36,22 +38,29 @@ CHATML = (
 )
 
 
+_MARK = "espalier-mark"  # stands for somebody's words where it is asked what a template does with them
+
+
 def render_chat(
     template: str,
     messages: Sequence[Message],
     *,
     add_generation_prompt: bool = False,
     special_tokens: dict[str, str] | None = None,
+    on: date | None = None,
 ) -> str:
     """The conversation as the model reads it. `special_tokens` are the names a template may use (bos_token, eos_token).
 
-    Raises InvalidInput when the template is no Jinja or refuses the messages.
+    `on` is the day a template writes that tells the model the date; None: today. Raises InvalidInput when the template
+    is no Jinja or refuses the messages.
     """
+    names = special_tokens or {}
+    if len(messages) > 1 and messages[0].role == "system" and messages[1].role == "user":
+        messages = messages if takes_system(template, **names) else _fold(messages)
     rows = [{"role": message.role, "content": message.content} for message in messages]
+    clock = {} if on is None else {"strftime_now": on.strftime}
     try:
-        return _compiled(template).render(
-            messages=rows, add_generation_prompt=add_generation_prompt, **(special_tokens or {})
-        )
+        return _compiled(template).render(messages=rows, add_generation_prompt=add_generation_prompt, **clock, **names)
     except jinja2.TemplateError as error:
         roles = ", ".join(message.role for message in messages)
         raise InvalidInput(
@@ -60,9 +69,42 @@ def render_chat(
         ) from error
 
 
+@lru_cache(maxsize=32)
+def takes_system(template: str, **special_tokens: str) -> bool:
+    """Whether a system message's words come out of the template; it may refuse them or leave them out."""
+    system, user = {"role": "system", "content": _MARK}, {"role": "user", "content": "x"}
+    try:
+        _compiled(template).render(messages=[user], add_generation_prompt=True, **special_tokens)
+    except jinja2.TemplateError:
+        return True  # it refuses more than that, and is to say so itself
+    try:
+        return _MARK in _compiled(template).render(
+            messages=[system, user], add_generation_prompt=True, **special_tokens
+        )
+    except jinja2.TemplateError:
+        return False
+
+
+@lru_cache(maxsize=32)
+def answer_tail(template: str, **special_tokens: str) -> str:
+    """What the template writes after an answer's words at a conversation's end; empty when it takes no plain answer."""
+    rows = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
+    try:
+        text = _compiled(template).render(messages=rows, add_generation_prompt=False, **special_tokens)
+    except jinja2.TemplateError:
+        return ""
+    return text.rpartition(_MARK)[2] if _MARK in text else ""
+
+
 def template_digest(template: str) -> str:
     """sha256 of the template's text: it goes beside every adapter, and a mismatch refuses to serve."""
     return sha256(template.encode()).hexdigest()
+
+
+def _fold(messages: Sequence[Message]) -> list[Message]:
+    """The first two messages as one of the user, the system's words before a blank line."""
+    system, user = messages[:2]
+    return [replace(user, content=f"{system.content}\n\n{user.content}"), *messages[2:]]
 
 
 class _GenerationTag(Extension):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,24 @@ class ChatTokenizer:
         text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """The conversation as text, by this model's template. Raises InvalidInput when it has none."""
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, on: date | None = None
+    ) -> str:
+        """The conversation as text, by this model's template; `on`: the day it may name, None = today.
+
+        Raises InvalidInput when there is no template.
+        """
         if not self.template:
             raise InvalidInput(
                 "this model has no chat template, so it cannot be asked in messages",
                 hint="use a chat model, or train on raw text with a template given in the recipe",
             )
         return chat.render_chat(
-            self.template, messages, add_generation_prompt=add_generation_prompt, special_tokens=self.special_tokens
+            self.template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            special_tokens=self.special_tokens,
+            on=on,
         )
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -97,6 +107,27 @@ class ChatTokenizer:
         """The id that ends an answer, None when the model names none."""
         found = self.backend.token_to_id(self.special_tokens.get("eos_token", ""))
         return None if found is None else int(found)
+
+    @property
+    def turn_end(self) -> str:
+        """The special token with which the template ends an assistant's turn, which need not be eos; "" for none."""
+        tail = chat.answer_tail(self.template, **self.special_tokens) if self.template else ""
+        special = (token.content for token in self.backend.get_added_tokens_decoder().values() if token.special)
+        found = [(tail.index(token), -len(token), token) for token in special if token in tail]
+        return min(found)[2] if found else ""
+
+    @property
+    def turn_end_id(self) -> int | None:
+        """Its id, None for none."""
+        found = self.backend.token_to_id(self.turn_end) if self.turn_end else None
+        return None if found is None else int(found)
+
+    @property
+    def opening(self) -> list[int]:
+        """What this tokenizer puts before any text that is not a chat: a bos token, or nothing."""
+        ids: list[int] = self.backend.encode("", add_special_tokens=True).ids
+        bos = self.backend.token_to_id(self.special_tokens.get("bos_token", ""))
+        return ids[:1] if ids and ids[0] == bos else []
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Example, Message
-from espalier.tokens.mask import EncodeAll, Ids, Supervised, Weights, supervise_all
+from espalier.tokens.mask import TRAINING_DAY, EncodeAll, Ids, Supervised, Weights, supervise_all
 from espalier.tokens.pack import Strip
 from espalier.tokens.tokenizer import ChatTokenizer
 from espalier.train import faults
@@ -66,13 +66,13 @@ def answers(tokenizer: ChatTokenizer, *, context_tokens: int, overlong: Overlong
     `lay` raises InvalidInput for a base that has no chat template, or no token that ends an answer.
     """
     texts = _Texts(tokenizer, context_tokens, overlong)
-    return Laying(f"answers/1/{context_tokens}/{overlong}", texts.lay_answers)
+    return Laying(f"answers/2/{context_tokens}/{overlong}", texts.lay_answers)
 
 
 def every_token(tokenizer: ChatTokenizer, *, context_tokens: int, overlong: Overlong = "truncate") -> Laying:
     """Loss on every token but the first, of raw text and of conversations as the template renders them."""
     texts = _Texts(tokenizer, context_tokens, overlong)
-    return Laying(f"every_token/1/{context_tokens}/{overlong}", texts.lay_whole)
+    return Laying(f"every_token/2/{context_tokens}/{overlong}", texts.lay_whole)
 
 
 def lay_ids(id: str, ids: Ids, weights: Weights) -> Strip:
@@ -115,7 +115,7 @@ class _Texts:
         special = {number: token.content for number, token in added.items() if token.special}
         self._marks = faults.Marks(special.values())
         self._mark_ids = list(special)
-        self._end = tokenizer.eos_id
+        self._end, self._opening = tokenizer.eos_id, tokenizer.opening
         self._encoder: EncodeAll | None = None
         self._ends_answers = self._end is not None
 
@@ -151,8 +151,11 @@ class _Texts:
         return self._encoder(texts) if texts else []
 
     def _close(self, ids: Ids) -> Ids:
-        """Raw text with the end token, when the model has one."""
-        return ids if self._end is None or not len(ids) else np.append(ids, np.int32(self._end))
+        """Raw text with what the tokenizer puts before any text, and the end token, as far as the model has them."""
+        if not len(ids):
+            return ids
+        end = [] if self._end is None else [self._end]
+        return np.concatenate([np.asarray(part, np.int32) for part in (self._opening, ids, end)])
 
     def _lay_text(self, id: str, ids: Ids) -> Laid:
         weights = np.ones(len(ids), np.float32)
@@ -167,12 +170,21 @@ class _Texts:
         pieces = [(ids[at : at + self._context], weights[: len(ids[at : at + self._context])]) for at in starts]
         return Laid(tuple(lay_ids(_name(id, number), *piece) for number, piece in enumerate(pieces)))
 
-    def _lay_chat(self, id: str, messages: Sequence[Message], found: Supervised | InvalidInput, note: str) -> Laid:
+    def _lay_chat(
+        self, id: str, messages: Sequence[Message], found: list[Supervised] | InvalidInput, note: str
+    ) -> Laid:
         if isinstance(found, InvalidInput):
             return Laid(dropped=faults.name_refusal(found.message))
-        self._require_end(found[0])
-        laid = self._cut(id, found, note)
+        for ids, _ in found[:1]:
+            self._require_end(ids)
+        laid = self._cut_all(id, found, note)
         return self._split_chat(id, messages, note) if laid.cut_tokens and self._splits else laid
+
+    def _cut_all(self, id: str, documents: Sequence[Supervised], note: str = "") -> Laid:
+        """The documents of one conversation: one, or several where its template rewrites earlier turns."""
+        if len(documents) == 1:
+            return self._cut(id, documents[0], note)
+        return _gather(id, [self._cut("", document) for document in documents], note)
 
     def _cut(self, id: str, supervised: Supervised, note: str = "") -> Laid:
         """One strip, up to the last token that carries loss, or as far as the context goes."""
@@ -195,20 +207,17 @@ class _Texts:
                 waiting = []
             waiting += exchange
         pieces.append(self._lay_piece([*system, *waiting]))
-        strips = [strip for piece in pieces for strip in piece.strips]
-        named = [_renamed(strip, _name(id, number)) for number, strip in enumerate(strips)]
-        dropped = "" if strips else next((piece.dropped for piece in pieces if piece.dropped), faults.CUT_BEFORE_ANSWER)
-        return Laid(tuple(named), dropped, sum(piece.cut_tokens for piece in pieces), note)
+        return _gather(id, pieces, note)
 
     def _lay_piece(self, messages: list[Message]) -> Laid:
         found = supervise_all(self._tokenizer, [messages], self._encode)[0]
         if isinstance(found, InvalidInput):
             return Laid(dropped=faults.name_refusal(found.message))
-        return self._cut("", found) if (found[1] > 0).any() else Laid()
+        return self._cut_all("", found) if found else Laid()
 
     def _fits(self, messages: list[Message]) -> bool:
         found = supervise_all(self._tokenizer, [messages], self._encode)[0]
-        return not isinstance(found, InvalidInput) and _last(found[1]) <= self._context
+        return not isinstance(found, InvalidInput) and all(_last(weights) <= self._context for _, weights in found)
 
     def _require_template(self, chats: bool) -> None:
         if chats and not self._tokenizer.template:
@@ -243,9 +252,17 @@ def _try_text(tokenizer: ChatTokenizer, example: Example) -> str | Laid:
     if not example.messages:
         return example.text if example.text.strip() else Laid(dropped=faults.EMPTY)
     try:
-        return tokenizer.render(example.messages)
+        return tokenizer.render(example.messages, on=TRAINING_DAY)
     except InvalidInput as error:
         return Laid(dropped=faults.name_refusal(error.message))
+
+
+def _gather(id: str, pieces: Sequence[Laid], note: str) -> Laid:
+    """Several pieces of one example as what became of it."""
+    strips = [strip for piece in pieces for strip in piece.strips]
+    named = [_renamed(strip, _name(id, number)) for number, strip in enumerate(strips)]
+    dropped = "" if strips else next((piece.dropped for piece in pieces if piece.dropped), faults.CUT_BEFORE_ANSWER)
+    return Laid(tuple(named), dropped, sum(piece.cut_tokens for piece in pieces), note)
 
 
 def _exchanges(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
