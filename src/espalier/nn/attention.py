@@ -48,7 +48,7 @@ def segment_attention(
     segments (s, 4) int32. Scores are bent to softcap * tanh(score / softcap) where a cap is given. A position in no
     segment answers zero.
     """
-    segments = _tidy(segments)
+    segments = _tidy(segments, len(q))
     reach = Reach(scale, window, softcap)
     if q.is_cuda and _fits_varlen(q, segments, reach):
         return _varlen(q, k, v, segments, reach)
@@ -68,7 +68,7 @@ def fused_attention(
 
     Queries and keys are turned by `rotation` on the way. The gradient is one buffer like qkv.
     """
-    segments = _tidy(segments)
+    segments = _tidy(segments, len(qkv))
     reach = Reach(scale, window, softcap)
     if qkv.is_cuda and _fits_varlen(qkv, segments, reach):
         q, k, v = _parts(qkv, heads)
@@ -83,6 +83,7 @@ def attend(
     q: Tensor, k: Tensor, v: Tensor, segments: Segments, reach: Reach, rotation: Rotation | None = None
 ) -> tuple[Tensor, Tensor]:
     """The attention without autograd: out (t, h, d), and the log-sum-exp (t, h) that `attend_backward` asks for."""
+    segments = _tidy(segments, len(q))
     layout = _layout(segments, reach, rotation)
     if compiled.can_attend(q, k, v, layout):
         return compiled.attend(q, k, v, layout)
@@ -101,6 +102,7 @@ def attend_backward(
 ) -> None:
     """Write the gradients of q, k and v into the three tensors `into`; `saved` is q, k, v, out and the log-sum-exp."""
     q, k, v, out, lse = saved
+    segments = _tidy(segments, len(q))
     layout = _layout(segments, reach, rotation)
     if compiled.can_attend(q, k, v, layout):
         return compiled.attend_backward(dout, saved, layout, into)
@@ -162,8 +164,11 @@ def _layout(segments: Segments, reach: Reach, rotation: Rotation | None) -> comp
     return compiled.Layout(segments, reach.scale, reach.window, reach.softcap, cos, sin)
 
 
-def _tidy(segments: Segments) -> Segments:
-    return np.ascontiguousarray(segments, dtype=np.int32)
+def _tidy(segments: Segments, tokens: int) -> Segments:
+    tidy = np.ascontiguousarray(segments, dtype=np.int32).reshape(-1, 4)
+    if len(tidy) and (tidy.min() < 0 or tidy.max() > tokens):
+        raise IndexError(f"a segment reaches beyond the {tokens} positions")
+    return tidy
 
 
 def _fits_varlen(q: Tensor, segments: Segments, reach: Reach) -> bool:

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.nn.kernels import logits as compiled
+
 CHUNK_ROWS = 1024
+CHUNK_BYTES = (
+    32 * 2**20
+)  # of logits at a time, at 49,152 classes in bf16 some 300 rows: products are no faster with more
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         head = Head(matrix, softcap, scale, bias)
         gradients = _Gradients(hidden, head, ctx.needs_input_grad[:3])
-        logp = torch.empty(targets.shape, dtype=_work(hidden), device=hidden.device)
-        for rows in _chunks(len(hidden)):
-            z = _product(hidden[rows], head)
-            dz = _pick(z, head, targets[rows, None], weights[rows, None], logp[rows, None], need=gradients.wanted)
-            gradients.add(rows, hidden[rows], dz)
+        logp = _pick_chunks(hidden, head, targets[:, None], weights[:, None], gradients)
         ctx.grads = gradients.finish()
-        return -(logp * weights).sum()
+        return -(logp[:, 0] * weights).sum()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -83,24 +84,17 @@ class _HeadLogp(torch.autograd.Function):
         scale: float,
         targets: Tensor,
     ) -> Tensor:
-        head = Head(matrix, softcap, scale, bias)
-        logp = torch.empty(targets.shape, dtype=_work(hidden), device=hidden.device)
-        for rows in _chunks(len(hidden)):
-            _pick(_product(hidden[rows], head), head, _wide(targets[rows]), None, _wide(logp[rows]), need=False)
         ctx.save_for_backward(hidden, matrix, bias, targets)
         ctx.softcap, ctx.scale = softcap, scale
-        return logp
+        logp = _pick_chunks(hidden, Head(matrix, softcap, scale, bias), _wide(targets), None, None)
+        return logp.view(targets.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, matrix, bias, targets = ctx.saved_tensors
         head = Head(matrix, ctx.softcap, ctx.scale, bias)
         gradients = _Gradients(hidden, head, ctx.needs_input_grad[:3])
-        weights = -grads[0]
-        for rows in _chunks(len(hidden)):
-            z = _product(hidden[rows], head)
-            dz = _pick(z, head, _wide(targets[rows]), _wide(weights[rows]), None, need=True)
-            gradients.add(rows, hidden[rows], dz)
+        _pick_chunks(hidden, head, _wide(targets), _wide(-grads[0]), gradients)
         return *gradients.finish(), None, None, None
 
 
@@ -133,14 +127,41 @@ class _Gradients:
         )
 
 
-def _pick(
-    z: Tensor, head: Head, targets: Tensor, weights: Tensor | None, logp: Tensor | None, *, need: bool
-) -> Tensor | None:
+def _pick_chunks(
+    hidden: Tensor, head: Head, targets: Tensor, weights: Tensor | None, gradients: _Gradients | None
+) -> Tensor:
+    """Log-probabilities (r, k) at targets (r, k); the gradients of sum(weights * -logp) if asked for."""
+    classes = head.matrix.shape[0]
+    if not targets.is_cuda and targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise IndexError(f"a target is none of the head's {classes} classes")
+    logp = torch.empty(targets.shape, dtype=_work(hidden), device=hidden.device)
+    size = min(max(CHUNK_BYTES // (classes * hidden.element_size()), 64), CHUNK_ROWS, len(hidden))
+    logits = torch.empty((size, classes), dtype=hidden.dtype, device=hidden.device)
+    used = (
+        weights.to(logp.dtype).contiguous()
+        if gradients is not None and gradients.wanted and weights is not None
+        else None
+    )
+    for start in range(0, len(hidden), max(size, 1)):
+        rows = slice(start, min(start + size, len(hidden)))
+        z = torch.mm(hidden[rows], head.matrix.t(), out=logits[: rows.stop - start])
+        weight = None if used is None else used[rows]
+        dz = _pick(z, head, targets[rows].contiguous(), weight, logp[rows])
+        if gradients is not None and dz is not None:
+            gradients.add(rows, hidden[rows], dz)
+    return logp
+
+
+def _pick(z: Tensor, head: Head, targets: Tensor, weights: Tensor | None, logp: Tensor) -> Tensor | None:
     """Log-probabilities at targets (r, k) of the plain products z (r, c), written to `logp` (r, k); z is used up.
 
-    With `need` the gradient of sum(weights * -logp) by z, in z's type.
+    With weights (r, k) the gradient of sum(weights * -logp) by z, in z's type.
     """
-    wide = z if z.dtype == torch.float64 else z.float()
+    if compiled.can_pick(z):
+        bias = None if head.bias is None else head.bias.contiguous().float()
+        compiled.pick(z, targets, weights, logp, bias=bias, softcap=head.softcap, scale=head.scale)
+        return None if weights is None else z
+    wide = z.to(logp.dtype)
     slope = None
     if head.bias is not None:
         wide = wide + head.bias
@@ -151,23 +172,13 @@ def _pick(
         slope = 1.0 - wide.square()
         wide = wide * head.softcap
     normed = torch.log_softmax(wide, -1)
-    if logp is not None:
-        logp.copy_(normed.gather(1, targets))
-    if not need or weights is None:
+    logp.copy_(normed.gather(1, targets))
+    if weights is None:
         return None
-    weights = weights.to(normed.dtype)
     dz = normed.exp_().mul_(weights.sum(1, keepdim=True)).scatter_add_(1, targets, -weights)
     if slope is not None:
         dz.mul_(slope)
     return dz.mul_(head.scale).to(z.dtype)
-
-
-def _product(hidden: Tensor, head: Head) -> Tensor:
-    return hidden @ head.matrix.t()
-
-
-def _chunks(rows: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.nn.kernels import rows
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -52,6 +54,9 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 def turn(x: Tensor, rotation: Rotation, *, back: bool = False) -> Tensor:
     """`rotate` without autograd; `back` turns the other way, which is the gradient."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if rows.can_rotate(x, rotation.cos):
+        rows.rotate(x, rotation.cos, rotation.sin, out, back=back)
+        return out
     half = rotation.width // 2
     cos, sin = rotation.cos[:, None], rotation.sin[:, None]
     a, b = _wide(x[..., :half]), _wide(x[..., half : 2 * half])

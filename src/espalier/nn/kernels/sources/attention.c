@@ -57,8 +57,11 @@ static inline struct reach reach_of(const struct attention *all, const struct se
 /* Cover what a row in this reach may not see. */
 static inline void hide(const struct attention *all, const struct seen *seen, long position, struct reach reach, float *scores) {
     const long from = reach.first_block * LANES, low = lowest(all, seen, position);
-    for (long key = from; key < low; key++) scores[key - from] = HIDDEN;
-    for (long key = seen->before + position + 1; key < reach.last_block * LANES; key++) scores[key - from] = HIDDEN;
+    const long high = seen->before + position + 1;
+    for (long key = from; key < low; key += LANES)
+        STORE(scores + key - from, between(low - key, LANES, LOAD(scores + key - from), fill(HIDDEN)));
+    for (long key = high / LANES * LANES; key < reach.last_block * LANES; key += LANES)
+        STORE(scores + key - from, between(0, high - key, LOAD(scores + key - from), fill(HIDDEN)));
 }
 
 /* softcap tanh(scale score / softcap), hidden scores as they are; and its slope by the score. */
@@ -151,7 +154,7 @@ static size_t lay_out(const struct attention *all, int backward, struct room *ro
         if ((here < batch ? here : batch) > rows) rows = here < batch ? here : batch;
         shared |= seen.before > 0;
     }
-    const size_t width = (size_t)all->width, keys = (size_t)most, side = LANES > ROWS ? LANES : ROWS;
+    const size_t width = (size_t)all->width, keys = (size_t)most, side = SIDE;
     const size_t wide = keys > width ? keys : width;
     rows = (rows + 1) / 2 * 2;
     char *at = base;
@@ -188,6 +191,34 @@ static size_t lay_out(const struct attention *all, int backward, struct room *ro
     return (size_t)(at - base);
 }
 
+/* A segment under one key head. Heads go innermost, their rows lie beside one another; but where segments share keys
+ * all segments of a head come together, so that one sum at a time is kept. */
+struct work { struct seen seen; long index, key_head; };
+
+static struct work work_of(const struct attention *all, long unit, int shared) {
+    const long index = shared ? unit % all->count : unit / all->key_heads;
+    return (struct work){seen_by(all->segments + 4 * index), index, shared ? unit / all->count : unit % all->key_heads};
+}
+
+/* Ask for the memory of the coming unit while this one is computed: rows lie too far apart for the CPU to foresee. */
+static void fetch_heads(const void *from, struct stride stride, long start, long end, long head, long bytes, long number) {
+    for (long at = start; at < end; at++) {
+        const char *row = (const char *)from + (at * stride.row + head * stride.head) * number;
+        for (long i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+    }
+}
+static void fetch(const struct attention *all, struct work next, long number, int backward) {
+    const long start = next.seen.start, end = next.seen.end, group = all->heads / all->key_heads, head = next.key_head;
+    const long one = all->width * number;
+    const struct stride dense = {all->heads * all->width, all->width};
+    fetch_heads(all->k, all->k_stride, start, end, head, one, number);
+    fetch_heads(all->v, all->v_stride, start, end, head, one, number);
+    fetch_heads(all->q, all->q_stride, start, end, head * group, group * one, number);
+    if (!backward) return;
+    fetch_heads(all->out, dense, start, end, head * group, group * one, number);
+    fetch_heads(all->dout, all->dout_stride, start, end, head * group, group * one, number);
+}
+
 /* `half_precision` 1: bfloat16 in and out, 0: float32. Returns 0, or 1 where there is no memory. */
 int espalier_attend(const struct attention *all, int half_precision, int backward) {
     struct room room;
@@ -195,19 +226,20 @@ int espalier_attend(const struct attention *all, int half_precision, int backwar
     char *base = aligned_alloc(64, (bytes + 127) / 64 * 64);
     if (base == NULL) return 1;
     lay_out(all, backward, &room, base);
-    for (long head = 0; head < all->key_heads; head++) {
-        if (backward && room.shared != NULL) memset(room.shared, 0, (size_t)(all->tokens * 2 * all->width) * 4);
-        for (long i = 0; i < all->count; i++) {
-            struct seen seen = seen_by(all->segments + 4 * i);
-            if (seen.end <= seen.start) continue;
-            if (backward && half_precision) backward_head_half(all, &seen, head, &room);
-            else if (backward) backward_head_float(all, &seen, head, &room);
-            else if (half_precision) forward_head_half(all, &seen, head, &room);
-            else forward_head_float(all, &seen, head, &room);
+    const long units = all->count * all->key_heads;
+    for (long unit = 0; unit < units; unit++) {
+        const struct work work = work_of(all, unit, room.shared != NULL);
+        if (unit + 1 < units) fetch(all, work_of(all, unit + 1, room.shared != NULL), half_precision ? 2 : 4, backward);
+        if (room.shared != NULL && work.index == 0) memset(room.shared, 0, (size_t)(all->tokens * 2 * all->width) * 4);
+        if (work.seen.end > work.seen.start) {
+            if (backward && half_precision) backward_head_half(all, &work.seen, work.key_head, &room);
+            else if (backward) backward_head_float(all, &work.seen, work.key_head, &room);
+            else if (half_precision) forward_head_half(all, &work.seen, work.key_head, &room);
+            else forward_head_float(all, &work.seen, work.key_head, &room);
         }
-        if (backward && room.shared != NULL) {
-            if (half_precision) write_shared_half(all, head, &room);
-            else write_shared_float(all, head, &room);
+        if (room.shared != NULL && work.index == all->count - 1) {
+            if (half_precision) write_shared_half(all, work.key_head, &room);
+            else write_shared_float(all, work.key_head, &room);
         }
     }
     free(base);

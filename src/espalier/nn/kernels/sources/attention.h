@@ -77,8 +77,8 @@ static void NAMED(pack_keys)(const struct attention *all, const NUMBER *from, st
 
 /* --- forward */
 
-/* Softmax of one row of scores in place of `to` (units along the keys); returns its log-sum-exp, and 1 / sum. */
-static inline float NAMED(soften)(const struct attention *all, float *scores, long n, uint32_t *to, float *inverse) {
+/* exp(score - largest) of one row of scores as units along the keys; gives the largest and the sum. */
+static inline void NAMED(soften)(const struct attention *all, float *scores, long n, uint32_t *to, float *top, float *total) {
     float scale = all->scale;
     if (all->softcap > 0) {
         for (long i = 0; i < n; i += LANES) {
@@ -89,16 +89,14 @@ static inline float NAMED(soften)(const struct attention *all, float *scores, lo
     }
     vec most = fill(HIDDEN);
     for (long i = 0; i < n; i += LANES) most = larger(most, LOAD(scores + i));
-    const float top = largest_of(most) * scale;
+    *top = largest_of(most) * scale;
     vec sum = {0};
     for (long i = 0; i < n; i += LANES) {
-        vec p = exp_of(LOAD(scores + i) * scale - top);
+        vec p = exp_of(LOAD(scores + i) * scale - *top);
         sum += p;
         STORE((PART *)to + i, p);
     }
-    const float total = sum_of(sum);
-    *inverse = 1.0f / total;
-    return top + logf(total);
+    *total = sum_of(sum);
 }
 
 static void NAMED(forward_head)(const struct attention *all, const struct seen *seen, long key_head, struct room *room) {
@@ -118,19 +116,20 @@ static void NAMED(forward_head)(const struct attention *all, const struct seen *
         }
         NAMED(product)(R, (int)(n / LANES), per_row, room->units, per_row,
                        room->keys_across + reach.first_block * LANES * per_row, LANES, LANES * per_row, room->scores, n);
-        float inverse[ROWS];
+        float top[SIDE], total[SIDE];
         for (int r = 0; r < R; r++) {
-            long position = (first + r) / group;
-            hide(all, seen, position, reach, room->scores + r * n);
-            float lse = NAMED(soften)(all, room->scores + r * n, n, room->weights + r * (n / SPAN), inverse + r);
-            all->lse[(seen->start + position) * all->heads + key_head * group + (first + r) % group] = lse;
+            hide(all, seen, (first + r) / group, reach, room->scores + r * n);
+            NAMED(soften)(all, room->scores + r * n, n, room->weights + r * (n / SPAN), top + r, total + r);
         }
+        for (int r = 0; r < R; r += LANES) STORE(top + r, LOAD(top + r) + log_of(LOAD(total + r)));
         NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN,
                        room->values_along + reach.first_block * LANES / SPAN * width, width, LANES, room->scores, width);
         for (int r = 0; r < R; r++) {
             long at = seen->start + (first + r) / group, head = key_head * group + (first + r) % group;
             NUMBER *out = (NUMBER *)all->out + (at * all->heads + head) * width;
-            for (long i = 0; i < width; i += LANES) STORE(out + i, LOAD(room->scores + r * width + i) * inverse[r]);
+            const float inverse = 1.0f / total[r];
+            for (long i = 0; i < width; i += LANES) STORE(out + i, LOAD(room->scores + r * width + i) * inverse);
+            all->lse[at * all->heads + head] = top[r];
         }
     }
 }

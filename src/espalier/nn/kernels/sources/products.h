@@ -16,6 +16,8 @@
 #else
 #define VECTORS 2
 #endif
+#undef SIDE
+#define SIDE (LANES > ROWS ? LANES : 2 * LANES) /* ROWS up to whole vectors */
 #define STRIP 4 /* rows of a product with A read by columns; divides LANES */
 
 INLINE vec NAMED(dot)(vec sum, uint32_t a, vec b) {

@@ -61,20 +61,45 @@ INLINE vec smaller(vec a, vec b) {
 #endif
 }
 
-INLINE float sum_of(vec x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
+INLINE float sum_of(vec x) { /* always in this order: halves, halves of halves */
+#if WIDE
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+#endif
 }
 INLINE float largest_of(vec x) {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-    return most;
+#if WIDE
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+    return x[0];
+#endif
+}
+/* Lanes low .. high of `inside`, the others of `outside`. */
+INLINE vec between(long low, long high, vec inside, vec outside) {
+#if WIDE
+    uint32_t upper = high >= LANES ? 0xffffu : high <= 0 ? 0 : (1u << high) - 1;
+    uint32_t lower = low <= 0 ? 0 : low >= LANES ? 0xffffu : (1u << low) - 1;
+    return (vec)_mm512_mask_mov_ps((__m512)outside, (__mmask16)(upper & ~lower), (__m512)inside);
+#else
+    for (int i = 0; i < LANES; i++) inside[i] = i >= low && i < high ? inside[i] : outside[i];
+    return inside;
+#endif
 }
 
 /* --- bfloat16 */
 
-INLINE vec widen(halves x) { return (vec)(__builtin_convertvector(x, bits) << 16); }
+INLINE vec widen(halves x) {
+#if WIDE /* else GCC goes by halves */
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)x), 16);
+#else
+    return (vec)(__builtin_convertvector(x, bits) << 16);
+#endif
+}
 
 INLINE bits rounded(vec x) { /* to the nearest bfloat16, ties to even; the 16 bits low in each lane */
     bits u = (bits)x;
@@ -91,7 +116,14 @@ INLINE halves narrow(vec x) {
 }
 /* Lane by lane a pair: `low` in the low 16 bits, `high` in the high ones. */
 INLINE bits pair(vec low, vec high) {
+#if PAIRS
+    static const uint16_t order[32] __attribute__((aligned(64))) = {
+        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+    return (bits)_mm512_permutexvar_epi16(_mm512_load_si512(order), both);
+#else
     return __builtin_convertvector(narrow(low), bits) | (__builtin_convertvector(narrow(high), bits) << 16);
+#endif
 }
 
 /* One name for both types, chosen by the pointer. */
@@ -124,6 +156,27 @@ INLINE vec exp_of(vec x) {
     vec scaled = (vec)((ints)y + (whole << 23));
     return choose(whole < -126, (vec){0}, scaled);
 #endif
+}
+
+/* log of a positive normal number: Cephes' polynomial. */
+INLINE vec log_of(vec x) {
+    ints exponent = (ints)((bits)x >> 23) - 126;
+    vec m = (vec)(((ints)x & 0x007fffff) | 0x3f000000); /* in [1/2, 1) */
+    ints small = m < 0.707106781186547524f;
+    exponent += small; /* true is -1 */
+    m = choose(small, m + m, m) - 1.0f;
+    vec e = __builtin_convertvector(exponent, vec), z = m * m;
+    vec y = fill(7.0376836292e-2f);
+    y = y * m - 1.1514610310e-1f;
+    y = y * m + 1.1676998740e-1f;
+    y = y * m - 1.2420140846e-1f;
+    y = y * m + 1.4249322787e-1f;
+    y = y * m - 1.6668057665e-1f;
+    y = y * m + 2.0000714765e-1f;
+    y = y * m - 2.4999993993e-1f;
+    y = y * m + 3.3333331174e-1f;
+    y = y * m * z + e * -2.12194440e-4f - 0.5f * z;
+    return choose(x != x, x, m + y + e * 0.693359375f);
 }
 
 /* tanh: Cephes' polynomial near 0, where 1 - 2 / (1 + exp 2x) would lose digits. */
