@@ -117,7 +117,7 @@ def test_a_teacher_of_another_tokenizer_is_refused_with_the_way_out(
     [
         ({}, "either a base or an endpoint"),
         ({"base": "builtin:seedling", "endpoint": "http://127.0.0.1:1/v1"}, "either a base or an endpoint"),
-        ({"endpoint": "http://127.0.0.1:1/v1", "model": "big"}, "`tokenizer` to check"),
+        ({"endpoint": "http://127.0.0.1:1/v1", "model": "big"}, "`tokenizer`, to check"),
         ({"endpoint": "http://127.0.0.1:1/v1", "model": "big", "tokenizer": "path:x"}, "at temperature 1 only"),
     ],
 )
