@@ -1,7 +1,14 @@
-"""kill -9 in mid-training: the same call goes on from its checkpoint and ends in an undisturbed run's bytes."""
+"""kill -9 at any moment of a training: the same job goes on and ends in an undisturbed run's bytes.
+
+A process that has imported everything forks one child for each attempt, and kills it a random number of events and
+milliseconds after its start: while it lays out data, computes a reference, is within a step or writes a checkpoint.
+ESPALIER_KILLS says how often a run is killed before it may finish.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,55 +19,101 @@ from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
 
+KILLS = int(os.environ.get("ESPALIER_KILLS", "3"))
+
 _TRAIN = """
-import os, signal, sys
+import hashlib, json, os, random, shutil, signal, sys, time
 from pathlib import Path
-from espalier.nn.base import load_base
-from espalier.nn.lora import LoraSpec
-from espalier.train.methods.sft import sft
-from espalier.train.recipe import SftSpec
+from espalier.train.method import Source, load_method
+from espalier.train.runner import Job, run
 
-root, out, kill_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-spec = SftSpec(
-    epochs=2, lora=LoraSpec(rank=4, alpha=8, dropout=float(sys.argv[4])), lr=1e-2, pack_tokens=256,
-    packs_per_step=2, checkpoint_every_steps=2,
+root, method, kills, more = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+spec = load_method(method).spec(
+    base=f"path:{root / 'base'}", epochs=4, lr=1e-2, pack_tokens=256, packs_per_step=2, checkpoint_every_steps=1,
+    threads=1, evaluations=3, **more,
 )
+chance = random.Random(f"{method}/{more}")
 
-def watch(event):
-    print(event.kind, event.data.get("step", ""), flush=True)
-    if event.kind == "train.step" and event.data["step"] == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
+def attempt(name, events=0, delay_s=0.0):
+    "Whether it ended by itself; else it was killed `delay_s` after that many events. Its events are printed."
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        def tell(event):
+            os.write(writer, f"{event.kind} {event.data.get('step', '')}\\n".encode())
+        sources = (Source("", root / "dataset"),)
+        folders = [root / name / part for part in ("out", "state", "cache")]
+        try:
+            run(Job(method, spec, sources, *folders), tell)
+        except BaseException as error:
+            print(f"failed {error!r}", flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        for number, line in enumerate(stream, 1):
+            if number == events:
+                time.sleep(delay_s)
+                os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(1)
+    return os.WIFEXITED(status)
 
-base = load_base(f"path:{root / 'base'}")
-result = sft(spec, base, root / "dataset", root / out, checkpoint_dir=root / f"{out}-state", emit=watch)
-print("sha", result.adapter_sha256)
+def digest(name):
+    return hashlib.sha256((root / name / "out" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+attempt("whole")
+done, ends = 0, []
+while done < kills:
+    shutil.rmtree(root / "killed", ignore_errors=True)
+    while done < kills:
+        if attempt("killed", chance.randint(1, 9), chance.random() * 0.05):
+            break
+        done += 1
+        if (root / "killed" / "out" / "adapter_model.safetensors").exists():
+            ends.append(digest("killed"))  # what is there is whole
+    attempt("killed")
+    ends.append(digest("killed"))
+print(json.dumps({"kills": done, "whole": digest("whole"), "ends": sorted(set(ends))}))
 """
-
-
-def _train(root: Path, out: str, *, kill_at: int = 0, dropout: float = 0.0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _TRAIN, str(root), out, str(kill_at), str(dropout)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     make_tiny_base(tmp_path / "base", seed=2)
-    examples = [
-        Example(f"e{n}", [Message("user", f"Say {n}. " * (1 + n % 4)), Message("assistant", f"<n>{n}</n>")])
-        for n in range(40)
-    ]
-    write_examples(tmp_path / "dataset" / "data" / "train-00000.parquet", examples)
+    questions = [[Message("user", f"Say {n}. " * (1 + n % 4))] for n in range(40)]
+    answers = [[Message("assistant", f"<n>{n}</n>")] for n in range(40)]
+    worse = [[Message("assistant", "lazy dog " * (1 + n % 3))] for n in range(40)]
+    rows = {
+        "chats": [Example(f"e{n}", [*questions[n], *answers[n]]) for n in range(40)],
+        "pairs": [Example(f"p{n}", questions[n], chosen=answers[n], rejected=worse[n]) for n in range(40)],
+    }
+    for name, examples in rows.items():
+        write_examples(tmp_path / name / "data" / "train-00000.parquet", examples)
     return tmp_path
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["lean", "transformers with dropout"])
-def test_a_killed_run_started_again_gives_the_undisturbed_adapter(root: Path, dropout: float) -> None:
-    undisturbed = _train(root, "whole", dropout=dropout)
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    killed = _train(root, "killed", kill_at=5, dropout=dropout)
-    assert killed.returncode == -9
-    assert not (root / "killed").exists()
-    again = _train(root, "killed", dropout=dropout)
-    assert again.returncode == 0, again.stderr
-    assert "train.resumed 4" in again.stdout
-    assert again.stdout.splitlines()[-1] == undisturbed.stdout.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("method", "dataset", "more"),
+    [
+        ("sft", "chats", {"lora": {"rank": 4, "alpha": 8}}),
+        ("sft", "chats", {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}),
+        ("dpo", "pairs", {"lora": {"rank": 4, "alpha": 8}}),
+    ],
+    ids=["sft", "sft with dropout", "dpo"],
+)
+def test_a_killed_run_started_again_gives_the_undisturbed_adapter(
+    root: Path, method: str, dataset: str, more: dict[str, object]
+) -> None:
+    (root / dataset).rename(root / "dataset")
+    command = [sys.executable, "-c", _TRAIN, str(root), method, str(KILLS), json.dumps(more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60 + 30 * KILLS, check=False, env=environment
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["kills"] == KILLS
+    assert told["ends"] == [told["whole"]]
