@@ -16,9 +16,12 @@ from espalier.store.examples import SPLITS, read_examples, write_examples
 
 
 def render_example(example: Example, prompt: Prompt | None) -> Example:
-    """The example with its question asked through `prompt`; raw text and preference pairs stay as they are."""
+    """The example with its question asked through `prompt`, a preference pair's too; raw text stays as it is."""
     if prompt is None or not example.messages:
         return example
+    if example.chosen:
+        answered = replace(example, messages=[*example.messages, *example.chosen[:1]])
+        return replace(example, messages=render_case(prompt, answered))
     return replace(example, messages=[*render_case(prompt, example), example.messages[-1]])
 
 
