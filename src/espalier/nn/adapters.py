@@ -170,6 +170,13 @@ def read_adapter(folder: Path, base: LoadedBase, *, require_origin: bool = True)
             where=str(folder),
             hint="merge it and serve the result: `espalier adapter merge`",
         )
+    head = base.model.get_output_embeddings()
+    if any(base.model.get_submodule(name) is head for name in stored.layers):
+        raise UnsupportedModel(
+            "the adapter stands on the base's head, on which none is served",
+            where=str(folder),
+            hint="merge it and serve the result: `espalier adapter merge`",
+        )
     layers = {name: (layer.a, layer.b * layer.scale) for name, layer in stored.layers.items()}
     return AdapterWeights(stored.spec, layers, stored.origin)
 

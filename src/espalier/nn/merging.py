@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espalier.core.errors import InvalidInput
+from espalier.core.errors import InvalidInput, UnsupportedModel
 from espalier.nn.adapterfiles import WEIGHTS, StoredLayer, read_stored
 from espalier.nn.base import LoadedBase
 from espalier.nn.export import check_writable, save_base
@@ -34,6 +34,12 @@ def merge_into_base(base: LoadedBase, adapter: Path, folder: Path, *, require_or
     adapted = read_stored(adapter, base, require_origin=require_origin)
     for name, layer in adapted.layers.items():
         weight = base.model.get_parameter(f"{name}.weight")
+        if weight is base.model.get_input_embeddings().weight:
+            raise UnsupportedModel(
+                f"{name} is tied to the embedding, which the sum would change too",
+                where=str(adapter),
+                hint="train it on other targets than the head",
+            )
         merged = merge_layer(weight.detach(), layer).to(stored_type)
         if not bool(merged.isfinite().all()):
             raise InvalidInput(f"{name}: the sum overflows {stored_type}", hint="the adapter may have diverged")
