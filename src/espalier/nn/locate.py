@@ -82,6 +82,11 @@ def count_parameters(folder: Path) -> int:
     return sum(math.prod(entry["shape"]) for entry in _stored_tensors(folder))
 
 
+def list_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Every stored tensor's shape by its name, read from the safetensors headers alone."""
+    return {name: tuple(entry["shape"]) for name, entry in _named_tensors(folder)}
+
+
 def name_stored_dtype(folder: Path) -> str:
     """The number type most of a base's weights are stored in, as torch names it: float32, bfloat16, float16."""
     names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -118,10 +123,14 @@ def _digest_file(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 
 def _stored_tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    return (entry for _, entry in _named_tensors(folder))
+
+
+def _named_tensors(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in list_weight_files(folder):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        yield from (entry for name, entry in header.items() if name != "__metadata__")
+        yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
 
 
 def _builtin_root() -> Path:

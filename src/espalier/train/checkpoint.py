@@ -8,19 +8,20 @@ over. No pickle.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from espalier.core.errors import Conflict, StorageFull
+from espalier.train.tensorfile import iterate_bytes
 
 _PREFIX = "step-"
 
@@ -45,10 +46,9 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir()
-        data = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
-        record = {**state, "step": step, "tensors_sha256": sha256(data).hexdigest()}
-        _flush(draft / "tensors.safetensors", data)
-        _flush(draft / "state.json", json.dumps(record, indent=1).encode())
+        digest = _flush(draft / "tensors.safetensors", iterate_bytes(tensors))
+        record = {**state, "step": step, "tensors_sha256": digest}
+        _flush(draft / "state.json", [json.dumps(record, indent=1).encode()])
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if error.errno == errno.ENOSPC:
@@ -70,11 +70,12 @@ def newest(folder: Path) -> Checkpoint | None:
     for path in reversed(_found(folder)):
         try:
             state = json.loads((path / "state.json").read_text())
-            data = (path / "tensors.safetensors").read_bytes()
+            with (path / "tensors.safetensors").open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError):
             continue
-        if sha256(data).hexdigest() == state.get("tensors_sha256"):
-            return Checkpoint(int(state["step"]), load(data), state)
+        if digest == state.get("tensors_sha256"):
+            return Checkpoint(int(state["step"]), load_file(path / "tensors.safetensors"), state)
     return None
 
 
@@ -101,11 +102,16 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
 
 
-def _flush(path: Path, data: bytes) -> None:
+def _flush(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write the pieces to the disk itself; their sha256 (hex)."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(data)
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.write(tmp_path, 1, _tensors(1), {})
 
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:10])
+    def full(path: Path, pieces: Iterable[memoryview]) -> str:
+        path.write_bytes(next(iter(pieces))[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_flush", full)
@@ -56,3 +57,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     found = checkpoint.newest(tmp_path)
     assert found is not None and found.step == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_tensors_of_every_type_and_shape_come_back_and_the_file_does_not_depend_on_their_order(tmp_path: Path) -> None:
+    tensors = {
+        "empty": torch.zeros(0, 3),
+        "number": torch.tensor(2, dtype=torch.int64),
+        "half": torch.randn(3, 5).to(torch.bfloat16),
+        "view": torch.randn(4, 6)[:, ::2],
+        "flags": torch.tensor([True, False, True]),
+        "learns": torch.randn(2, 2, requires_grad=True),
+    }
+    path = checkpoint.write(tmp_path / "a", 1, tensors, {})
+    other = checkpoint.write(tmp_path / "b", 1, dict(reversed(tensors.items())), {})
+    found = checkpoint.newest(tmp_path / "a")
+    assert found is not None and found.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(found.tensors[name], tensor)
+    assert (path / "tensors.safetensors").read_bytes() == (other / "tensors.safetensors").read_bytes()
