@@ -153,7 +153,9 @@ def make_base(folder: Path, size: str, tokenizer: Path) -> Path:
         **SHAPES[size], max_position_embeddings=2048, tie_word_embeddings=tied, use_cache=False,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() and not tied else "cpu"):  # 8B are slow to draw on a CPU
+        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tokenizer / name).read_bytes())
     return folder

@@ -39,9 +39,11 @@ class Meter:
     def begin(self) -> None:
         self.losses.clear()
         self.tokens = 0
+        wait_for_gpu()
         self._cpu_start_s, self._wall_start_s = time.process_time(), time.monotonic()
 
     def end(self) -> None:
+        wait_for_gpu()
         self.cpu_s = time.process_time() - self._cpu_start_s
         self.wall_s = time.monotonic() - self._wall_start_s
 
@@ -56,6 +58,7 @@ class Meter:
             "steps": len(self.losses),
             "losses": self.losses,
             "computed_tokens": self.tokens,
+            "gpu_peak_mb": read_gpu_peak_mb(),
             "versions": find_versions(),
             **more,
         }
@@ -73,6 +76,19 @@ def read_documents(job: dict[str, Any]) -> list[dict[str, Any]]:
     batches = [documents[start : start + size] for start in range(0, len(documents), size)]
     random.Random(0).shuffle(batches)
     return [document for batch in batches for document in batch]
+
+
+def wait_for_gpu() -> None:
+    """Until what was asked of it is done, where there is one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def read_gpu_peak_mb() -> float:
+    """The most memory tensors took on the GPU; 0 where there is none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_allocated() / 2**20 if torch is not None and torch.cuda.is_available() else 0.0
 
 
 def find_versions() -> dict[str, str]:

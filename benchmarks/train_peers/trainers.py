@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from meter import Meter
 from transformers import Trainer, TrainerCallback
 
@@ -14,7 +15,7 @@ PLAIN: dict[str, Any] = {  # what has nothing to do with speed, or would only co
     "lr_scheduler_type": "constant",
     "logging_steps": 1,
     "disable_tqdm": True,
-    "use_cpu": True,
+    "use_cpu": not torch.cuda.is_available(),
     "dataloader_num_workers": 0,
     "dataloader_pin_memory": False,
     "seed": 0,
