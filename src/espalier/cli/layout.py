@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("prompts", "versioned prompts"),
         ("create", "a tokenizer and a small model from scratch"),
         ("train", "tune a model: sft, cpt, dpo, orpo, kto, classify, reward, distill, grpo"),
+        ("adapter", "adapters: import, merge into the base, combine, show"),
         ("pipelines", "check a recipe without running it"),
     ),
     "Judge": (
@@ -55,7 +56,7 @@ SHORT: dict[str, str] = {
 }
 
 # A noun of the command line -> the operations' noun, where people say another word.
-NOUNS: dict[str, str] = {"data": "datasets", "train": "training"}
+NOUNS: dict[str, str] = {"adapter": "adapters", "data": "datasets", "train": "training"}
 
 EPILOG = """\
 Examples:
