@@ -5,9 +5,9 @@ Every default says where it came from.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from espalier.core.types import Spec
 from espalier.nn.freezing import FreezeSpec
@@ -69,13 +69,18 @@ class StoppingSpec(Spec):
 
 
 class WhereSpec(Spec):
-    """On what a run computes. The result is the same bytes wherever it runs."""
+    """On what a run computes; `where: ray` alone is its kind. The result is the same bytes wherever it runs."""
 
     kind: Literal["here", "processes", "ray"] = Field(
         "here", description="this process; several processes of this machine (torchrun); workers of a Ray cluster"
     )
-    workers: int = Field(1, ge=1, description="processes or Ray workers")
+    workers: int = Field(2, ge=1, description="processes or Ray workers; with GPUs, one for each")
     shard: bool = Field(False, description="spread a base that fits no single device over the workers (FSDP2)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
 
 class TrainSpec(Spec):
