@@ -65,7 +65,11 @@ class Alone:
 
 @contextmanager
 def one_thread_each(workers: int) -> Iterator[Alone]:
-    """A world of one process and `workers` threads; torch starts none of its own meanwhile."""
+    """A world of one process and `workers` threads; torch starts none of its own meanwhile.
+
+    One thread where a GPU computes: packs at the same time would share its products and need memory for each.
+    """
+    workers = 1 if torch.cuda.is_available() else workers
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
