@@ -24,6 +24,7 @@ from espalier.nn.learning import choose_learning
 from espalier.nn.probe import transformer_backbone
 from espalier.nn.shape import lean_shape
 from espalier.nn.sharding import shard_layers
+from espalier.nn.transformer import Transformer
 from espalier.train.machine import compute_dtype
 from espalier.train.recipe import TrainSpec
 
@@ -40,6 +41,7 @@ class Tuned:
     trained: int  # parameters that learn
     total: int
     path: str  # "lean" or "transformers": which code computes
+    longest_tokens: int | None = None  # of a document, where the code knows a limit of its own
 
 
 def tune(spec: TrainSpec, base: LoadedBase, *, start: Path | None = None, emit: Emit = ignore) -> Tuned:
@@ -79,7 +81,7 @@ def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: E
         save_adapter(folder, adapters, base, dataset=dataset, recipe=recipe)
 
     trained = sum(tensor.numel() for tensor in adapters.parameters())
-    return Tuned(backbone, save, trained, total + trained, "transformers" if shape is None else "lean")
+    return Tuned(backbone, save, trained, total + trained, *_way(backbone))
 
 
 def _tune_weights(spec: TrainSpec, base: LoadedBase, emit: Emit) -> Tuned:
@@ -92,7 +94,13 @@ def _tune_weights(spec: TrainSpec, base: LoadedBase, emit: Emit) -> Tuned:
     shape = None if spec.where.shard or spec.quantise != "none" else lean_shape(base.config)
     backbone: Backbone
     if shape is None:
-        backbone = transformer_backbone(base.model, learning.parameters, checkpointing=spec.checkpointing, emit=emit)
+        backbone = transformer_backbone(
+            base.model,
+            learning.parameters,
+            compute_dtype(base.device) if spec.tune == "full" else None,
+            checkpointing=spec.checkpointing,
+            emit=emit,
+        )
     else:
         weights = dict(base.model.named_parameters())
         dtype = compute_dtype(base.device)
@@ -105,7 +113,12 @@ def _tune_weights(spec: TrainSpec, base: LoadedBase, emit: Emit) -> Tuned:
             _check_finite(backbone.parameters)
             save_base(folder, base, weights=backbone.parameters, dataset=dataset, recipe=recipe)
 
-    return Tuned(backbone, save, learning.trained, learning.total, "transformers" if shape is None else "lean")
+    return Tuned(backbone, save, learning.trained, learning.total, *_way(backbone))
+
+
+def _way(backbone: Backbone) -> tuple[str, int | None]:
+    """Which code computes, and its limit."""
+    return ("transformers", backbone.longest_tokens) if isinstance(backbone, Transformer) else ("lean", None)
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
