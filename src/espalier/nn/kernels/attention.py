@@ -60,7 +60,7 @@ def can_attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> bool:
         and d <= _MAX_WIDTH
         and 2 * turning <= d
         and layout.scale > 0
-        and (layout.cos is None or layout.cos.dtype == torch.float32)
+        and (layout.cos is None or (layout.cos.dtype == torch.float32 and len(layout.cos) == len(q)))
         and all(x.stride(-1) == 1 for x in (q, k, v))
         and kernels().library is not None
     )

@@ -94,11 +94,15 @@ static void NAMED(product)(int R, int vectors, long steps, const uint32_t *a, lo
         vectors -= n;
     }
 }
+/* Sums of floats are taken in parts, which keeps their rounding small. */
 static void NAMED(add_strip)(int vectors, long steps, const uint32_t *a, long step, const uint32_t *b, long b_step,
                              float *c, long c_row) {
+    const long part = UNIT_PAIRS ? steps : 64;
     while (vectors > 0) {
         int n = NAMED(share)(vectors);
-        NAMED(by_columns)(n, steps, a, step, b, b_step, LANES, c, c_row, 1);
+        for (long s = 0; s < steps; s += part)
+            NAMED(by_columns)(n, steps - s < part ? steps - s : part, a + s * step, step, b + s * b_step, b_step, LANES,
+                              c, c_row, 1);
         b += n * LANES;
         c += n * LANES;
         vectors -= n;

@@ -143,16 +143,13 @@ struct gate {
     int32_t is_half, gelu;
 };
 
-/* The gate of x, and its slope. */
+/* x sigmoid(u) and its slope, where u is x, or for gelu's tanh form 2 sqrt(2 / pi) (x + 0.044715 x^3). */
 INLINE vec gate_of(vec x, const int gelu, vec *slope) {
-    if (gelu) {
-        const vec square = x * x;
-        const vec t = tanh_of(0.7978845608028654f * x * (1.0f + 0.044715f * square));
-        *slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * (0.7978845608028654f * (1.0f + 0.134145f * square));
-        return 0.5f * x * (1.0f + t);
-    }
-    const vec sigmoid = 1.0f / (1.0f + exp_of(-x));
-    *slope = sigmoid * (1.0f + x * (1.0f - sigmoid));
+    const vec square = x * x;
+    const vec u = gelu ? x * (1.5957691216057308f + 0.07135481282803096f * square) : x;
+    const vec steep = gelu ? 1.5957691216057308f + 0.21406443848409288f * square : fill(1.0f);
+    const vec e = exp_of(-u), sigmoid = 1.0f / (1.0f + e);
+    *slope = sigmoid * (1.0f + x * steep * (e * sigmoid)); /* e sigmoid: 1 - sigmoid without its loss of digits */
     return x * sigmoid;
 }
 
