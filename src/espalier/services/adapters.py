@@ -15,7 +15,7 @@ from espalier.nn.combination import Combination
 if TYPE_CHECKING:
     from espalier.services.context import Context
 
-_NAMED = "model:NAME@vN (its adapter), or sha256:DIGEST of one, as a run's outputs name it"
+_NAMED = "model:NAME@vN (its adapter), the id of the run that made one, or sha256:DIGEST"
 
 
 class ShowAdapter(Spec):
@@ -53,14 +53,14 @@ def import_(context: Context, request: ImportAdapter) -> Run:
     file is run. What an adapter of ours would leave out, such as a changed vocabulary, is a reason to refuse.
 
     Example:
-        espalier adapter import ./from-elsewhere --base hf:Qwen/Qwen2.5-0.5B-Instruct
+        espalier adapter import from-elsewhere --base hf:Qwen/Qwen2.5-0.5B-Instruct
     """
     from espalier.services.execution import execute_step
     from espalier.services.steps.adapter_import import AdapterImportSpec
 
     source = context.place(request.source).resolve()
-    base = _anchor(context, request.base)
-    spec = AdapterImportSpec(source=str(source), base=base, alpha=request.alpha, enabled=request.enabled)
+    named = source.relative_to(context.start) if source.is_relative_to(context.start) else source
+    spec = AdapterImportSpec(source=str(named), base=request.base, alpha=request.alpha, enabled=request.enabled)
     return execute_step(context, "adapter.import", spec, name=source.name, folder=context.start)
 
 
@@ -141,6 +141,8 @@ def _resolve(context: Context, text: str) -> str:
 
     if text.startswith("sha256:"):
         digest = text.removeprefix("sha256:")
+    elif text.startswith("run_"):
+        digest = _made_by(context, text)
     elif "/" in text or context.place(text).is_dir():
         raise InvalidInput(
             f"{text} is a folder, not an adapter of this workspace",
@@ -154,8 +156,21 @@ def _resolve(context: Context, text: str) -> str:
     return f"sha256:{digest}"
 
 
+def _made_by(context: Context, run_id: str) -> str:
+    from espalier.core.errors import InvalidInput
+
+    outputs = set(context.store.runs.get(run_id).outputs.values())
+    made = [digest for digest in sorted(outputs) if context.store.artifacts.get(digest).kind == "adapter"]
+    if len(made) != 1:
+        raise InvalidInput(
+            f"{run_id} made {len(made) or 'no'} adapter{'s' if made else ''}",
+            hint="write sha256:DIGEST of the one you mean: `espalier runs show` lists them",
+        )
+    return made[0]
+
+
 def _find_folder(context: Context, text: str) -> Path:
-    if not text.startswith("sha256:") and context.place(text).is_dir():
+    if not text.startswith(("sha256:", "run_")) and context.place(text).is_dir():
         return context.place(text)
     return context.store.artifacts.materialise(_resolve(context, text).removeprefix("sha256:"))
 
@@ -164,13 +179,7 @@ def _base_of(context: Context, reference: str, given: str) -> str:
     from espalier.registry.versions import read_adapter_facts
 
     artifact = context.store.artifacts.get(reference.removeprefix("sha256:"))
-    return _anchor(context, given or read_adapter_facts(context.store, artifact).base)
-
-
-def _anchor(context: Context, base: str) -> str:
-    from espalier.nn.locate import anchor_base
-
-    return anchor_base(base, context.start)
+    return given or read_adapter_facts(context.store, artifact).base
 
 
 def _check_new(folder: Path) -> Path:

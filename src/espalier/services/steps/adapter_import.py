@@ -44,7 +44,7 @@ def adapter_import(context: StepContext, spec: AdapterImportSpec) -> None:
     options = ImportSpec(alpha=spec.alpha, enabled=spec.enabled)
     found = import_adapter(Path(spec.source), base, context.output("adapter"), options)
     for note in found.notes:
-        context.emit(Event("adapter.note", {"message": note}))
+        context.emit(Event("log", {"message": f"    not checked: {note}"}))
     context.metric("layers", len(found.adapter.layers))
     context.metric("parameters", found.adapter.parameters)
     context.describe("adapter", base=spec.base, base_digest=base.base_digest, method=f"import:{found.format}")
