@@ -35,10 +35,11 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A text's label, and the probability of every label in the head's order."""
+    """A text's label, the probability of every label in the head's order, and how many tokens were read."""
 
     label: str
     probabilities: dict[str, float]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class Scorer:
         read = [encode_question(self.tokenizer, turns, context_tokens=self.context_tokens).ids for turns in questions]
         shares = torch.from_numpy(self.score(read)).double().softmax(1).tolist()
         labelled = [dict(zip(self.head.labels, row, strict=True)) for row in shares]
-        return [Labelled(max(row, key=row.__getitem__), row) for row in labelled]
+        return [
+            Labelled(max(row, key=row.__getitem__), row, len(ids)) for row, ids in zip(labelled, read, strict=True)
+        ]
 
     def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
         """What each conversation's last answer is worth. Raises InvalidInput when one ends without an answer."""

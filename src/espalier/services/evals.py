@@ -60,6 +60,7 @@ class EvaluationView(Spec):
     digest: str
     report: EvalReport
     cases: tuple[dict[str, Any], ...]
+    labels: dict[str, Any] | None = Field(None, description="macro-F1, each label and confusions; of `labels: true`")
 
 
 @operation("evals.show", "GET /v1/evals/{report}", positional=("report",))
@@ -71,10 +72,15 @@ def show(context: Context, request: ShowEvaluation) -> EvaluationView:
     """
     from dataclasses import asdict
 
+    from espalier.evals.labels import LABELS_FILE, read_labels
+
     digest = find_report(context, request.report)
     evaluation = _read(context, digest)
     worst = sorted(evaluation.cases, key=lambda case: sum(case.values.values()))[: request.cases]
-    return EvaluationView(digest=digest, report=evaluation.report, cases=tuple(asdict(case) for case in worst))
+    folder = context.store.artifacts.materialise(digest)
+    labels = asdict(read_labels(folder)) if (folder / LABELS_FILE).is_file() else None
+    cases = tuple(asdict(case) for case in worst)
+    return EvaluationView(digest=digest, report=evaluation.report, cases=cases, labels=labels)
 
 
 class CompareEvaluations(Spec):

@@ -25,6 +25,7 @@ class EvalRunSpec(Spec):
     split: Split = Field("test", description="which split to ask")
     shots: int = Field(0, ge=0, description="solved examples shown before each question, from the train split")
     limit: int = Field(0, ge=0, description="ask only so many cases, drawn by seed; 0 = all")
+    labels: bool = Field(False, description="the references are labels: macro-F1 and confusions too, in labels.json")
     sampling: SamplingSpec = SamplingSpec()
     batch: int = Field(64, ge=1, description="questions asked together")
     seed: int = Field(0, ge=0, description="draws the shots and the cases")
@@ -46,6 +47,7 @@ def _files(spec: EvalRunSpec, folder: Path) -> Iterable[Path]:
 def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     """Score a base or an adapter on one split of a dataset, with intervals."""
     from espalier.evals.cases import write_evaluation
+    from espalier.evals.labels import measure_labels, write_labels
     from espalier.evals.run import Subject, ask_as_written, draw_examples, evaluate
     from espalier.prompts.catalog import read_prompt
     from espalier.prompts.template import render_case
@@ -90,4 +92,8 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     write_evaluation(context.output("report"), evaluation)
     for score in evaluation.report.scores:
         context.metric(score.name, score.value)
+    if spec.labels:
+        told = measure_labels(evaluation.cases)
+        write_labels(context.output("report"), told)
+        context.metric("macro_f1", told.macro_f1.value)
     context.describe("report", label=spec.label)
