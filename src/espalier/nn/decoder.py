@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,12 +29,17 @@ from espalier.nn.table import Table
 from espalier.nn.tensors import tensor_of
 from espalier.tokens.pack import Pack
 
+# Products are compiled for their number of rows, at about half a millisecond each and 35 of them to a pack: numbers of
+# tokens and rows are rounded up to whole grains, so that most packs find theirs made.
+GRAIN = 32
+
 
 @dataclass(slots=True)
 class Tape:
     """What a forward pass leaves for backward."""
 
     layers: list[Kept | Tensor] = field(default_factory=list)  # a Tensor: a layer's input alone, to compute it again
+    scene: Scene | None = None
     end: Tensor | None = None  # (r, m) before the final norm
 
 
@@ -78,24 +84,25 @@ class LeanDecoder:
     def run(self, pack: Pack, tape: Tape | None) -> Tensor:
         """`hidden` without autograd; what backward needs is laid on `tape`, from the first layer that learns on."""
         scene, first = self._scene(pack), self._lowest()
-        x = self._table.rows(tensor_of(pack.ids, self._table.copy)).to(self._stream)
+        x = self._table.rows(scene.ids).to(self._stream)
         for index, layer in enumerate(self._layers):
             answer, kept = layer.forward(x, scene)
             if tape is not None and index >= first:
                 tape.layers.append(x if self._recompute else kept)
             x = answer
         if tape is not None:
-            tape.end = x
-        return self._final_norm.norm(x, torch.empty(x.shape, dtype=scene.dtype, device=x.device))
+            tape.scene, tape.end = scene, x
+        y = self._final_norm.norm(x, torch.empty(x.shape, dtype=scene.dtype, device=x.device))
+        return y[: len(pack.rows)]
 
-    def run_back(self, pack: Pack, dy: Tensor, tape: Tape) -> Gradients:
+    def run_back(self, tape: Tape, dy: Tensor) -> Gradients:
         """The gradients of all that learns, for dy (r, m); the tape is used up."""
-        scene, into = self._scene(pack), Gradients()
-        if tape.end is None:
+        scene, x, into = tape.scene, tape.end, Gradients()
+        if scene is None or x is None:
             raise Conflict("this pack's backward has been computed already", hint="compute its loss again")
-        d = torch.empty_like(tape.end)
-        self._final_norm.pull(dy, tape.end, d, into, add=False)
-        tape.end = None
+        tape.scene = tape.end = None
+        d = torch.empty_like(x)
+        self._final_norm.pull(_lengthened(dy, len(x)), x, d, into, add=False)
         first, bottom = self._lowest(), self._table.learns
         for index in range(len(self._layers) - 1, first - 1, -1):
             layer, kept = self._layers[index], tape.layers.pop()
@@ -103,13 +110,20 @@ class LeanDecoder:
                 kept = layer.forward(kept, scene)[1]
             d = layer.backward(d, kept, scene, into, further=bottom or index > first)
         if bottom:
-            self._table.learn(tensor_of(pack.ids, d), d, into)
+            self._table.learn(scene.ids, d, into)
         return into
 
     def _scene(self, pack: Pack) -> Scene:
-        table = self._table.copy
-        rotation = self._shape.rotation(tensor_of(pack.positions, table))
-        return Scene(pack.segments, rotation, tensor_of(pack.rows, table), table.dtype)
+        """The pack where the weights are, filled up to whole grains with a segment and rows that nothing asks for."""
+        table, tokens = self._table.copy, pack.tokens
+        filled = -(-tokens // GRAIN) * GRAIN
+        segments = pack.segments
+        if filled > tokens:
+            segments = np.concatenate([segments, np.array([[tokens, filled, 0, 0]], dtype=np.int32)])
+        ids, positions = (np.pad(array, (0, filled - tokens)) for array in (pack.ids, pack.positions))
+        rows = np.pad(pack.rows, (0, -len(pack.rows) % GRAIN))
+        rotation = self._shape.rotation(tensor_of(positions, table))
+        return Scene(tensor_of(ids, table), segments, rotation, tensor_of(rows, table), table.dtype)
 
     def _lowest(self) -> int:
         """The lowest layer backward comes to."""
@@ -135,11 +149,20 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, decoder: LeanDecoder, pack: Pack, *parameters: Tensor) -> Tensor:
-        ctx.decoder, ctx.pack, ctx.tape = decoder, pack, Tape()
+        ctx.decoder, ctx.tape = decoder, Tape()
         return decoder.run(pack, ctx.tape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         decoder: LeanDecoder = ctx.decoder
-        found = decoder.run_back(ctx.pack, grads[0], ctx.tape)
+        found = decoder.run_back(ctx.tape, grads[0])
         return None, None, *(found.get(name) for name in decoder.parameters)
+
+
+def _lengthened(dy: Tensor, rows: int) -> Tensor:
+    """dy with rows of zeros behind it."""
+    if len(dy) == rows:
+        return dy
+    filled = dy.new_zeros((rows, dy.shape[1]))
+    filled[: len(dy)] = dy
+    return filled

@@ -50,6 +50,7 @@ class Gain:
 class Scene:
     """What is the same for all layers of a pack."""
 
+    ids: Tensor  # (t)
     segments: npt.NDArray[np.int32]  # (s, 4)
     rotation: Rotation
     rows: Tensor  # (r) which positions go on behind the last attention
