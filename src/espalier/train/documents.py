@@ -104,7 +104,7 @@ class ExtendedDocuments:
         return len(self._documents)
 
     @property
-    def lengths(self) -> Sequence[int]:
+    def lengths(self) -> Sequence[int] | Int64:
         return self._documents.lengths
 
     def strip(self, index: int) -> Strip:

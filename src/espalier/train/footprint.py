@@ -175,7 +175,7 @@ def _changes(spec: TrainSpec, machine: Machine) -> Iterator[tuple[str, dict[str,
         yield "tune: lora, quantise: nf4", {"tune": "lora", "quantise": "nf4"}
     least: dict[str, object] = {"pack_tokens": smaller, "checkpointing": True, "threads": 1, "tune": "lora"}
     yield f"tune: lora, checkpointing: true, threads: 1, pack_tokens: {smaller}", least
-    if not spec.where.shard:
+    if spec.tune == "lora" and spec.quantise == "none" and not spec.where.shard:
         for workers in (2, 4, 8, 16):
             where = spec.where.model_copy(update={"kind": "processes", "workers": workers, "shard": True})
             yield f"where: {{kind: processes, workers: {workers}, shard: true}}", {"where": where}

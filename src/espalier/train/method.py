@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from espalier.nn.backbone import Backbone
     from espalier.nn.base import LoadedBase
-    from espalier.tokens.pack import Strip
+    from espalier.tokens.pack import Int64, Strip
     from espalier.train.audit import MaskAudit
     from espalier.train.objective import Objective
     from espalier.train.parallel import World
@@ -64,8 +64,8 @@ class Documents(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def lengths(self) -> Sequence[int]:
-        """Tokens computed for each."""
+    def lengths(self) -> Sequence[int] | Int64:
+        """Tokens computed for each. (n,)"""
         ...
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from espalier.tokens.pack import Pack, Strip, draw_seed, fill, join
+from espalier.tokens.pack import Int64, Pack, Strip, draw_seed, fill, join
 from espalier.train.method import Documents
 
 
@@ -35,7 +35,7 @@ class Corpus(Protocol):
     @property
     def documents(self) -> Documents: ...
 
-    def window(self, epoch: int, index: int) -> Sequence[int]:
+    def window(self, epoch: int, index: int) -> Sequence[int] | Int64:
         """The numbers of one window's documents; none when the pass is over."""
         ...
 
@@ -110,6 +110,6 @@ class Plan:
         return [join([strips[i] for i in members]) for members in groups]
 
 
-def _lengths(corpus: Corpus, numbers: Sequence[int]) -> list[int]:
+def _lengths(corpus: Corpus, numbers: Sequence[int] | Int64) -> list[int]:
     lengths = corpus.documents.lengths
     return [int(lengths[number]) for number in numbers]

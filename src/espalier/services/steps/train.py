@@ -6,12 +6,14 @@ A method of one's own is two entry points: `espalier.methods` (mine = "package.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.ports import StepContext
 from espalier.core.step import Step, step
+from espalier.core.types import Artifact
 from espalier.nn.locate import anchor_base, list_base_files
 from espalier.train.method import Method, Source, load_method
 from espalier.train.recipe import TrainSpec
@@ -61,7 +63,7 @@ def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
     job = Job(
         method=method.name,
         spec=spec,
-        sources=_find_sources(context, spec),
+        sources=find_sources(context, spec),
         out_dir=context.output(port),
         checkpoint_dir=context.scratch / "checkpoints",
         cache_dir=context.cache / "train",
@@ -74,7 +76,19 @@ def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
     context.describe(port, base=spec.base, base_digest=result.base_digest, method=method.name)
 
 
-def _find_sources(context: StepContext, spec: TrainSpec) -> tuple[Source, ...]:
+class Given(Protocol):
+    """What a training reads: the part of a step's context that is there outside a run, too."""
+
+    @property
+    def inputs(self) -> Mapping[str, Artifact]: ...
+
+    @property
+    def scratch(self) -> Path: ...
+
+    def input(self, name: str) -> Path: ...
+
+
+def find_sources(context: Given, spec: TrainSpec) -> tuple[Source, ...]:
     """The main dataset, asked through the prompt, and those of the mix. Raises InvalidInput when the two disagree."""
     from espalier.prompts.catalog import read_prompt
     from espalier.services.rendering import render_dataset
