@@ -31,7 +31,7 @@ def lay_rewards(tokenizer: ChatTokenizer, *, margin: float, margin_tag: str, con
         excess = max(len(chosen), len(rejected)) - context_tokens
         if excess > 0:
             return Laid(dropped="an answer ends beyond the context", cut_tokens=excess)
-        return Laid((_lay(example.id, chosen, rejected, _margin_of(example, margin, margin_tag)),))
+        return Laid((lay_pair_ends(example.id, chosen, rejected, _margin_of(example, margin, margin_tag)),))
 
     def show(strip: Strip) -> str:
         texts = [tokenizer.decode(strip.ids[start:end].tolist(), skip_special=False) for start, end in _cut(strip)]
@@ -41,7 +41,8 @@ def lay_rewards(tokenizer: ChatTokenizer, *, margin: float, margin_tag: str, con
     return lay_each(tag, lay, show, ("chosen", "rejected"), answer=lambda strip: "a reward")
 
 
-def _lay(id: str, chosen: Sequence[int], rejected: Sequence[int], margin: float) -> Strip:
+def lay_pair_ends(id: str, chosen: Sequence[int], rejected: Sequence[int], margin: float) -> Strip:
+    """Two whole conversations as ids: what they begin with alike is computed once."""
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
     shared = min(alike, len(chosen) - 1, len(rejected) - 1)  # each keeps a token of its own, to be judged at
     strip = lay_ends(id, chosen[:shared], [chosen[shared:], rejected[shared:]], [0, 0], [1.0, 1.0])
