@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -18,6 +20,21 @@ class Dequantises(Protocol):
     def dequantise(self, dtype: torch.dtype) -> Tensor:
         """The whole matrix (o, i), made anew: keep it no longer than its product."""
         ...
+
+
+@contextmanager
+def settled(x: Tensor) -> Iterator[Tensor]:
+    """x in the type autocast computes in, where that is on; inside it is off.
+
+    A product with its own backward must not have single operations of its forward cast behind its back.
+    """
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        yield x
+        return
+    dtype = torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, enabled=False):
+        yield x.to(dtype)
 
 
 FrozenWeight: TypeAlias = Tensor | Dequantises

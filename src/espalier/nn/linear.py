@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from espalier.nn.dora import DoraProduct, row_lengths
 from espalier.nn.dropout import Keep, draw_keep
-from espalier.nn.frozen import FrozenWeight, dense
+from espalier.nn.frozen import FrozenWeight, dense, settled
 from espalier.nn.lora import LoraSpec
 
 
@@ -112,13 +112,15 @@ class AdapterLinear(nn.Module):
         base: FrozenLinear = self.base  # type: ignore[assignment]
         if not self.enabled:
             return base(x)
-        keep = draw_keep(x, self.dropout, self.name)
-        given = (x, base.weight, base.bias, self.a, self.b)
         y: Tensor
-        if self.magnitude is None:
-            y = LoraProduct.apply(*given, self.scale, keep)  # type: ignore[no-untyped-call]
-        else:
-            y = DoraProduct.apply(*given, self.magnitude, self.scale, keep)  # type: ignore[no-untyped-call]
+        with settled(x) as x:
+            keep = draw_keep(x, self.dropout, self.name)
+            bias = None if base.bias is None else base.bias.to(x.dtype)
+            given = (x, base.weight, bias, self.a, self.b)
+            if self.magnitude is None:
+                y = LoraProduct.apply(*given, self.scale, keep)  # type: ignore[no-untyped-call]
+            else:
+                y = DoraProduct.apply(*given, self.magnitude, self.scale, keep)  # type: ignore[no-untyped-call]
         return y
 
 

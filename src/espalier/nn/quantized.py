@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from transformers import PreTrainedModel
 
 from espalier.core.errors import MissingExtra
-from espalier.nn.frozen import Dequantises, dense
+from espalier.nn.frozen import Dequantises, dense, settled
 
 Scheme = Literal["nf4", "int8"]
 
@@ -161,7 +161,9 @@ class QuantizedLinear(nn.Module):
         self.bias = None if layer.bias is None else layer.bias.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., i) -> (..., o)
-        y: Tensor = _FrozenProduct.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        y: Tensor
+        with settled(x) as x:
+            y = _FrozenProduct.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y
 
 

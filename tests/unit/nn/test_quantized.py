@@ -121,6 +121,28 @@ def test_an_adapter_on_a_quantised_base_learns_as_on_its_dequantised_weights(
         torch.testing.assert_close(own.grad, reference.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("quantise", ["none", "nf4"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_under_autocast_it_computes_in_its_type_and_learns_in_float32(
+    tiny_folder: Path, quantise: Any, dora: bool
+) -> None:
+    found = []
+    for cast in (False, True):
+        base = load_base(f"path:{tiny_folder}", quantise=quantise)
+        adapters = attach_adapters(base.model, LoraSpec(rank=3, dora=dora, targets=("q_proj", "down_proj")), seed=1)
+        stir(adapters.parameters())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+            value = loss(base.model)
+        value.backward()
+        found.append((value.detach(), [p.grad for p in adapters.parameters()]))
+    (exact, gradients), (near, others) = found
+    assert exact != near
+    assert abs(float(exact - near)) < 0.05
+    for own, reference in zip(others, gradients, strict=True):
+        assert own.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(own.flatten(), reference.flatten(), dim=0) > 0.98
+
+
 def test_a_base_is_quantised_as_it_is_loaded_and_says_so(tiny_folder: Path, tmp_path: Path) -> None:
     base = load_base(f"path:{tiny_folder}", quantise="nf4")
     assert base.quantised == "nf4"
