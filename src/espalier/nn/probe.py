@@ -21,7 +21,7 @@ from espalier.core.errors import UnsupportedModel
 from espalier.core.events import Emit, Event, ignore
 from espalier.nn.packmask import PACKED, register
 from espalier.nn.tensors import tensor_of
-from espalier.nn.transformer import Transformer, computing, find_decoder, lift, recompute_layers, why_unpacked
+from espalier.nn.transformer import Transformer, computing, find_decoder, recompute_layers, settle_types, why_unpacked
 from espalier.tokens.mask import Tokenized
 from espalier.tokens.pack import Pack, Strip, join, lay, lay_branches
 
@@ -42,17 +42,15 @@ def transformer_backbone(
 ) -> Transformer:
     """The general backbone of `model`: whole packs, or else one sequence at a time, whichever is proved to be right.
 
-    `dtype` is what products are computed in; None: what the model is in. What learns is made float32 where it is not,
-    and products are then computed in `dtype` by autocast.
+    `dtype` is what products are computed in; None: what the model is in. What learns is float32 (made so where it is
+    not): of the model's own weights by autocast; beside them, as adapters, with the frozen weights put into `dtype`.
     `checkpointing` keeps layer inputs alone and computes the rest again.
     Emits `train.unpacked` with the reason where sequences have to go one at a time. Raises UnsupportedModel for a model
     that neither way computes as transformers does. Leaves the model in evaluation mode, set to the attention it needs.
     """
     register()
     model.eval()  # dropout of adapters is drawn by the pack's seed; any other dropout is off
-    own = model.dtype
-    autocast = dtype or own if lift(parameters) or dtype not in (None, own) else None
-    backbone = _probe(model, parameters, autocast)
+    backbone = _probe(model, parameters, settle_types(model, parameters, dtype or model.dtype))
     if checkpointing:
         recompute_layers(model)
     if backbone.reason:
@@ -62,6 +60,9 @@ def transformer_backbone(
 
 def _probe(model: PreTrainedModel, parameters: Mapping[str, Tensor], autocast: torch.dtype | None) -> Transformer:
     own = model.config._attn_implementation
+    if own == PACKED:  # it has been a backbone before
+        own = "eager"
+        model.set_attn_implementation(own)
     try:
         strips = _strips(model)
         with computing(model.device, autocast):

@@ -25,6 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from espalier.core.errors import UnsupportedModel
 from espalier.nn.crossentropy import Head
 from espalier.nn.dropout import dropping
+from espalier.nn.linear import AdapterLinear
 from espalier.nn.packmask import PACKED, packed
 from espalier.nn.tensors import tensor_of
 from espalier.tokens.pack import Pack
@@ -131,12 +132,20 @@ def _again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     return nullcontext(), dropping(_SEED.get())
 
 
-def lift(parameters: Mapping[str, Tensor]) -> bool:
-    """Make what learns float32 where it is not, in place; whether anything was."""
-    found = [parameter for parameter in parameters.values() if parameter.dtype != torch.float32]
-    for parameter in found:
+def settle_types(model: PreTrainedModel, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> torch.dtype | None:
+    """Make what learns float32, in place; returns what autocast is to compute products in, None for none.
+
+    A model of whose own weights none learns is put into `dtype` instead: adapters convert by themselves.
+    """
+    for parameter in parameters.values():
         parameter.data = parameter.data.float()
-    return bool(found)
+    beside = {id(part) for m in model.modules() if isinstance(m, AdapterLinear) for part in m.parts().values()}
+    if any(id(parameter) not in beside for parameter in parameters.values()):
+        return None if dtype == torch.float32 else dtype
+    for weight in model.parameters():
+        if id(weight) not in beside and weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    return None
 
 
 def find_decoder(model: PreTrainedModel) -> PreTrainedModel:

@@ -62,7 +62,10 @@ def tune(spec: TrainSpec, base: LoadedBase, *, start: Path | None = None, emit: 
 
 def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: Emit) -> Tuned:
     total = sum(weight.numel() for weight in base.model.parameters())
-    adapters = continue_adapters(base, start) if start else attach_adapters(base.model, spec.lora, spec.seed)
+    if start is None:
+        adapters = attach_adapters(base.model, spec.lora, spec.seed)
+    else:
+        adapters = continue_adapters(base, start, dropout=spec.lora.dropout)
     shape = lean_shape(base.config) if adapters.is_plain and not spec.where.shard else None
     if shape is not None and not is_covered(adapters, shape):
         shape = None
@@ -71,7 +74,11 @@ def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: E
     backbone: Backbone
     if shape is None:
         backbone = transformer_backbone(
-            base.model, adapters.named_parameters(), checkpointing=spec.checkpointing, emit=emit
+            base.model,
+            adapters.named_parameters(),
+            None if spec.where.shard else compute_dtype(base.device),
+            checkpointing=spec.checkpointing,
+            emit=emit,
         )
     else:
         backbone = adapted_decoder(base, adapters, shape, compute_dtype(base.device), recompute=spec.checkpointing)
@@ -97,7 +104,7 @@ def _tune_weights(spec: TrainSpec, base: LoadedBase, emit: Emit) -> Tuned:
         backbone = transformer_backbone(
             base.model,
             learning.parameters,
-            compute_dtype(base.device) if spec.tune == "full" else None,
+            None if spec.where.shard else compute_dtype(base.device),
             checkpointing=spec.checkpointing,
             emit=emit,
         )

@@ -220,6 +220,13 @@ def test_other_architectures_are_exact_too_and_say_when_they_cannot_be_packed(ki
     _check(*_loss(backbone, _in_two(documents)), _reference(plain, documents), dict(plain.named_parameters()))
 
 
+def test_a_model_can_be_made_a_backbone_again() -> None:
+    model = family_model("gemma-2")
+    pack = join([lay(document) for document in _documents(model.config.vocab_size)])
+    first, again = (transformer_backbone(model, {}).hidden(pack) for _ in range(2))
+    assert torch.equal(first, again)
+
+
 def test_packs_computed_by_several_threads_at_once_do_not_meet() -> None:
     model = family_model("gemma-2")
     backbone = transformer_backbone(model, dict(model.named_parameters()))
@@ -266,6 +273,22 @@ def test_full_tuning_in_bf16_keeps_float32_gradients_near_those_of_float32(store
     for name, grad in grads.items():
         assert near[name].dtype == torch.float32  # type: ignore[union-attr]
         assert torch.cosine_similarity(near[name].flatten(), grad.flatten(), dim=0) > 0.99, name  # type: ignore[union-attr]
+
+
+def test_adapters_learn_in_float32_beside_a_frozen_base_in_bf16() -> None:
+    found = []
+    for dtype in (None, torch.bfloat16):
+        model = family_model("gemma-3")
+        adapters = attach_adapters(model, SPEC, seed=0)
+        backbone = transformer_backbone(model, adapters.named_parameters(), dtype)
+        found.append(_loss(backbone, _in_two(_documents(model.config.vocab_size))))
+    assert {tensor.dtype for tensor in backbone.parameters.values()} == {torch.float32}
+    assert backbone.head().matrix.dtype == torch.bfloat16
+    (loss, grads), (near_loss, near) = found
+    assert near_loss == pytest.approx(loss, rel=2e-2)
+    for name in grads:
+        if name.endswith("lora_B.weight"):  # A has no gradient before the first step
+            assert torch.cosine_similarity(near[name].flatten(), grads[name].flatten(), dim=0) > 0.99  # type: ignore[union-attr]
 
 
 def _learning(model: PreTrainedModel) -> dict[str, Tensor]:
