@@ -34,6 +34,7 @@ _EXTRAS = {
     "boto3": ("aws", "blobs in S3"),
     "psycopg": ("postgres", "records in PostgreSQL"),
     "presidio_analyzer": ("presidio", "names and addresses in texts"),
+    "peft": ("peft", "several adapters made one"),
 }
 
 
