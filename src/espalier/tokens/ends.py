@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from espalier.core.errors import InvalidInput
 from espalier.core.types import Message
-from espalier.tokens.mask import supervise
+from espalier.tokens.mask import TRAINING_DAY, supervise
 from espalier.tokens.pack import Strip, lay_branches
 from espalier.tokens.tokenizer import ChatTokenizer
 
@@ -24,17 +24,18 @@ class Read:
 
 
 def encode_question(tokenizer: ChatTokenizer, messages: Sequence[Message], *, context_tokens: int) -> Read:
-    """The conversation with the assistant's turn opened, as serving would feed it; a longer one loses the end of its
-    last turn, never the template's marks. A base without a template reads the turns' texts, a blank line between.
+    """The conversation with the assistant's turn opened; a longer one loses the end of its last turn, never the
+    template's marks. A base without a template reads the turns' texts, a blank line between.
 
+    A template that names a day names that of training, always: a head has never seen another.
     Raises InvalidInput for no text at all, and when the marks alone are longer than the context.
     """
     if not any(turn.content.strip() for turn in messages):
         raise InvalidInput("there is no text to judge", hint="an example needs a user's turn, or a text")
     if not tokenizer.template:
-        ids = tokenizer.encode("\n\n".join(turn.content for turn in messages))
+        ids = [*tokenizer.opening, *tokenizer.encode("\n\n".join(turn.content for turn in messages))]
         return Read(ids[:context_tokens], max(0, len(ids) - context_tokens))
-    ids = tokenizer.encode_prompt(messages)
+    ids = tokenizer.encode_prompt(messages, on=TRAINING_DAY)
     whole, last = len(ids), messages[-1]
     kept = tokenizer.encode(last.content)
     while len(ids) > context_tokens:
@@ -45,7 +46,8 @@ def encode_question(tokenizer: ChatTokenizer, messages: Sequence[Message], *, co
                 hint="raise `context_tokens`",
             )
         kept = kept[:-excess]
-        ids = tokenizer.encode_prompt([*messages[:-1], replace(last, content=tokenizer.decode(kept))])
+        shortened = replace(last, content=tokenizer.decode(kept).rstrip("\ufffd"))  # half a character is none
+        ids = tokenizer.encode_prompt([*messages[:-1], shortened], on=TRAINING_DAY)
     return Read(ids, whole - len(ids))
 
 

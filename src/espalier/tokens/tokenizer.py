@@ -86,9 +86,10 @@ class ChatTokenizer:
             on=on,
         )
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], *, on: date | None = None) -> list[int]:
         """Ids of the conversation with the assistant's turn opened: what serving feeds, what training puts first.
 
+        on: the day the template may name, None = today.
         Raises InvalidInput for a message that spells a special token: it would end its turn and speak as another role.
         """
         marks = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
@@ -100,7 +101,7 @@ class ChatTokenizer:
                     where=f"messages[{number}].content",
                     hint="take it out of the text, or put a space into it",
                 )
-        return self.encode(self.render(messages, add_generation_prompt=True))
+        return self.encode(self.render(messages, add_generation_prompt=True, on=on))
 
     @property
     def eos_id(self) -> int | None:
