@@ -183,8 +183,8 @@ class Layer:
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         key_heads = (qkv.shape[1] - self.heads) // 2
-        q, k, v = torch.split(qkv, [self.heads, key_heads, key_heads], 1)
-        return q, k, v
+        first = self.heads + key_heads
+        return qkv[:, : self.heads], qkv[:, self.heads : first], qkv[:, first:]
 
     def _normed(self, gain: Gain, x: Tensor, scene: Scene) -> Tensor:
         return gain.norm(x, torch.empty(x.shape, dtype=scene.dtype, device=x.device))

@@ -9,7 +9,7 @@ Legend: t rows, i in, o out (all parts together), r rank, R ranks of all parts t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -43,11 +43,12 @@ class Part:
 class _Beside:
     """A LoRA in the compute type, and where its part lies in the product and its ranks among all ranks."""
 
-    name: str
+    down_name: str
+    up_name: str
     pair: LowRank
     outputs: slice
     ranks: slice
-    up: Tensor  # scale * B (o, r)
+    up: Tensor  # B (o, r)
 
 
 class Projection:
@@ -56,6 +57,7 @@ class Projection:
     def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
         first = parts[0].weight
         self._spans = _spans(parts)
+        self.learns = any(part.learning or part.low_rank for part in parts)
         self.matrix = torch.empty(
             (sum(len(part.weight) for part in parts), first.shape[1]), dtype=dtype, device=first.device
         )
@@ -63,14 +65,13 @@ class Projection:
         self.bias = torch.zeros(len(self.matrix), dtype=dtype, device=first.device) if biased else None
         adapted = [part.low_rank for part in parts if part.low_rank is not None]
         ranks = sum(len(pair.down) for pair in adapted)
-        self._down = torch.empty((ranks, first.shape[1]), dtype=dtype, device=first.device)  # (R, i)
+        self._down = torch.empty((ranks, first.shape[1]), dtype=dtype, device=first.device)  # scale * A (R, i)
+        scales = [pair.scale for pair in adapted for _ in pair.down]
+        self._scales = torch.tensor(scales, dtype=torch.float32, device=first.device)[:, None]  # (R, 1)
         self._beside: list[_Beside] = []
         self.parts = tuple(self._lay(part, rows) for part, rows in zip(parts, self._spans, strict=True))
+        self._learning = [(part, rows) for part, rows in zip(self.parts, self._spans, strict=True) if part.learning]
         self.refresh()
-
-    @property
-    def learns(self) -> bool:
-        return bool(self._beside) or any(part.learning for part in self.parts)
 
     def frozen(self) -> dict[str, Tensor]:
         """What does not learn, by name, as views of what products are computed with."""
@@ -87,17 +88,17 @@ class Projection:
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over what has learnt since."""
-        for part, rows in self._laid():
+        for part, rows in self._learning:
             if "weight" in part.learning:
                 self.matrix[rows].copy_(part.weight)
             if self.bias is not None and "bias" in part.learning and part.bias is not None:
                 self.bias[rows].copy_(part.bias)
         for beside in self._beside:
-            self._down[beside.ranks].copy_(beside.pair.down)
-            beside.up.copy_(beside.pair.up * beside.pair.scale)
+            self._down[beside.ranks].copy_(beside.pair.down * beside.pair.scale)
+            beside.up.copy_(beside.pair.up)
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """y (t, o) of x (t, i), `onto` (t, o) added; and x A^T (t, R), which `learn` asks for, None without LoRA."""
+        """y (t, o) of x (t, i), `onto` (t, o) added; and scale x A^T (t, R), which `learn` asks for, None without LoRA."""
         finer = onto is not None and onto.dtype != x.dtype  # a residual stream finer than the products
         y = self._product(x, None if finer else onto)
         inner = x @ self._down.t() if self._beside else None
@@ -121,28 +122,24 @@ class Projection:
         return d_inner
 
     def learn(self, dy: Tensor, x: Tensor, inner: Tensor | None, d_inner: Tensor | None, into: Gradients) -> None:
-        """Put the gradients of what learns here into `into`, float32 by name."""
-        for part, rows in self._laid():
+        """Put the gradients of what learns here into `into` by name; autograd brings them to float32."""
+        for part, rows in self._learning:
             if "weight" in part.learning:
-                into[f"{part.name}.weight"] = (dy[:, rows].t() @ x).float()
+                into[f"{part.name}.weight"] = dy[:, rows].t() @ x
             if "bias" in part.learning:
                 into[f"{part.name}.bias"] = dy[:, rows].sum(0, dtype=torch.float32)
         if inner is None or d_inner is None:
             return
-        d_down = (d_inner.t() @ x).float()
+        d_down = (d_inner.t() @ x) * self._scales
         for beside in self._beside:
-            into[f"{beside.name}.lora_A.weight"] = d_down[beside.ranks]
-            d_up = dy[:, beside.outputs].t() @ inner[:, beside.ranks]
-            into[f"{beside.name}.lora_B.weight"] = d_up.float().mul_(beside.pair.scale)
+            into[beside.down_name] = d_down[beside.ranks]
+            into[beside.up_name] = dy[:, beside.outputs].t() @ inner[:, beside.ranks]
 
     def _product(self, x: Tensor, onto: Tensor | None) -> Tensor:
         if onto is None:
             return x @ self.matrix.t() if self.bias is None else torch.addmm(self.bias, x, self.matrix.t())
         y = torch.addmm(onto, x, self.matrix.t())
         return y if self.bias is None else y.add_(self.bias)
-
-    def _laid(self) -> Iterator[tuple[Part, slice]]:
-        return zip(self.parts, self._spans, strict=True)
 
     @torch.no_grad()
     def _lay(self, part: Part, rows: slice) -> Part:
@@ -154,7 +151,8 @@ class Projection:
             start = self._beside[-1].ranks.stop if self._beside else 0
             ranks = slice(start, start + len(part.low_rank.down))
             up = torch.empty(part.low_rank.up.shape, dtype=self.matrix.dtype, device=self.matrix.device)
-            self._beside.append(_Beside(part.name, part.low_rank, rows, ranks, up))
+            down_name, up_name = f"{part.name}.lora_A.weight", f"{part.name}.lora_B.weight"
+            self._beside.append(_Beside(down_name, up_name, part.low_rank, rows, ranks, up))
         return replace(
             part,
             weight=part.weight if "weight" in part.learning else weight,
