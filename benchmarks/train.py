@@ -1,7 +1,8 @@
 """LoRA fine-tuning on one core, beside TRL, transformers' Trainer with PEFT, and Unsloth: tokens a CPU-second, memory.
 
-    python benchmarks/train.py                       135M and 15M, every contender; TRL and Unsloth tuned by a sweep
-    python benchmarks/train.py --quick               135M, few documents, the settings the sweep chose here (minutes)
+    python benchmarks/train.py                       135M and 15M, every contender
+    python benchmarks/train.py --quick               135M, few documents (minutes)
+    python benchmarks/train.py --sweep               also choose the peers' settings anew, by trying each
     python benchmarks/train.py --contenders ours     ours alone
 
 Every contender trains the same base (random weights, SmolLM2's shape) on the same chats with the same LoRA (rank 16 on
@@ -12,8 +13,8 @@ then scored on the same documents by PEFT, to see that all of them learnt. Peers
 at the first run, on the torch and transformers of the one this runs in (Unsloth: its own transformers).
 
 Prints a table and, last, JSON: `ratios` are tokens a CPU-second, ours over theirs, at 135M, and `memory_trl_best` our
-peak over theirs (the whole process, its libraries included; `memory_own_trl_best` without what imports took). TRL's and
-Unsloth's figures are of the fastest setting found, `unsloth_default` is Unsloth as its notebooks have it.
+peak over theirs (the whole process, its libraries included; `memory_own_trl_best` without what imports took). TRL,
+Trainer and Unsloth have the fastest setting that a sweep found; `unsloth_default` is Unsloth as its notebooks have it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ NOTEBOOK = {**BEST, "per_device_train_batch_size": 2, "gradient_accumulation_ste
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A script of train_peers, the environment it needs, and the settings to choose from; the first is for --quick."""
+    """A script of train_peers, the environment it needs, and the settings to choose from, the fastest first."""
 
     script: str
     needs: tuple[str, ...] = ()
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["135m", "15m"], choices=["135m", "15m"])
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, default=HERE.parent / ".benchmarks" / "train")
     given = parser.parse_args()
@@ -216,7 +218,7 @@ def measure_size(bench: Bench, size: str, given: argparse.Namespace) -> dict[str
     failures: dict[str, str] = {}
     for name in given.contenders:
         settings = CONTENDERS[name].settings
-        if len(settings) > 1 and not given.quick:
+        if len(settings) > 1 and given.sweep:
             settings = (sweep(bench, name, size, sample, sample_tokens),)
         run = bench.run(name, size, given.documents, documents, tokens, settings[0])
         if isinstance(run, str):
