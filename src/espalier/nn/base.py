@@ -87,12 +87,10 @@ def load_base(
         torch.set_num_threads(threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = choose_dtype(dtype, count_parameters(folder), device, stored=folder)
-    model = _load_model(folder, spec, chosen)
-    if quantise != "none":
-        from espalier.nn.quantized import quantise_model
-
-        quantise_model(model, quantise, device=torch.device(device))
-    model = model.to(device).eval()
+    if quantise == "none":
+        model = _load_model(folder, spec, chosen).to(device).eval()
+    else:
+        model = _load_quantised(folder, spec, chosen, quantise, torch.device(device)).eval()
     tokenizer = load_tokenizer(folder)
     _check_vocabulary(model, tokenizer, spec)
     return LoadedBase(
@@ -172,6 +170,23 @@ def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
             hint="the download or conversion is incomplete",
         )
     return model
+
+
+def _load_quantised(
+    folder: Path, spec: str, dtype: torch.dtype, scheme: Literal["nf4", "int8"], device: torch.device
+) -> PreTrainedModel:
+    from espalier.nn.quantized import quantise_model
+    from espalier.nn.streaming import load_quantised
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = load_quantised(folder, config, dtype, scheme, device)
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise _refusal(spec, folder, error) from error
+    if model is None:
+        model = _load_model(folder, spec, dtype)
+        quantise_model(model, scheme, device=device)
+    return model.to(device)
 
 
 def _refusal(spec: str, folder: Path, error: Exception) -> UnsupportedModel:

@@ -32,6 +32,8 @@ from espalier.nn.quantized import (
     quantise_matrix,
     quantise_model,
 )
+from espalier.nn.streaming import load_quantised
+from espalier.testing.families import make_family
 
 
 def _weight(rows: int, columns: int) -> Tensor:
@@ -153,6 +155,20 @@ def test_a_base_is_quantised_as_it_is_loaded_and_says_so(tiny_folder: Path, tmp_
     assert json.loads((tmp_path / "espalier.json").read_text())["quantised"] == "nf4"
     with pytest.raises(InvalidInput, match="nf4"):
         save_base(tmp_path / "base", base)
+
+
+@pytest.mark.parametrize("scheme", ["nf4", "int8"])
+@pytest.mark.parametrize("family", ["llama-3", "qwen-2.5", "qwen-3", "gemma-3", "qwen-3-moe", "phi"])
+def test_what_is_loaded_a_tensor_at_a_time_is_what_is_loaded_whole(scheme: Any, family: str, tmp_path: Path) -> None:
+    folder = make_family(family, tmp_path)
+    found = load_base(f"path:{folder}", quantise=scheme)
+    whole = load_base(f"path:{folder}")
+    quantise_model(whole.model, scheme)
+    assert torch.equal(logits(found.model), logits(whole.model))
+    assert found.eos_ids == whole.eos_ids
+    assert measure_footprint(found.model) == measure_footprint(whole.model)
+    streamed = load_quantised(folder, whole.config, torch.float32, scheme, torch.device("cpu"))
+    assert (streamed is not None) == (family in ("llama-3", "qwen-2.5", "qwen-3", "phi"))
 
 
 def test_the_footprint_is_what_the_tensors_take() -> None:
