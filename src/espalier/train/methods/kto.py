@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from espalier.core.events import Event
 from espalier.train.method import Method, Prepared, Setting
 from espalier.train.methods.dpo import list_files
 from espalier.train.recipe import TrainSpec
@@ -46,14 +47,31 @@ def prepare(setting: Setting) -> Prepared:
     laying = verdicts(setting.base.tokenizer, context_tokens=context_tokens)
     documents, validation = lay_sources(setting, laying), lay_validation(setting, laying)
     reference = open_reference(setting, spec.reference)
-    looked_at = Mismatched(Strips(validation), context_tokens)
+    learnt, looked_at = Mismatched(documents, context_tokens), Mismatched(Strips(validation), context_tokens)
+    if warning := find_imbalance(spec, learnt.desirable, learnt.undesirable):
+        setting.emit(Event("log", {"level": "warning", "message": warning}))
     return Prepared(
-        reference.judge(Mismatched(documents, context_tokens)),
+        reference.judge(learnt),
         Kto(spec.loss, spec.beta, spec.desirable_weight, spec.undesirable_weight),
         documents.audit,
         reference.judge_strips([looked_at.strip(number) for number in range(len(looked_at))]),
         identity={"reference": reference.key["weights"]},
     )
+
+
+def find_imbalance(spec: KtoSpec, desirable: int, undesirable: int) -> str:
+    """What to change where good and bad answers, by number and weight, stand far from 1:1 to 4:3 (eq. 8); or empty."""
+    good, bad = spec.desirable_weight * desirable, spec.undesirable_weight * undesirable
+    if spec.loss != "kto" or (bad and 0.99 <= good / bad <= 1.34):
+        return ""
+    if not (desirable and undesirable):
+        return (
+            f"all {desirable + undesirable} answers are called {'good' if desirable else 'bad'}: KTO learns from both"
+        )
+    wanted = (
+        f"undesirable_weight: {good / undesirable:.3g}" if good > bad else f"desirable_weight: {bad / desirable:.3g}"
+    )
+    return f"{desirable} good answers and {undesirable} bad ones: KTO's authors would set {wanted}"
 
 
 METHOD = Method("kto", KtoSpec, "learn from answers called good or bad", prepare, list_files)

@@ -18,7 +18,7 @@ from espalier.core.ids import digest_of
 from espalier.tokens.pack import Answer, Int64, Strip, lay_branches
 from espalier.train.documents import parts_of
 from espalier.train.method import Documents
-from espalier.train.preference.pairs import FOREIGN
+from espalier.train.preference.pairs import DESIRABLE, FOREIGN, UNDESIRABLE
 
 _LOOK_AHEAD = 16  # documents passed over in search of one with another prompt
 
@@ -29,7 +29,13 @@ class Mismatched:
     def __init__(self, documents: Documents, context_tokens: int) -> None:
         self._documents, self._context = documents, context_tokens
         self._partners = _choose_partners(documents)
-        self.lengths: Int64 = np.array([len(self.strip(i)) for i in range(len(documents))], np.int64)
+        self.lengths: Int64 = np.zeros(len(documents), np.int64)
+        self.desirable = self.undesirable = 0  # how many answers are called so
+        for index in range(len(documents)):
+            strip = self.strip(index)
+            self.lengths[index] = len(strip)
+            self.desirable += int((strip.extras["verdict"] == DESIRABLE).sum())
+            self.undesirable += int((strip.extras["verdict"] == UNDESIRABLE).sum())
         self.parts = parts_of(documents)
         self.digest = digest_of(["mismatched/1", documents.digest, context_tokens])
 

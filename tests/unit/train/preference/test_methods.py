@@ -18,6 +18,7 @@ from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.train.method import Source, load_method
 from espalier.train.methods.dpo import DpoSpec
+from espalier.train.methods.kto import KtoSpec, find_imbalance
 from espalier.train.methods.orpo import OrpoSpec
 from espalier.train.runner import Job, TrainResult, run
 
@@ -157,3 +158,23 @@ def test_a_long_pair_may_stop_the_run(place: Place) -> None:
 def test_what_a_loss_does_not_know_is_refused(spec: type[DpoSpec], fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         spec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts", "said"),
+    [
+        ({}, (40, 40), ""),
+        ({}, (40, 31), ""),
+        ({}, (60, 20), "undesirable_weight: 3"),
+        ({}, (20, 60), "desirable_weight: 3"),
+        ({"undesirable_weight": 3.0}, (60, 20), ""),
+        ({}, (60, 0), "all 60 answers are called good"),
+        ({"loss": "apo_zero_unpaired"}, (60, 20), ""),
+    ],
+)
+def test_kto_says_when_good_and_bad_answers_are_out_of_balance(
+    fields: dict[str, Any], counts: tuple[int, int], said: str
+) -> None:
+    found = find_imbalance(KtoSpec(**fields), *counts)
+    assert said in found
+    assert bool(found) == bool(said)
