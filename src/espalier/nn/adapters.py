@@ -135,12 +135,17 @@ def continue_adapters(base: LoadedBase, folder: Path, *, dropout: float | None =
 
 
 def find_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
-    """Full names of the layers `spec` targets, in the model's order; raises InvalidInput when a target matches none."""
+    """Full names of the layers `spec` targets, in the model's order; raises InvalidInput when a target matches none.
+
+    Of a model that also sees or hears, only the layers that compute text: others get no gradient from it.
+    """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    linear = [n for n, m in model.named_modules() if isinstance(m, _LINEAR) and m is not head]
+    text = _prefix_of_text(model)
+    own = [(n, m) for n, m in model.named_modules() if n.startswith(text) or m is head]
+    linear = [n for n, m in own if isinstance(m, _LINEAR) and m is not head]
     if not linear:
         raise UnsupportedModel("this model has no plain linear layer", hint="adapters stand on linear layers only")
-    every = [name for name, _ in model.named_modules() if name]
+    every = [name for name, _ in own if name]
     for target in [*spec.targets, *_names_in(spec)]:
         if target != ALL_LINEAR and not any(name.rpartition(".")[2] == target for name in every):
             raise InvalidInput(
@@ -149,6 +154,11 @@ def find_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
     found = linear if ALL_LINEAR in spec.targets else [n for n in every if n.rpartition(".")[2] in spec.targets]
     layers = choose_layers(spec, linear)
     return found if layers is None else [name for name in found if layer_index(name) in layers]
+
+
+def _prefix_of_text(model: nn.Module) -> str:
+    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
+    return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
 
 
 def save_adapter(folder: Path, adapters: Adapters, base: LoadedBase, *, dataset: str = "", recipe: str = "") -> str:

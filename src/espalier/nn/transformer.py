@@ -151,6 +151,8 @@ def settle_types(model: PreTrainedModel, parameters: Mapping[str, Tensor], dtype
 def find_decoder(model: PreTrainedModel) -> PreTrainedModel:
     """The part that ends in hidden states. Raises UnsupportedModel when the head cannot be told from it."""
     decoder = model.get_decoder()
+    if decoder is model:
+        decoder = getattr(model, "model", model)
     if decoder is model or not isinstance(decoder, PreTrainedModel):
         raise UnsupportedModel(f"{model.config.model_type} has no decoder apart from its head")
     return decoder
@@ -172,10 +174,13 @@ def why_unpacked(model: PreTrainedModel) -> str:
 
 def head_options(config: Any) -> tuple[float | None, float]:
     """softcap and scale of the logits as a config has them: Gemma's softcap, Cohere's factor, Granite's divisor."""
-    softcap = getattr(config, "final_logit_softcapping", None)
-    factors = (getattr(config, name, None) for name in ("logit_scale", "lm_head_multiplier"))
-    scale = next((float(factor) for factor in factors if factor is not None), 1.0)
-    return None if softcap is None else float(softcap), scale / float(getattr(config, "logits_scaling", None) or 1.0)
+
+    def first(*names: str) -> float | None:
+        found = (getattr(config, name, None) for name in names)
+        return next((float(number) for number in found if number), None)
+
+    softcap = first("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return softcap, (first("logit_scale", "lm_head_multiplier") or 1.0) / (first("logits_scaling") or 1.0)
 
 
 def _read_head(model: PreTrainedModel) -> nn.Linear:

@@ -196,6 +196,11 @@ _OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a recurrence": ("MambaConfig", {"state_size": 4}, "linear_attention"),
     "convolutions": ("Lfm2Config", {"layer_types": ["conv", "full_attention"]}, "conv"),
     "an attention of its own": ("FalconConfig", {"alibi": True}, "cannot be replaced"),
+    "attention in chunks": (
+        "Llama4TextConfig",
+        {"head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": WINDOW},
+        "chunked_attention",
+    ),
 }
 
 
@@ -218,6 +223,27 @@ def test_other_architectures_are_exact_too_and_say_when_they_cannot_be_packed(ki
     assert bool(reason) == bool(backbone.reason)
     documents = _documents(99)
     _check(*_loss(backbone, _in_two(documents)), _reference(plain, documents), dict(plain.named_parameters()))
+
+
+def test_of_a_model_that_also_sees_the_part_that_reads_is_trained() -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**sizes, "vocab_size": 99, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": WINDOW}
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config={**sizes, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=98,
+        boi_token_index=97,
+        eoi_token_index=96,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    adapters = attach_adapters(model, SPEC, seed=0)
+    assert all(name.startswith("model.language_model.") for name in adapters.layers)
+    assert len(adapters.layers) == 14
+    backbone = transformer_backbone(model, adapters.named_parameters())
+    assert backbone.reason == ""
+    _, grads = _loss(backbone, _in_two(_documents(95)))
+    assert all(grad is not None for grad in grads.values())
 
 
 def test_a_model_can_be_made_a_backbone_again() -> None:
