@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from espalier.core.events import Event
 from espalier.core.types import Artifact, Generation, Message, SamplingSpec, Usage
@@ -16,6 +16,16 @@ class Generate(Protocol):
     """Answer a batch of conversations: one Generation each, in order."""
 
     def __call__(self, batch: Sequence[Sequence[Message]], sampling: SamplingSpec) -> list[Generation]: ...
+
+
+@runtime_checkable
+class TellLogprobs(Protocol):
+    """Tell what a model finds likely at every place of texts given as ids."""
+
+    def top_logprobs(self, batch: Sequence[Sequence[int]], k: int) -> list[list[dict[int, float]]]:
+        """For each text and each of its ids, in order: log-probabilities by id of the k likeliest ids there, given all
+        before; the first has none. The id that stands there may be told besides."""
+        ...
 
 
 @dataclass(slots=True)

@@ -13,8 +13,9 @@ import json
 import os
 import random
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from espalier.core.ids import now_ms
 from espalier.core.types import Generation, Message, SamplingSpec, Usage
 from espalier.data.generate.spec import ModelSpec
 from espalier.wire.openai.failure import decode_error
+from espalier.wire.openai.logprobs import decode_prompt_logprobs, encode_prompt_logprobs
 from espalier.wire.openai.request import ChatCall, encode_chat
 from espalier.wire.openai.response import decode_completion
 
@@ -35,6 +37,23 @@ _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LONGEST_PAUSE_S = 60.0
 _LARGEST_ANSWER_BYTES = 16 << 20
 _SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of an endpoint, and how its answer is read."""
+
+    path: str
+    body: dict[str, Any]
+    decode: Callable[[bytes], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """An error that may pass, and how many seconds the endpoint asks to wait."""
+
+    error: EspalierError
+    wanted_s: float = 0.0
 
 
 @contextmanager
@@ -53,7 +72,6 @@ class Endpoint:
     def __init__(self, model: ModelSpec, key: str) -> None:
         self._model = model
         self._key = key
-        self._url = f"{model.endpoint}/chat/completions"
         self._session: aiohttp.ClientSession | None = None
         self._loop = asyncio.new_event_loop()
         self._places = asyncio.Semaphore(model.concurrency)
@@ -64,6 +82,11 @@ class Endpoint:
         """One answer each, in order. Raises Unauthenticated, NotFound, RateLimited, Unavailable ..., Interrupted."""
         answers: list[Generation] = self._run(self._answer_all(batch, sampling))
         return answers
+
+    def top_logprobs(self, batch: Sequence[Sequence[int]], k: int) -> list[list[dict[int, float]]]:
+        """See `core.ports.TellLogprobs`. Raises InvalidInput where the endpoint does not tell them; else as calling."""
+        told: list[list[dict[int, float]]] = self._run(self._tell_all(batch, k))
+        return told
 
     def close(self) -> None:
         """End the requests in flight; those who wait for them get Interrupted."""
@@ -93,40 +116,56 @@ class Endpoint:
             await self._session.close()
 
     async def _answer_all(self, batch: Sequence[Sequence[Message]], sampling: SamplingSpec) -> list[Generation]:
-        tasks = [asyncio.ensure_future(self._answer(messages, sampling)) for messages in batch]
+        bodies = [self._encode(messages, sampling) for messages in batch]
+        return await self._ask_all([_Request("chat/completions", body, _decode_answer) for body in bodies])
+
+    async def _tell_all(self, batch: Sequence[Sequence[int]], k: int) -> list[list[dict[int, float]]]:
+        bodies = [encode_prompt_logprobs(self._model.model, ids, k) for ids in batch]
+        told = await self._ask_all([_Request("completions", body, decode_prompt_logprobs) for body in bodies])
+        for answer in told:
+            if isinstance(answer, Generation):  # the endpoint's refusal of what was asked
+                raise InvalidInput(
+                    f"{self._model.endpoint} tells no log-probabilities of a given text: {answer.text}",
+                    hint="serve the teacher with vLLM, and set its --max-logprobs to `k` or more",
+                )
+        return told
+
+    async def _ask_all(self, requests: Sequence[_Request]) -> list[Any]:
+        tasks = [asyncio.ensure_future(self._ask(request)) for request in requests]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _answer(self, messages: Sequence[Message], sampling: SamplingSpec) -> Generation:
-        body = json.dumps(self._encode(messages, sampling), ensure_ascii=False).encode()
+    async def _ask(self, request: _Request) -> Any:
+        """What the endpoint says, decoded; a `Generation` of kind `error` when it refuses what is asked."""
         attempt = 0
         while True:
             async with self._places:
-                answer = await self._try(body)
-            if isinstance(answer, Generation):
+                answer = await self._try(request)
+            if not isinstance(answer, _Busy):
                 return answer
-            busy, wanted_s = answer
             if attempt == self._model.retries:
-                raise busy
-            await asyncio.sleep(self._pause_s(attempt, wanted_s))
+                raise answer.error
+            await asyncio.sleep(self._pause_s(attempt, answer.wanted_s))
             attempt += 1
 
-    async def _try(self, body: bytes) -> Generation | tuple[EspalierError, float]:
-        """The answer; or an error that may pass, and how many seconds the endpoint asks to wait. Raises others."""
+    async def _try(self, request: _Request) -> Any:
+        """The answer; or that the endpoint may have one later. Raises what will not pass."""
         import aiohttp
 
+        url = f"{self._model.endpoint}/{request.path}"
+        body = json.dumps(request.body, ensure_ascii=False).encode()
         try:
-            async with self._open().post(self._url, data=body, allow_redirects=False) as reply:
+            async with self._open().post(url, data=body, allow_redirects=False) as reply:
                 content = b"".join([chunk async for chunk in _limit(reply.content.iter_any())])
                 status, wanted_s = reply.status, _read_wait_s(reply.headers.get("Retry-After", ""))
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:
             told = str(lost) or type(lost).__name__
-            return Unavailable(f"no answer from {self._model.endpoint}: {told}", hint="is the server there?"), 0.0
+            return _Busy(Unavailable(f"no answer from {self._model.endpoint}: {told}", hint="is the server there?"))
         if status == 200:
-            return self._decode(content)
+            return self._decode(request, content)
         error = decode_error(status, content)
         if self._key:  # some say it back
             error.message = error.message.replace(self._key, "***")
@@ -137,16 +176,15 @@ class Endpoint:
             raise error
         if not isinstance(error, RateLimited | Unavailable):
             error = Unavailable(f"{self._model.endpoint} answered {status}: {error.message}"[:_SHOWN_CHARS])
-        return error, wanted_s
+        return _Busy(error, wanted_s)
 
-    def _decode(self, content: bytes) -> Generation | tuple[EspalierError, float]:
+    def _decode(self, request: _Request, content: bytes) -> Any:
         try:
-            _, _, answer = decode_completion(content)
+            return request.decode(content)
+        except InvalidInput:
+            raise
         except EspalierError as error:
-            return Unavailable(f"{self._model.endpoint}: {error.message}", hint="does its URL end in /v1?"), 0.0
-        # Half a surrogate pair, which JSON can spell, is no text: no digest, file or tokenizer can take it.
-        text = answer.text.encode("utf-8", "replace").decode()
-        return answer.model_copy(update={"text": text})
+            return _Busy(Unavailable(f"{self._model.endpoint}: {error.message}", hint="does its URL end in /v1?"))
 
     def _encode(self, messages: Sequence[Message], sampling: SamplingSpec) -> dict[str, Any]:
         call = ChatCall(
@@ -176,6 +214,13 @@ class Endpoint:
         # Jitter, so that those refused together do not come back together; it changes no answer.
         doubled: float = self._model.pause_s * 2**attempt * random.uniform(0.5, 1.0)
         return min(_LONGEST_PAUSE_S, max(doubled, wanted_s))
+
+
+def _decode_answer(content: bytes) -> Generation:
+    _, _, answer = decode_completion(content)
+    # Half a surrogate pair, which JSON can spell, is no text: no digest, file or tokenizer can take it.
+    text = answer.text.encode("utf-8", "replace").decode()
+    return answer.model_copy(update={"text": text})
 
 
 def _find_key(model: ModelSpec, environ: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ def open_judge(options: Mapping[str, Any]) -> Iterator[Generate]:
         spec = ModelSpec.model_validate(options)
     except ValidationError as error:
         problem = describe(error.errors(include_url=False)[0])
-        raise InvalidInput(f"judge.model: {problem}", hint="as in a recipe of `data generate`") from None
+        raise InvalidInput(f"model: {problem}", hint="as in a recipe of `data generate`") from None
     with open_generate(spec) as generate:
         yield generate
 
