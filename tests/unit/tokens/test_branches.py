@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.core.types import Example, Message
+from espalier.testing.families import FAMILIES, family_tokenizer
 from espalier.tokens.branches import branch, cut
-from espalier.tokens.mask import tokenize
+from espalier.tokens.mask import TRAINING_DAY, tokenize
 from espalier.tokens.tokenizer import ChatTokenizer, train_tokenizer
 
 WORDS = st.text(alphabet=" \n.,<>/a bCdé019", max_size=30)
@@ -113,3 +114,17 @@ def test_a_turn_of_weight_zero_in_the_continuation_is_read_only(tokenizer: ChatT
     silent = [Message("assistant", "b", 0.0)]
     made = branch(tokenizer, "x", [Message("user", "a")], [silent, [Message("assistant", "c")]])
     assert next(answer.supervised for answer in made.answers) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_shares_what_its_template_opens(family: str) -> None:
+    words = family_tokenizer(family)
+    prompt = [Message("user", "The quick fox?")]
+    chosen, rejected = [Message("assistant", "jumps over")], [Message("assistant", "12 lazy dogs")]
+    made = branch(words, "x", prompt, [chosen, rejected])
+    for turns, answer in zip((chosen, rejected), made.answers, strict=True):
+        alone = tokenize(words, Example("x", [*prompt, *turns]), context_tokens=999)
+        assert made.prompt + answer.ids == alone.ids
+        assert answer.weights[0] > 0
+    opened = words.encode(words.render(prompt, add_generation_prompt=True, on=TRAINING_DAY))
+    assert made.prompt == opened

@@ -118,7 +118,7 @@ def test_other_weights_or_other_tokens_are_other_numbers(setting: Setting, strip
     _judge(replace(setting, start="other weights"), strips)
     between = _count(setting)
     assert between - before == before
-    _judge(setting, [replace(strips[0], targets=strips[0].targets + 1), *strips[1:]])
+    _judge(setting, [replace(strips[0], targets=strips[0].targets[::-1].copy()), *strips[1:]])
     assert _count(setting) - between == before
 
 
