@@ -22,7 +22,7 @@ RUNTIME_BYTES = {"cpu": 560_000_000, "cuda": 700_000_000}  # measured: the libra
 ALLOWANCE = 0.25  # of what a pack keeps: temporaries and what the allocator holds back; measured 0.2 to 0.28
 HEAD_ROWS = 1024  # logits are made for so many rows at once (nn/crossentropy)
 HEAD_BYTES = 12  # of a logit: as multiplied, in float32, its log-probability, its gradient
-LOADED_BYTES = 4  # of a weight while it is loaded
+EXACT_BELOW = 50_000_000  # parameters up to which a frozen base is held in float32 (nn/base)
 BITS = {"nf4": 4.127, "int8": 8.1}  # of a quantised weight (nn/quantized)
 
 
@@ -122,7 +122,7 @@ def measure_footprint(
     runtime = RUNTIME_BYTES[machine.kind]
     resident = runtime + held + (own if spec.tune == "lora" else 0) + optimizer
     items = (
-        Item("base", held, _tell_weights(spec, machine, lean)),
+        Item("base", held, _tell_weights(spec, base, machine, lean)),
         Item("trained", own, f"{trained:,} parameters in float32"),
         Item("gradients", gradient * (1 + results), f"float32, {1 + results} at a time"),
         Item("optimizer", optimizer, "AdamW's two moments in float32"),
@@ -131,7 +131,7 @@ def measure_footprint(
         Item("runtime", runtime, "interpreter and libraries, measured"),
     )
     moments = {
-        "loading": runtime + LOADED_BYTES * base.parameters // devices,
+        "loading": runtime + _loading(spec, base, machine, held) // devices,
         "a step": resident + max(passing, 2 * gradient),
     }
     moment = max(moments, key=lambda name: moments[name])
@@ -173,8 +173,10 @@ def _changes(spec: TrainSpec, machine: Machine) -> Iterator[tuple[str, dict[str,
     if spec.tune == "full":
         yield "tune: lora", {"tune": "lora"}
         yield "tune: lora, quantise: nf4", {"tune": "lora", "quantise": "nf4"}
-    least: dict[str, object] = {"pack_tokens": smaller, "checkpointing": True, "threads": 1, "tune": "lora"}
-    yield f"tune: lora, checkpointing: true, threads: 1, pack_tokens: {smaller}", least
+    least: dict[str, object] = {"tune": "lora", "checkpointing": True, "threads": 1, "pack_tokens": smaller}
+    rest = f"checkpointing: true, threads: 1, pack_tokens: {smaller}"
+    yield f"tune: lora, {rest}", least
+    yield f"tune: lora, quantise: nf4, {rest}", least | {"quantise": "nf4"}
     if spec.tune == "lora" and spec.quantise == "none" and not spec.where.shard:
         for workers in (2, 4, 8, 16):
             where = spec.where.model_copy(update={"kind": "processes", "workers": workers, "shard": True})
@@ -195,10 +197,22 @@ def _together(spec: TrainSpec, machine: Machine) -> int:
 def _weights(spec: TrainSpec, base: BaseFigures, machine: Machine, lean: bool) -> int:
     linear = sum(rows * columns for rows, columns in base.linear.values())
     if spec.quantise != "none":
-        return int(linear * BITS[spec.quantise] / 8) + 4 * (base.parameters - linear)
+        return int(linear * BITS[spec.quantise] / 8) + _held_bytes(spec, base, machine) * (base.parameters - linear)
     if spec.tune == "full":  # what learns in float32, and what products are computed with beside it
         return 4 * base.parameters + machine.compute_bytes * (linear if machine.compute_bytes == 4 else base.parameters)
-    return (machine.compute_bytes if lean else 4) * base.parameters
+    return (machine.compute_bytes if lean else _held_bytes(spec, base, machine)) * base.parameters
+
+
+def _loading(spec: TrainSpec, base: BaseFigures, machine: Machine, held: int) -> int:
+    """What the weights take while they come in; quantised ones reach a GPU already small."""
+    if machine.kind == "cuda" and spec.quantise != "none":
+        return held
+    return _held_bytes(spec, base, machine) * base.parameters
+
+
+def _held_bytes(spec: TrainSpec, base: BaseFigures, machine: Machine) -> int:
+    """Of a weight as it is loaded: what learns in float32, a large frozen base in what is computed in."""
+    return 4 if spec.tune == "full" or base.parameters < EXACT_BELOW else machine.compute_bytes
 
 
 def _activations(spec: TrainSpec, base: BaseFigures, machine: Machine, positions: int, rows: int, lean: bool) -> int:
@@ -211,15 +225,11 @@ def _activations(spec: TrainSpec, base: BaseFigures, machine: Machine, positions
     if lean:  # nn/layer.Kept: two residual sums, q k v, the attention's answer, gate and up
         layer = 2 * stream * m + c * (q + attended + 2 * f) + 4 * base.heads
         working = positions * (stream * m + c * (4 * m + 2 * f + 2 * q))
-    else:  # measured on transformers' modelling code under autograd, in float32
-        layer = 4 * (7 * m + 5 * f + 3 * q + attended)
-        layer += (
-            4
-            * sum(columns for _, (_, columns) in _adapted(spec.lora, base))
-            // base.layers
-            * bool(spec.tune == "lora" and spec.lora.dropout)
-        )
-        working = 0
+    else:  # measured on transformers' modelling code under autograd
+        wide = _held_bytes(spec, base, machine)
+        layer, working = wide * (7 * m + 5 * f + 3 * q + attended), 0
+        if spec.tune == "lora" and spec.lora.dropout:
+            layer += wide * sum(columns for _, (_, columns) in _adapted(spec.lora, base)) // base.layers
     beside = c * ranks * positions
     if spec.checkpointing:
         return positions * (base.layers * stream * m + layer) + working + beside
@@ -248,12 +258,12 @@ def _is_frozen(spec: TrainSpec, name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in spec.freeze.names)
 
 
-def _tell_weights(spec: TrainSpec, machine: Machine, lean: bool) -> str:
+def _tell_weights(spec: TrainSpec, base: BaseFigures, machine: Machine, lean: bool) -> str:
     if spec.quantise != "none":
-        return f"linear layers in {spec.quantise}, the rest in float32"
+        return f"linear layers in {spec.quantise}"
     if spec.tune == "full":
         return "float32 that learns, and a copy to compute with"
-    return "bf16" if lean and machine.compute_bytes == 2 else "float32"
+    return "bf16" if (machine.compute_bytes if lean else _held_bytes(spec, base, machine)) == 2 else "float32"
 
 
 def _tell_packs(spec: TrainSpec, positions: int, together: int, lean: bool) -> str:
