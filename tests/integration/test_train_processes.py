@@ -50,7 +50,7 @@ def alone(root: Path) -> str:
 
 def _job(root: Path, name: str, **more: Any) -> Job:
     # Three packs a step on two processes: the last one of a step is computed by one process alone.
-    recipe = {"epochs": 2, "lr": 1e-2, "pack_tokens": 64, "packs_per_step": 3, "checkpoint_every_steps": 2, **more}
+    recipe = {"epochs": 4, "lr": 1e-2, "pack_tokens": 64, "packs_per_step": 3, "checkpoint_every_steps": 2, **more}
     spec = SftSpec(base=f"path:{root / 'base'}", lora=LoraSpec(rank=4, alpha=8), **recipe)
     at = root / name
     source = Source("", root / "dataset")

@@ -7,6 +7,7 @@ raised. They all die with it. Knows no loop.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from espalier.train.runner import Job, TrainResult, run
 
 _LOOK_S = 0.1
 _GRACE_S = 40.0  # torchrun gives its processes 30 s to end
+_STOP_S = 120.0  # for the step that is under way, and its checkpoint
 
 
 def launch(job: Job, emit: Emit, *, open_model: OpenModel | None = None) -> TrainResult:
@@ -87,9 +89,11 @@ def _supervise(command: list[str], folder: Path, where: WhereSpec, emit: Emit) -
             stdout=log,
             stderr=log,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which has them save before they end
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         )
     stopped: Interrupted | None = None
+    stopped_s = math.inf
     events = _follow(folder / "events.jsonl")
     try:
         while True:
@@ -98,15 +102,18 @@ def _supervise(command: list[str], folder: Path, where: WhereSpec, emit: Emit) -
                 try:
                     emit(event)
                 except Interrupted as error:
-                    stopped = error
-                    (folder / "stop").touch()
-            if code is not None:
+                    if stopped is None:
+                        stopped, stopped_s = error, time.monotonic()
+                        (folder / "stop").touch()
+            if code is not None or time.monotonic() - stopped_s > _STOP_S:
                 break
             time.sleep(_LOOK_S)
     finally:
         _end(process)
+    if stopped and code != 0:
+        raise stopped
     if code:
-        raise stopped or _find_error(folder, where.workers)
+        raise _find_error(folder, where.workers)
 
 
 def _follow(path: Path) -> Iterator[list[Event]]:

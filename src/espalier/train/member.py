@@ -75,7 +75,7 @@ def _write_events(folder: Path) -> Emit:
     def write(event: Event) -> None:
         with (folder / "events.jsonl").open("a") as file:
             file.write(event.to_json() + "\n")
-        if event.kind == "train.step" and (folder / "stop").exists():
+        if (folder / "stop").exists():
             raise Interrupted("stopped", hint="start it again: it goes on from here")
 
     return write
