@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 _PAGES = (
     "README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/training.md", "docs/generation.md", "docs/annotation.md",
     "docs/datasets.md", "docs/cleaning.md", "docs/personal-data.md", "docs/duplicates-and-splits.md", "docs/tasks.md",
-    "docs/formats.md", "docs/versions.md", "docs/drift.md",
+    "docs/formats.md", "docs/versions.md", "docs/drift.md", "docs/adapters.md",
 )  # fmt: skip
 
 
