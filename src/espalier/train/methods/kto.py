@@ -41,28 +41,27 @@ def prepare(setting: Setting) -> Prepared:
     from espalier.train.preference.pairs import verdicts
     from espalier.train.preference.reference import open_reference
 
-    spec = setting.spec
+    spec, context_tokens = setting.spec, setting.context_tokens
     assert isinstance(spec, KtoSpec)
-    context_tokens = setting.context_tokens
     laying = verdicts(setting.base.tokenizer, context_tokens=context_tokens)
     documents, validation = lay_sources(setting, laying), lay_validation(setting, laying)
     reference = open_reference(setting, spec.reference)
+    objective = Kto(spec.loss, spec.beta, spec.desirable_weight, spec.undesirable_weight)
+    identity = {"reference": reference.key["weights"]}
+    if spec.loss != "kto":  # no reference point, no foreign answers
+        watched = reference.judge_strips(validation)
+        return Prepared(reference.judge(documents), objective, documents.audit, watched, identity=identity)
     learnt, looked_at = Mismatched(documents, context_tokens), Mismatched(Strips(validation), context_tokens)
     if warning := find_imbalance(spec, learnt.desirable, learnt.undesirable):
         setting.emit(Event("log", {"level": "warning", "message": warning}))
-    return Prepared(
-        reference.judge(learnt),
-        Kto(spec.loss, spec.beta, spec.desirable_weight, spec.undesirable_weight),
-        documents.audit,
-        reference.judge_strips([looked_at.strip(number) for number in range(len(looked_at))]),
-        identity={"reference": reference.key["weights"]},
-    )
+    watched = reference.judge_strips([looked_at.strip(number) for number in range(len(looked_at))])
+    return Prepared(reference.judge(learnt), objective, documents.audit, watched, identity=identity)
 
 
 def find_imbalance(spec: KtoSpec, desirable: int, undesirable: int) -> str:
     """What to change where good and bad answers, by number and weight, stand far from 1:1 to 4:3 (eq. 8); or empty."""
     good, bad = spec.desirable_weight * desirable, spec.undesirable_weight * undesirable
-    if spec.loss != "kto" or (bad and 0.99 <= good / bad <= 1.34):
+    if bad and 0.99 <= good / bad <= 1.34:
         return ""
     if not (desirable and undesirable):
         return (

@@ -73,7 +73,8 @@ def unlay(strip: Strip) -> tuple[list[int], list[Answer]]:
 
 def _choose_partners(documents: Documents) -> Int64:
     """For each document the one whose answers it borrows: the next in a fixed random order with another prompt. (d,)"""
-    order = np.random.default_rng(0).permutation(len(documents))
+    # Raw bits of Philox, whose stream is fixed for good, sorted.
+    order = np.argsort(np.random.Philox(key=0).random_raw(len(documents)), kind="stable").astype(np.int64)
     prompts = [_prompt_of(documents.strip(int(i))) for i in order]
     partners = np.empty(len(order), np.int64)
     for place, index in enumerate(order.tolist()):

@@ -100,6 +100,14 @@ def test_kto_learns_what_is_good_and_what_is_bad(place: Place, examples: list[Ex
     assert last["margin"] > 1.0
 
 
+def test_kto_without_a_reference_point_lays_out_no_foreign_answers(place: Place) -> None:
+    _, with_point = place.train("kto", make_verdicts(16), name="point", steps=1)
+    _, without = place.train("kto", name="none", steps=1, loss="apo_zero_unpaired")
+    first, bare = _of(with_point, "train.step")[0], _of(without, "train.step")[0]
+    assert bare["tokens"] < first["tokens"]
+    assert bare["kl"] == 0
+
+
 def test_dpo_goes_on_from_an_adapter_and_measures_against_it(place: Place) -> None:
     pairs = make_pairs(30)
     chats = [replace(one, messages=[*one.messages, *one.chosen], chosen=[], rejected=[]) for one in pairs]
@@ -169,7 +177,6 @@ def test_what_a_loss_does_not_know_is_refused(spec: type[DpoSpec], fields: dict[
         ({}, (20, 60), "desirable_weight: 3"),
         ({"undesirable_weight": 3.0}, (60, 20), ""),
         ({}, (60, 0), "all 60 answers are called good"),
-        ({"loss": "apo_zero_unpaired"}, (60, 20), ""),
     ],
 )
 def test_kto_says_when_good_and_bad_answers_are_out_of_balance(
