@@ -35,12 +35,12 @@ class Progress:
             "data.survey": self._data_survey,
             "data.built": self._data_built,
             "data.version": self._data_version,
+            "train.tokenize": self._train_tokenize,
             "train.audit": self._train_audit,
             "train.resumed": self._train_resumed,
             "train.step": self._train_step,
             "train.eval": self._train_eval,
             "train.done": self._train_done,
-            "train.tokenize": self._train_tokenize,
             "search.trial": self._search_trial,
             "search.told": self._search_told,
             "search.best": self._search_best,
@@ -123,10 +123,19 @@ class Progress:
 
     def _train_audit(self, data: dict[str, Any]) -> list[str]:
         share = data.get("supervised_share")
-        return [f"    learning from {share:.0%} of the tokens (the answers)"] if isinstance(share, float) else []
+        if not isinstance(share, float):
+            return []
+        self.status = ""
+        counts = {name: data.get(name, 0) for name in ("dropped", "truncated", "split")}
+        said = f"learning from {share:.0%} of {data.get('tokens', 0):,} tokens in {data.get('examples', 0):,} examples"
+        lines = [f"    {said}" + "".join(f", {count:,} {name}" for name, count in counts.items() if count)]
+        for part in data.get("parts", ()):
+            lines.append(f"      {part.get('name') or 'main'}: {part['tokens']:,} tokens, share {part['share']:g}")
+        return lines + [f"    ! {warning}" for warning in data.get("warnings", ())]
 
     def _train_tokenize(self, data: dict[str, Any]) -> list[str]:
-        self._show("tokenize", data.get("examples", 0), data.get("of", 0), "")
+        told = f"{data.get('tokens', 0):,} tokens {data.get('dataset', '')}".rstrip()
+        self._show("tokenize", data.get("examples", 0), data.get("of", 0), told)
         return []
 
     def _search_trial(self, data: dict[str, Any]) -> list[str]:

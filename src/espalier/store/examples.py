@@ -6,6 +6,7 @@ for; the manifest beside the files is the business of whoever makes the artifact
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -109,11 +110,14 @@ def _open(file: Path) -> pq.ParquetFile:
         ) from error
     missing = [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]
     if missing:
+        there = [name for name in parquet.schema_arrow.names if name not in SCHEMA.names]
         parquet.close()
+        near = difflib.get_close_matches(missing[0], there, 1)
         raise InvalidInput(
-            f"{file.name} holds no examples: column {missing[0]!r} is missing",
+            f"{file.name} holds no examples: column {missing[0]!r} is missing"
+            + (f"; is {near[0]!r} meant to be it?" if near else f"; it has {', '.join(there) or 'none'} besides"),
             where=str(file),
-            hint=f"columns of an example are {', '.join(SCHEMA.names)}",
+            hint=f"columns of an example are {', '.join(SCHEMA.names)}; `espalier data build` makes them of any table",
         )
     return parquet
 

@@ -27,7 +27,7 @@ from espalier.core.events import Emit, Event
 from espalier.core.ids import digest_of
 from espalier.core.types import Example
 from espalier.store.disk import new_file, storage_errors
-from espalier.store.examples import SPLITS, example_files, read_examples
+from espalier.store.examples import SPLITS, count_examples, example_files, read_examples
 from espalier.tokens.pack import Int64, Strip
 from espalier.tokens.tokenizer import ChatTokenizer
 from espalier.train.audit import Auditor, MaskAudit, join_audits, refuse_poor, tell_drops
@@ -202,7 +202,7 @@ def _make(path: Path, setting: Setting, laying: Laying, source: Source, split: s
     def decode(ids: Sequence[int]) -> str:
         return setting.base.tokenizer.decode(ids, skip_special=False)
 
-    auditor = Auditor(laying, decode)
+    auditor, count = Auditor(laying, decode), count_examples(source.folder, split)
     told_s = time.monotonic()
     with new_file(path) as descriptor:
         writer = StripWriter(descriptor)
@@ -212,7 +212,7 @@ def _make(path: Path, setting: Setting, laying: Laying, source: Source, split: s
                 writer.add(laid.strips)
             if time.monotonic() - told_s > _TELL_EVERY_S:
                 told_s = time.monotonic()
-                done = {"dataset": source.name, "examples": auditor.seen, "tokens": auditor.tokens}
+                done = {"dataset": source.name, "examples": auditor.seen, "of": count, "tokens": auditor.tokens}
                 setting.emit(Event("train.tokenize", done))
         _refuse(auditor, setting, source)
         writer.finish({"audit": auditor.finish().to_json()})

@@ -20,7 +20,7 @@ from espalier.train.recipe import TrainSpec
 
 RUNTIME_BYTES = {"cpu": 560_000_000, "cuda": 700_000_000}  # measured: the libraries alone; a CUDA context
 ALLOWANCE = 0.25  # of what a pack keeps: temporaries and what the allocator holds back; measured 0.2 to 0.28
-HEAD_ROWS = 1024  # logits are made for so many rows at once (nn/crossentropy)
+HEAD_ROWS, HEAD_CHUNK_BYTES = 1024, 32 << 20  # logits made at once: so many rows, so many bytes (nn/crossentropy)
 HEAD_BYTES = 12  # of a logit: as multiplied, in float32, its log-probability, its gradient
 EXACT_BELOW = 50_000_000  # parameters up to which a frozen base is held in float32 (nn/base)
 BITS = {"nf4": 4.127, "int8": 8.1}  # of a quantised weight (nn/quantized)
@@ -105,13 +105,14 @@ def measure_footprint(
     """The memory of one process. `longest_tokens`: of a document; a pack is never shorter than that."""
     trained = count_trained(spec, base)
     lean = _is_lean(spec, base)
-    devices = spec.where.workers if spec.where.shard else 1
+    devices = spec.where.workers if spec.where.shard and spec.where.kind != "here" else 1
     positions = max(spec.pack_tokens, longest_tokens)
     rows = max(1, int(positions * supervised_share))
     together = _together(spec, machine)
     held = _weights(spec, base, machine, lean) // devices
     kept = _activations(spec, base, machine, positions, rows, lean)
-    logits = min(HEAD_ROWS, rows) * base.vocabulary * (HEAD_BYTES if lean else 16)
+    chunk = min(HEAD_ROWS, rows, max(64, HEAD_CHUNK_BYTES // (machine.compute_bytes * base.vocabulary)))
+    logits = chunk * base.vocabulary * HEAD_BYTES
     if spec.tune == "full":  # the embedding's gradient is made whole, then added
         logits += base.vocabulary * base.width * (4 + machine.compute_bytes)
     gradient = 4 * trained // devices
@@ -127,7 +128,7 @@ def measure_footprint(
         Item("gradients", gradient * (1 + results), f"float32, {1 + results} at a time"),
         Item("optimizer", optimizer, "AdamW's two moments in float32"),
         Item("activations", together * kept, _tell_packs(spec, positions, together, lean)),
-        Item("logits", together * logits, f"{min(HEAD_ROWS, rows)} rows of {base.vocabulary:,} at a time"),
+        Item("logits", together * logits, f"{chunk} rows of {base.vocabulary:,} at a time"),
         Item("runtime", runtime, "interpreter and libraries, measured"),
     )
     moments = {
