@@ -23,6 +23,9 @@ from espalier.nn.lora import ALL_LINEAR, LoraSpec, choose_layers, layer_index
 from espalier.nn.quantized import QuantizedLinear
 
 _LINEAR = (nn.Linear, QuantizedLinear)
+# In a mixture of experts PEFT takes these names for the experts' stacked weights and the router, on whatever layer of
+# the model they stand (0.21, transformers_weight_conversion), so an adapter there would be read as another.
+_EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +140,22 @@ def continue_adapters(base: LoadedBase, folder: Path, *, dropout: float | None =
 def find_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
     """Full names of the layers `spec` targets, in the model's order; raises InvalidInput when a target matches none.
 
-    Of a model that also sees or hears, only the layers that compute text: others get no gradient from it.
+    Of a model that also sees or hears, only the layers that compute text: others get no gradient from it. Of a mixture
+    of experts, the attention layers: experts and router stay frozen, and UnsupportedModel is raised for their names.
     """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     text = _prefix_of_text(model)
     own = [(n, m) for n, m in model.named_modules() if n.startswith(text) or m is head]
-    linear = [n for n, m in own if isinstance(m, _LINEAR) and m is not head]
+    stacked = any(weight.dim() == 3 and ".experts." in name for name, weight in model.named_parameters())
+    taken = _EXPERTS if stacked else frozenset()
+    linear = [n for n, m in own if type(m) in _LINEAR and m is not head and n.rpartition(".")[2] not in taken]
     if not linear:
         raise UnsupportedModel("this model has no plain linear layer", hint="adapters stand on linear layers only")
+    for target in taken.intersection(spec.targets):
+        raise UnsupportedModel(
+            f"the experts and the router of a mixture of experts stay frozen, and {target!r} names those",
+            hint="take it out of `targets`; `tune: full` trains everything",
+        )
     every = [name for name, _ in own if name]
     for target in [*spec.targets, *_names_in(spec)]:
         if target != ALL_LINEAR and not any(name.rpartition(".")[2] == target for name in every):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from espalier.core.errors import UnsupportedModel
 from espalier.core.events import Event
-from espalier.nn.adapters import attach_adapters
+from espalier.nn.adapters import attach_adapters, find_targets
 from espalier.nn.backbone import Backbone
 from espalier.nn.crossentropy import head_cross_entropy
 from espalier.nn.lora import LoraSpec
@@ -223,6 +223,16 @@ def test_other_architectures_are_exact_too_and_say_when_they_cannot_be_packed(ki
     assert bool(reason) == bool(backbone.reason)
     documents = _documents(99)
     _check(*_loss(backbone, _in_two(documents)), _reference(plain, documents), dict(plain.named_parameters()))
+
+
+def test_in_a_mixture_of_experts_adapters_stand_where_peft_reads_them_too() -> None:
+    settings = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mlp_only_layers": [0]}
+    model = AutoModelForCausalLM.from_config(transformers.Qwen3MoeConfig(**_SHAPE, **settings))
+    assert hasattr(model.model.layers[0].mlp, "gate_proj")  # a dense layer, whose names PEFT takes for the experts'
+    names = find_targets(model, SPEC)
+    assert {name.rpartition(".")[2] for name in names} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    with pytest.raises(UnsupportedModel, match="stay frozen"):
+        find_targets(model, LoraSpec(targets=("q_proj", "up_proj")))
 
 
 def test_of_a_model_that_also_sees_the_part_that_reads_is_trained() -> None:
