@@ -78,25 +78,27 @@ CONTENDERS = {
         "trl_sft.py",
         tuple(TRL),
         (
+            {**BEST, **BF16, **_padded(1), **_summed(8)},
             _packed(1024),
             _packed(1024, bf16=False),
             _packed(2048),
-            {**BEST, **BF16, **_padded(1), **_summed(8)},
         ),
     ),
     "unsloth": Contender(
         "unsloth_sft.py",
         tuple(UNSLOTH),
         (
-            {**BEST, **_padded(2), **_summed(4), "compile": True},
             {**BEST, **_padded(1), **_summed(8), "compile": True},
+            {**BEST, **_padded(2), **_summed(4), "compile": True},
             {**BEST, **_padded(4), **_summed(2), "compile": True},
             {**BEST, **_padded(4), **_summed(2)},
         ),
     ),
     "unsloth_default": Contender("unsloth_sft.py", tuple(UNSLOTH), ({**NOTEBOOK},)),
     "hf_peft": Contender(
-        "hf_peft.py", tuple(TRL), ({"bf16": True, **_padded(2), **_summed(4)}, {"bf16": True, **_padded(8)})
+        "hf_peft.py",
+        tuple(TRL),
+        tuple({"bf16": True, **_padded(size), **_summed(8 // size)} for size in (1, 2, 8)),
     ),
     "trl_default": Contender("trl_sft.py", tuple(TRL)),
 }

@@ -33,25 +33,29 @@ def main() -> None:
     write_examples(work / "data" / "data" / "train-00000.parquet", examples)
 
     def watch(event: Event) -> None:
-        if event.kind == "train.audit":  # all is loaded and laid out
-            meter.begin()
-        elif event.kind == "train.step":
+        """Both passes have the same number of steps; the first warms up."""
+        if event.kind != "train.step":
+            return
+        step, steps = event.data["step"], event.data["steps"]
+        if step > steps // 2:
             meter.losses.append(event.data["loss"])
-            meter.tokens = event.data["tokens"]
-        elif event.kind == "train.done":
+            meter.tokens = event.data["tokens"] // 2
+        if step == steps // 2:
+            meter.begin()
+        elif step == steps:
             meter.end()
 
+    options = {"packs_per_step": 1, **job["options"]}
     spec = SftSpec(
         base=f"path:{job['base']}",
-        epochs=1,
+        epochs=2,
         lr=2e-4,
         schedule="constant",
         warmup_steps=0,
         lora=LoraSpec(rank=LORA["r"], alpha=LORA["lora_alpha"]),
-        packs_per_step=1,
         validation_examples=0,
         threads=1,
-        **job["options"],
+        **options,
     )
     folders = {"checkpoint_dir": work / "state", "cache_dir": work / "cache"}
     run(Job("sft", spec, (Source("", work / "data"),), work / "out", **folders), watch)
