@@ -1,4 +1,5 @@
-"""A version as a folder to take elsewhere: the adapter's files as PEFT reads them, the card, and the record."""
+"""A version as a folder to take elsewhere: an adapter's files as PEFT reads them or a whole model's as transformers
+does, the card, and the record."""
 
 from __future__ import annotations
 
@@ -19,16 +20,17 @@ RECORD_FILE = "model-version.json"
 
 
 def export_model(store: Store, ref: str, folder: Path, *, actor: str = "local") -> ModelVersion:
-    """Copy the adapter of a version into `folder`, which must not exist yet; it appears whole or not at all.
+    """Copy what was trained of a version into `folder`, which must not exist yet; it appears whole or not at all.
 
-    Raises InvalidInput for a version without an adapter, Conflict when `folder` exists, DigestMismatch, StorageFull.
+    Raises InvalidInput for a version of which nothing was, Conflict when `folder` exists, DigestMismatch, StorageFull.
     """
     version = get_version(store, ref)
-    if not version.adapter:
+    made = version.adapter or version.made_base
+    if not made:
         raise InvalidInput(f"{version.ref} is its base, {version.base}, and has no files of its own")
     if folder.exists():
         raise Conflict(f"{folder} exists", hint="name a folder that does not exist yet")
-    source = store.artifacts.materialise(version.adapter)
+    source = store.artifacts.materialise(made)
     card = make_card(store, version.ref)
     arriving = folder.parent / f".{make_id('tmp')}"
     try:
@@ -41,5 +43,5 @@ def export_model(store: Store, ref: str, folder: Path, *, actor: str = "local") 
             arriving.rename(folder)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
-    store.audit.append(actor, "models.export", version.ref, {"adapter": version.adapter})
+    store.audit.append(actor, "models.export", version.ref, {"adapter": version.adapter, "base": version.made_base})
     return version

@@ -46,7 +46,12 @@ def trace_model(store: Store, ref: str, expand: Mapping[str, Expand] | None = No
     version = get_version(store, ref)
     walk = _Walk(store, expand or {})
     base = Node(kind="base", id=version.base_digest, label=version.base, role="base")
-    parts = [("adapter", version.adapter), ("dataset", version.dataset), ("prompt", version.prompt)]
+    parts = [
+        ("adapter", version.adapter),
+        ("base", version.made_base),
+        ("dataset", version.dataset),
+        ("prompt", version.prompt),
+    ]
     parts += [("report", digest) for digest in version.reports]
     known = [walk.climb(digest, role) for role, digest in parts if digest]
     return _describe_model(version).model_copy(update={"children": (base, *known)})

@@ -96,6 +96,8 @@ def _dataset(evidence: Evidence) -> tuple[bool, str]:
 
 def _adapter_base(evidence: Evidence) -> tuple[bool, str]:
     trained_on, base = evidence.adapter_base_digest, evidence.version.base_digest
+    if not evidence.version.adapter:
+        return True, f"it has no adapter: it is the base {base[:12]} itself"
     if trained_on == base:
         return True, f"trained on {evidence.version.base} ({base[:12]})"
     return False, f"trained on base {trained_on[:12] or 'unknown'}, registered with {base[:12]}"

@@ -149,7 +149,7 @@ def _check_parts(store: Store, registration: Registration) -> None:
     if not _SHA256.fullmatch(registration.base_digest):
         raise InvalidInput(f"base {registration.base} has no digest", hint="a version names its base by sha256")
     parts: list[tuple[str, Iterable[str]]] = [
-        ("adapter", (registration.adapter,)), ("prompt", (registration.prompt,)),
+        ("adapter", (registration.adapter,)), ("base", (_made_base(registration),)), ("prompt", (registration.prompt,)),
         ("dataset", (registration.dataset,)), ("report", registration.reports),
     ]  # fmt: skip
     for kind, digests in parts:
@@ -165,6 +165,11 @@ def _check_parts(store: Store, registration: Registration) -> None:
                 f"not on {registration.base} ({registration.base_digest[:12]})",
                 hint="register it with its own base, or train it again on this one",
             )
+
+
+def _made_base(registration: Registration) -> str:
+    scheme, _, digest = registration.base.partition(":")
+    return digest if scheme == "artifact" else ""
 
 
 def _content_digest(registration: Registration) -> str:

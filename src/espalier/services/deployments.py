@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from espalier.core.ports import ChatRequest, Delta
 from espalier.core.refs import Ref
 from espalier.core.types import ModelVersion, Spec
 from espalier.gateway.route import Target
+from espalier.services.bases import place_base
 from espalier.wire.openai.listing import Listing
 
 if TYPE_CHECKING:
@@ -106,11 +108,13 @@ class RegistryResolver:
         from espalier.registry.versions import list_models
 
         builtins = [f"builtin:{name}" for name in list_builtins()]
-        registered = sorted({version.base for version in list_models(self._store)} - set(builtins))
+        named = {version.base for version in list_models(self._store) if not version.made_base}
+        registered = sorted(named - set(builtins))  # one that was made here is asked for by its model's name
         return [*builtins, *registered]
 
     def _target(self, model: str, base: str, adapter: str) -> Target:
-        return Target(model, base, adapter, min(self._config.max_context_tokens, _read_context_tokens(base)))
+        context_tokens = _read_context_tokens(place_base(self._store, base))
+        return Target(model, base, adapter, min(self._config.max_context_tokens, context_tokens))
 
 
 class ModelPool:
@@ -149,7 +153,8 @@ class ModelPool:
                 from espalier.nn.base import load_base
                 from espalier.serve.engine import Engine
 
-                loaded = load_base(base, threads=self._config.threads, fetch=False)
+                loaded = load_base(place_base(self._store, base), threads=self._config.threads, fetch=False)
+                loaded = replace(loaded, spec=base)
                 self._engines[base] = Engine(loaded, self._config).start()
             return self._engines[base]
 

@@ -20,7 +20,7 @@ class RunEvaluation(Spec):
     recipe: str = Field(description="YAML file: label, metrics, base, split, shots ... (see `config schema eval`)")
     dataset: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     prompt: str = Field("", description="prompt:NAME@vN; empty = the questions as the dataset holds them")
-    model: str = Field("", description="model:NAME@vN whose adapter is asked; empty = the base alone")
+    model: str = Field("", description="model:NAME@vN that is asked; empty = the base alone")
 
 
 @operation("evals.run", "POST /v1/evals/run", shape="job", positional=("recipe",), role="admin")
@@ -34,6 +34,7 @@ def run(context: Context, request: RunEvaluation) -> Run:
     """
     from espalier.core.recipefile import load_recipe
     from espalier.core.refs import Ref
+    from espalier.services.bases import list_parts
     from espalier.services.execution import execute_step
     from espalier.services.steps.eval_run import EvalRunSpec
 
@@ -42,7 +43,7 @@ def run(context: Context, request: RunEvaluation) -> Run:
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))
     if request.model:
-        inputs["adapter"] = str(Ref.parse(request.model, kind="model"))
+        inputs |= list_parts(context.store, str(Ref.parse(request.model, kind="model")))
     spec = load_recipe(path, EvalRunSpec)
     return execute_step(context, "eval.run", spec, name=path.stem, folder=path.parent, inputs=inputs)
 

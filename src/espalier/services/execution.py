@@ -68,7 +68,9 @@ def resolve_artifact(context: Context, text: str) -> str:
     Raises InvalidInput for a reference of another kind, NotFound.
     """
     store = context.store
-    kind = text.partition(":")[0]
+    kind, _, digest = text.partition(":")
+    if kind == "sha256":
+        return digest
     if kind == "dataset":
         from espalier.services.catalogue import find_dataset
 

@@ -209,7 +209,7 @@ def _open_job(context: Context, request: TuneModel) -> Iterator[Job]:
 
     method, spec, path = read_training(context, request.recipe, request.param)
     artifacts = context.store.artifacts
-    digests = {port: resolve_artifact(context, text) for port, text in list_inputs(request).items()}
+    digests = {port: resolve_artifact(context, text) for port, text in list_inputs(context, request).items()}
 
     from espalier.nn.locate import anchor_base
     from espalier.services.steps.train import find_sources
@@ -221,9 +221,11 @@ def _open_job(context: Context, request: TuneModel) -> Iterator[Job]:
             {port: artifacts.materialise(digest) for port, digest in digests.items()},
             Path(scratch),
         )
+        made = given.folders.get("base")
+        base = f"path:{made}" if made else anchor_base(spec.base, path.parent)
         yield Job(
             method=method,
-            spec=spec.model_copy(update={"base": anchor_base(spec.base, path.parent)}),
+            spec=spec.model_copy(update={"base": base}),
             sources=find_sources(given, spec),
             out_dir=Path(scratch) / "out",
             checkpoint_dir=Path(scratch) / "checkpoints",

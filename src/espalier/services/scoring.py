@@ -89,11 +89,13 @@ def _open(context: Context, model: str) -> Scorer:
     from espalier.nn.locate import anchor_base
     from espalier.nn.scoring import open_scorer
     from espalier.registry.versions import get_version
+    from espalier.services.bases import place_base
 
     store = context.store
     if not model.startswith("run_"):
         version = get_version(store, model)
-        return open_scorer(load_base(version.base), store.artifacts.materialise(version.adapter))
+        base = load_base(place_base(store, version.base))
+        return open_scorer(base, store.artifacts.materialise(version.adapter) if version.adapter else base.path)
     outputs = {port.rsplit(".", 1)[-1]: digest for port, digest in store.runs.get(model).outputs.items()}
     if "base" in outputs:  # tuned in full: the head stands in the model itself
         folder = store.artifacts.materialise(outputs["base"])

@@ -115,7 +115,7 @@ def _train(context: Context, request: TuneModel, folder: Path, values: Mapping[s
     param = (*request.param, *(f"{name}={value}" for name, value in values.items()))
     method, training, path = read_training(watched, request.recipe, param)
     name = f"{path.stem} {digest_of(dict(values))[:8]}"
-    execute_step(watched, f"train.{method}", training, name=name, folder=folder, inputs=list_inputs(request))
+    execute_step(watched, f"train.{method}", training, name=name, folder=folder, inputs=list_inputs(context, request))
     trained = [run for run in context.store.runs.list(parent=context.run_id) if run.step.startswith("train.")]
     return trained[0]  # the newest
 

@@ -27,7 +27,7 @@ def tune(context: Context, request: TuneModel) -> Run:
     from espalier.services.execution import execute_step
 
     method, spec, path = read_training(context, request.recipe, request.param)
-    inputs = list_inputs(request)
+    inputs = list_inputs(context, request)
     return execute_step(context, f"train.{method}", spec, name=path.stem, folder=path.parent, inputs=inputs)
 
 
@@ -37,7 +37,7 @@ class SearchTraining(Spec):
     search: str = Field(description="YAML file of a search: recipe, space, trials ... (`config schema search`)")
     dataset: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     prompt: str = Field("", description="prompt:NAME@vN; empty = the questions as the dataset holds them")
-    adapter: str = Field("", description="model:NAME@vN whose adapter to go on from; empty = the base as it is")
+    adapter: str = Field("", description="model:NAME@vN to go on from; empty = the recipe's base as it is")
     mix: tuple[str, ...] = Field((), description="NAME=DATASET for each name in the recipe's `mix`; may be given again")
     param: tuple[str, ...] = Field((), description="FIELD=VALUE over the recipe, in every trial; may be given again")
 

@@ -21,7 +21,7 @@ class TuneModel(Spec):
     recipe: str = Field(description="YAML file of a training: method, base, epochs, lr, lora ... (`config schema sft`)")
     dataset: str = Field(description="dataset:NAME@vN, or just NAME for its newest version")
     prompt: str = Field("", description="prompt:NAME@vN; empty = the questions as the dataset holds them")
-    adapter: str = Field("", description="model:NAME@vN whose adapter to go on from; empty = the base as it is")
+    adapter: str = Field("", description="model:NAME@vN to go on from; empty = the recipe's base as it is")
     mix: tuple[str, ...] = Field((), description="NAME=DATASET for each name in the recipe's `mix`; may be given again")
     param: tuple[str, ...] = Field((), description="FIELD=VALUE over the recipe, e.g. lora.rank=8; may be given again")
 
@@ -37,16 +37,17 @@ def read_training(context: Context, recipe: str, param: tuple[str, ...]) -> tupl
     return name, check_recipe(data, load_method(name).spec, path), path
 
 
-def list_inputs(request: TuneModel) -> dict[str, str]:
-    """Port -> reference of what the step is given. Raises InvalidInput for what is no reference."""
+def list_inputs(context: Context, request: TuneModel) -> dict[str, str]:
+    """Port -> reference of what the step is given. Raises InvalidInput for what is no reference, NotFound."""
     from espalier.core.errors import InvalidInput
     from espalier.core.refs import Ref
+    from espalier.services.bases import list_parts
 
     inputs = {"dataset": str(Ref.parse(request.dataset, kind="dataset"))}
     if request.prompt:
         inputs["prompt"] = str(Ref.parse(request.prompt, kind="prompt"))
     if request.adapter:
-        inputs["adapter"] = str(Ref.parse(request.adapter, kind="model"))
+        inputs |= list_parts(context.store, str(Ref.parse(request.adapter, kind="model")))
     for given in request.mix:
         name, equals, dataset = given.partition("=")
         if not equals:

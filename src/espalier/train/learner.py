@@ -1,4 +1,4 @@
-"""`Learner`: a backbone, perhaps a head that learns beside it, and the objective they are trained to: what the loop sees."""
+"""`Learner`: a backbone, perhaps a head that learns beside it, and their objective: what the loop sees."""
 
 from __future__ import annotations
 

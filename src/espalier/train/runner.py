@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from espalier.core.events import Emit, Event
 from espalier.core.ids import canonical_json
 from espalier.nn.base import Dtype, LoadedBase, load_base
 from espalier.nn.kernels.compiling import kernels_in_use
+from espalier.nn.locate import locate_base
 from espalier.nn.optimizers import AdamW
+from espalier.train.estimate import check_fit, look_at_machine, read_figures
 from espalier.train.learner import Learner
 from espalier.train.loop import Course, Stopping, fit
 from espalier.train.machine import compute_dtype, keep_freed_memory
@@ -45,6 +47,7 @@ class Job:
     cache_dir: Path
     adapter: Path | None = None  # an adapter to go on from
     dataset: str = ""  # digest to record in what is written
+    base: str = ""  # how to record the base, where that is not by the name it is loaded under
 
     def to_json(self) -> str:
         """For another process."""
@@ -58,6 +61,7 @@ class Job:
                 "cache_dir": str(self.cache_dir),
                 "adapter": None if self.adapter is None else str(self.adapter),
                 "dataset": self.dataset,
+                "base": self.base,
             }
         )
 
@@ -148,9 +152,12 @@ def make_ready(job: Job, emit: Emit, *, world: World | None = None, open_model: 
     """Load the base, make it learn what the spec says, and lay the data out: all that comes before the first step."""
     method = load_method(job.method)
     spec = job.spec
+    check_fit(spec, read_figures(locate_base(spec.base)), look_at_machine(spec))
     dtype: Dtype = "float32" if spec.tune == "full" else "auto"  # what is frozen needs no more than it is computed in
     device = "cpu" if spec.where.shard else ""  # what is spread over processes fits no single device
     base = load_base(spec.base, dtype=dtype, quantise=spec.quantise, device=device)
+    if job.base:
+        base = replace(base, spec=job.base)
     tuned = tune(spec, base, start=job.adapter, emit=emit)
     setting = Setting(
         spec=spec,

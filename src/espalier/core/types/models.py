@@ -26,7 +26,7 @@ class ModelVersion(Spec):
 
     name: str
     version: int
-    base: str  # "builtin:seedling", "hf:OWNER/NAME", "path:DIR"
+    base: str  # "builtin:seedling", "hf:OWNER/NAME", "path:DIR", "artifact:DIGEST" for one tuned in full here
     base_digest: str
     adapter: str = ""  # artifact digest; empty = the base itself
     prompt: str = ""  # artifact digest of the prompt version it was tuned for
@@ -38,6 +38,11 @@ class ModelVersion(Spec):
     submitted_by: str
     created_ms: int
     description: str = ""
+
+    @property
+    def made_base(self) -> str:
+        """The artifact digest of a base that was made here, empty for one that came from elsewhere."""
+        return self.base.removeprefix("artifact:") if self.base.startswith("artifact:") else ""
 
     @property
     def ref(self) -> str:

@@ -40,7 +40,7 @@ def _files(spec: EvalRunSpec, folder: Path) -> Iterable[Path]:
     "eval.run",
     version=1,
     spec=EvalRunSpec,
-    inputs={"dataset": "dataset", "prompt": "prompt?", "adapter": "adapter?"},
+    inputs={"dataset": "dataset", "prompt": "prompt?", "adapter": "adapter?", "base": "base?"},
     outputs={"report": "report"},
     files=_files,
 )
@@ -52,6 +52,7 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     from espalier.prompts.catalog import read_prompt
     from espalier.prompts.template import render_case
     from espalier.services.answering import open_model
+    from espalier.services.bases import name_base
     from espalier.store.examples import read_examples
 
     dataset = context.input("dataset")
@@ -60,9 +61,10 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
         cases = draw_examples(cases, spec.limit, spec.seed)
     shots = draw_examples(read_examples(dataset, "train"), spec.shots, spec.seed) if spec.shots else []
     prompt = read_prompt(context.input("prompt")) if "prompt" in context.inputs else None
-    adapter = context.inputs.get("adapter")
+    adapter, made = context.inputs.get("adapter"), context.inputs.get("base")
+    base = name_base(made.digest) if made else spec.base
     subject = Subject(
-        subject=f"adapter:{adapter.digest}" if adapter else spec.base,
+        subject=f"adapter:{adapter.digest}" if adapter else base,
         label=spec.label,
         dataset=context.inputs["dataset"].digest,
         split=spec.split,
@@ -71,7 +73,7 @@ def eval_run(context: StepContext, spec: EvalRunSpec) -> None:
     with (
         open_metrics(spec.metrics) as metrics,
         open_model(
-            spec.base,
+            f"path:{context.input('base')}" if made else spec.base,
             adapter=context.input("adapter") if adapter else None,
             batch=spec.batch,
             threads=spec.threads,

@@ -27,7 +27,8 @@ class ModelRegisterSpec(Spec):
     version=1,
     spec=ModelRegisterSpec,
     inputs={
-        "adapter": "adapter",
+        "adapter": "adapter?",
+        "base": "base?",
         "dataset": "dataset",
         "report": "report",
         "prompt": "prompt?",
@@ -38,30 +39,38 @@ class ModelRegisterSpec(Spec):
     side_effect=True,
 )
 def model_register(context: StepContext, spec: ModelRegisterSpec) -> None:
-    """Register an adapter as a model version that waits for approval."""
+    """Register an adapter, or a model tuned in full, as a version that waits for approval."""
     from espalier.core.config import load_config
+    from espalier.core.errors import InvalidInput
     from espalier.nn.locate import anchor_base, digest_base, locate_base
     from espalier.registry.versions import Registration, register
+    from espalier.services.bases import name_base
     from espalier.store.store import open_store
     from espalier.store.workspace import Workspace
 
-    base = anchor_base(spec.base, Path.cwd())  # a server answers from another folder
+    made = context.inputs.get("base")
+    adapter = context.inputs.get("adapter")
+    if adapter is None and made is None:
+        raise InvalidInput("there is nothing to register", hint="give the input `adapter` or `base`")
+    base = (
+        name_base(made.digest) if made else anchor_base(spec.base, Path.cwd())
+    )  # a server answers from another folder
+    folder = context.input("base") if made else locate_base(base, fetch=False)
     workspace = Workspace(context.workspace)
     store = open_store(workspace, load_config(workspace.config_file).config.store)
     try:
-        made = store.artifacts.get(context.inputs["adapter"].digest).made_by
         reports = [context.inputs[name].digest for name in ("report", "baseline") if name in context.inputs]
         version = register(
             store,
             Registration(
                 name=spec.name,
                 base=base,
-                base_digest=digest_base(locate_base(base, fetch=False)),
-                adapter=context.inputs["adapter"].digest,
+                base_digest=digest_base(folder),
+                adapter=adapter.digest if adapter else "",
                 prompt=context.inputs["prompt"].digest if "prompt" in context.inputs else "",
                 dataset=context.inputs["dataset"].digest,
                 reports=tuple(reports),
-                run=made,
+                run=store.artifacts.get((adapter or context.inputs["base"]).digest).made_by,
                 description=spec.description,
             ),
             actor=context.actor,

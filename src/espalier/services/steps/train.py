@@ -22,6 +22,7 @@ INPUTS = {
     "dataset": "dataset",
     "prompt": "prompt?",  # through which version the questions are asked
     "adapter": "adapter?",  # to go on from
+    "base": "base?",  # one made here, instead of the recipe's
     "mix.*": "dataset?",  # further datasets, each with its share in `mix`
 }
 OUTPUTS = {"adapter": "adapter?", "base": "base?"}  # an adapter (tune: lora, head) or a whole model (tune: full)
@@ -42,7 +43,7 @@ def declare_step(method: Method) -> Step:
     train.__doc__ = f"{method.summary[:1].upper()}{method.summary[1:]}; resumes from its last checkpoint after a crash."
 
     def list_files(spec: TrainSpec, folder: Path) -> Iterable[Path]:
-        kernels = (Path(__file__).parents[2] / "nn" / "kernels").glob("*.[ch]")  # code the closure does not see
+        kernels = (Path(__file__).parents[2] / "nn" / "kernels").rglob("*.[ch]")  # code the closure does not see
         return [*list_base_files(anchor_base(spec.base, folder)), *sorted(kernels), *method.files(spec, folder)]
 
     return step(f"train.{method.name}", version=2, spec=method.spec, inputs=INPUTS, outputs=OUTPUTS, files=list_files)(
@@ -51,6 +52,7 @@ def declare_step(method: Method) -> Step:
 
 
 def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
+    from espalier.services.bases import name_base
     from espalier.services.measuring import open_judge
     from espalier.train.launch import launch
     from espalier.train.runner import Job
@@ -59,6 +61,10 @@ def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
         raise InvalidInput(
             f"the recipe's method is {spec.method}, the step is train.{method.name}", hint="take `method` out"
         )
+    made = context.inputs.get("base")
+    base = name_base(made.digest) if made else spec.base
+    if made:
+        spec = spec.model_copy(update={"base": f"path:{context.input('base')}"})
     port = "base" if spec.tune == "full" else "adapter"
     job = Job(
         method=method.name,
@@ -69,11 +75,12 @@ def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
         cache_dir=context.cache / "train",
         adapter=context.input("adapter") if "adapter" in context.inputs else None,
         dataset=context.inputs["dataset"].digest,
+        base=base,
     )
     result = launch(job, context.emit, open_model=open_judge)
     for name, value in result.metrics.items():
         context.metric(name, value)
-    context.describe(port, base=spec.base, base_digest=result.base_digest, method=method.name)
+    context.describe(port, base=base, base_digest=result.base_digest, method=method.name)
 
 
 class Given(Protocol):
