@@ -1,13 +1,15 @@
 /* Exact attention inside segments, forward and backward, on one core: FlashAttention's arithmetic (Dao 2023, arXiv
  * 2307.08691: no scores kept, the backward pass makes them again from each row's log-sum-exp), laid out for short
- * documents on a CPU. Rows are (position, head of the group that shares a key head), six at a time against the keys they
- * may see and no others, so that nothing above the diagonal is computed but what fills a vector.
+ * documents on a CPU: six rows at a time against the keys they may see and no others, so that nothing above the diagonal
+ * is computed but what fills a vector.
  *
  * Everything happens in one order: the same numbers give the same bytes.
  */
 #include "vectors.h"
 
 #define HIDDEN (-1e30f)
+#define LOG2_E 1.44269504088896341f
+#define LN_2 0.693147180559945309f
 
 struct stride { int64_t row, head; }; /* in numbers */
 
@@ -25,8 +27,10 @@ struct attention {
     float scale, softcap;                                            /* softcap 0: none */
 };
 
-/* The keys a segment sees, its prefix before its own. */
-struct seen { long start, end, prefix, before, keys, blocks; };
+/* A segment under one key head: `before` keys of its prefix, then its own; `rows` are (position, head of the group that
+ * shares the key head), heads innermost. */
+struct work { long index, start, end, prefix, before, keys, blocks, key_head, group, rows; uint64_t inverse; };
+struct row { long at, head; }; /* a position of the pack, one of all heads */
 
 /* Blocks of LANES keys that a run of rows may see between them. */
 struct reach { long first_block, last_block; };
@@ -38,26 +42,44 @@ struct room {
     float *floats, *scores, *delta, *lse, *key_gradients, *value_gradients, *shared;
 };
 
-static struct seen seen_by(const int32_t *segment) {
-    struct seen seen = {segment[0], segment[1], segment[2], segment[3] - segment[2], 0, 0};
-    seen.keys = seen.before + seen.end - seen.start;
-    seen.blocks = (seen.keys + LANES - 1) / LANES;
-    return seen;
+static struct work work_of(const struct attention *all, long index, long key_head) {
+    const int32_t *segment = all->segments + 4 * index;
+    struct work work = {.index = index, .start = segment[0], .end = segment[1], .prefix = segment[2], .key_head = key_head};
+    work.before = segment[3] - segment[2];
+    work.keys = work.before + work.end - work.start;
+    work.blocks = (work.keys + LANES - 1) / LANES;
+    work.group = all->heads / all->key_heads;
+    work.rows = (work.end - work.start) * work.group;
+    work.inverse = (1ull << 40) / (uint64_t)work.group + 1;
+    return work;
 }
-static inline long place_of(const struct seen *seen, long key) {
-    return key < seen->before ? seen->prefix + key : seen->start + key - seen->before;
+/* A row's position within the segment: row / group, by a multiplication (exact below 2^40 / group^2 rows). */
+static inline long position_of(const struct work *work, long row) {
+    return (long)(((uint64_t)row * work->inverse) >> 40);
 }
-static inline long lowest(const struct attention *all, const struct seen *seen, long position) {
-    long low = all->window > 0 ? seen->before + position - all->window + 1 : 0;
+static inline struct row row_of(const struct work *work, long row) {
+    const long position = position_of(work, row);
+    return (struct row){work->start + position, work->key_head * work->group + row - position * work->group};
+}
+static inline long key_at(const struct work *work, long key) {
+    return key < work->before ? work->prefix + key : work->start + key - work->before;
+}
+static inline struct stride dense(const struct attention *all) {
+    return (struct stride){all->heads * all->width, all->width};
+}
+static inline long lowest(const struct attention *all, const struct work *work, long position) {
+    const long low = all->window > 0 ? work->before + position - all->window + 1 : 0;
     return low > 0 ? low : 0;
 }
-static inline struct reach reach_of(const struct attention *all, const struct seen *seen, long first, long last) {
-    return (struct reach){lowest(all, seen, first) / LANES, (seen->before + last + LANES) / LANES};
+static inline struct reach reach_of(const struct attention *all, const struct work *work, long first, long last) {
+    return (struct reach){lowest(all, work, position_of(work, first)) / LANES,
+                          (work->before + position_of(work, last) + LANES) / LANES};
 }
-/* Cover what a row in this reach may not see. */
-static inline void hide(const struct attention *all, const struct seen *seen, long position, struct reach reach, float *scores) {
-    const long from = reach.first_block * LANES, low = lowest(all, seen, position);
-    const long high = seen->before + position + 1;
+/* Cover what a row may not see of a reach. */
+static inline void hide(const struct attention *all, const struct work *work, struct row row, struct reach reach,
+                        float *scores) {
+    const long from = reach.first_block * LANES, position = row.at - work->start;
+    const long low = lowest(all, work, position), high = work->before + position + 1;
     for (long key = from; key < low; key += LANES)
         STORE(scores + key - from, between(low - key, LANES, LOAD(scores + key - from), fill(HIDDEN)));
     for (long key = high / LANES * LANES; key < reach.last_block * LANES; key += LANES)
@@ -69,6 +91,15 @@ INLINE vec bend(vec score, const struct attention *all, vec *slope) {
     vec tangent = tanh_of(score * (all->scale / all->softcap));
     *slope = all->scale * (1.0f - tangent * tangent);
     return choose(score <= HIDDEN, score, all->softcap * tangent);
+}
+
+#define TOGETHER 3 /* rows whose softmax is computed side by side */
+
+/* Rows lie too far apart for the CPU to foresee which comes next. */
+#define AHEAD 24   /* rows */
+#define FETCHED 96 /* positions */
+static inline void ask(const void *from, long bytes) {
+    for (long i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)from + i, 0, 3);
 }
 
 /* Numbers i and i + n of a row turn together; side -1 turns back. */
@@ -116,11 +147,9 @@ static inline void transpose(const uint32_t *rows, long row, uint32_t *to, long 
 
 /* Rows of the backward pass taken together: more save passes over the keys' gradients, fewer fit in the cache. */
 #define BATCH_BYTES (384 * 1024)
-static long batch_rows(long keys, long group) {
-    long rows = BATCH_BYTES / (8 * keys);
-    rows = rows < 48 ? 48 : rows > 768 ? 768 : rows;
-    (void)group;
-    return rows / 12 * 12;
+static long batch_rows(long keys) {
+    const long rows = BATCH_BYTES / (8 * (keys > LANES ? keys : LANES));
+    return (rows < 48 ? 48 : rows > 768 ? 768 : rows) / 12 * 12; /* whole ROWS, whole pairs */
 }
 
 #define SUFFIX float
@@ -136,109 +165,90 @@ static long batch_rows(long keys, long group) {
 #define UNIT_PAIRS PAIRS
 #include "attention.h"
 
-static void *take(char **at, size_t bytes) {
+static void *take(char **at, size_t units) {
     char *here = *at;
-    *at += (bytes + 63) / 64 * 64;
+    *at += (4 * units + 63) / 64 * 64;
     return here;
 }
 
 /* Lay scratch out from `base`; returns the bytes it takes. */
 static size_t lay_out(const struct attention *all, int backward, struct room *room, char *base) {
-    long most = 0, rows = 0;
+    size_t keys = 0, rows = 0, by_key = 0;
     int shared = 0;
     for (long i = 0; i < all->count; i++) {
-        struct seen seen = seen_by(all->segments + 4 * i);
-        long keys = seen.blocks * LANES, here = (seen.end - seen.start) * (all->heads / all->key_heads);
-        long batch = batch_rows(keys > 0 ? keys : LANES, 1);
-        most = keys > most ? keys : most;
-        if ((here < batch ? here : batch) > rows) rows = here < batch ? here : batch;
-        shared |= seen.before > 0;
+        const struct work work = work_of(all, i, 0);
+        const size_t own = (size_t)(work.blocks * LANES), batch = (size_t)batch_rows(work.blocks * LANES);
+        const size_t here = ((size_t)work.rows < batch ? (size_t)work.rows + 1 : batch) / 2 * 2;
+        keys = own > keys ? own : keys;
+        rows = here > rows ? here : rows;
+        by_key = own * here > by_key ? own * here : by_key;
+        shared |= work.before > 0;
     }
-    const size_t width = (size_t)all->width, keys = (size_t)most, side = SIDE;
-    const size_t wide = keys > width ? keys : width;
-    rows = (rows + 1) / 2 * 2;
+    const size_t width = (size_t)all->width;
     char *at = base;
-    room->keys_across = take(&at, keys * width * 4);
-    room->values_along = take(&at, keys * width * 4);
-    room->floats = take(&at, side * width * 4);
-    room->units = take(&at, side * width * 4);
-    room->scores = take(&at, 2 * ROWS * wide * 4);
-    room->weights = take(&at, ROWS * keys * 4);
+    room->keys_across = take(&at, keys * width);
+    room->values_along = take(&at, keys * width);
+    room->floats = take(&at, SIDE * width);
+    room->units = take(&at, SIDE * width);
+    room->scores = take(&at, 2 * ROWS * (keys > width ? keys : width));
+    room->weights = take(&at, ROWS * keys);
     room->shared = NULL;
-    if (backward) {
-        room->keys_along = take(&at, keys * width * 4);
-        room->values_across = take(&at, keys * width * 4);
-        room->queries = take(&at, (size_t)rows * width * 4);
-        room->queries_along = take(&at, (size_t)rows * width * 4);
-        room->given = take(&at, (size_t)rows * width * 4);
-        room->given_along = take(&at, (size_t)rows * width * 4);
-        room->delta = take(&at, (size_t)rows * 4);
-        room->lse = take(&at, (size_t)rows * 4);
-        room->key_gradients = take(&at, keys * width * 4);
-        room->value_gradients = take(&at, keys * width * 4);
-        size_t by_key = 0;
-        for (long i = 0; i < all->count; i++) {
-            struct seen seen = seen_by(all->segments + 4 * i);
-            long own = seen.blocks * LANES, batch = batch_rows(own > 0 ? own : LANES, 1);
-            long here = (seen.end - seen.start) * (all->heads / all->key_heads);
-            size_t need = (size_t)own * (size_t)(((here < batch ? here : batch) + 1) / 2 * 2);
-            by_key = need > by_key ? need : by_key;
-        }
-        room->slopes_by_key = take(&at, by_key * 4);
-        room->weights_by_key = take(&at, by_key * 4);
-        if (shared) room->shared = take(&at, (size_t)all->tokens * 2 * width * 4);
-    }
+    if (!backward) return (size_t)(at - base);
+    room->keys_along = take(&at, keys * width);
+    room->values_across = take(&at, keys * width);
+    room->queries = take(&at, rows * width);
+    room->queries_along = take(&at, rows * width);
+    room->given = take(&at, rows * width);
+    room->given_along = take(&at, rows * width);
+    room->delta = take(&at, rows);
+    room->lse = take(&at, rows);
+    room->key_gradients = take(&at, keys * width);
+    room->value_gradients = take(&at, keys * width);
+    room->slopes_by_key = take(&at, by_key);
+    room->weights_by_key = take(&at, by_key);
+    if (shared) room->shared = take(&at, (size_t)all->tokens * 2 * width);
     return (size_t)(at - base);
 }
 
-/* A segment under one key head. Heads go innermost, their rows lie beside one another; but where segments share keys
- * all segments of a head come together, so that one sum at a time is kept. */
-struct work { struct seen seen; long index, key_head; };
-
-static struct work work_of(const struct attention *all, long unit, int shared) {
-    const long index = shared ? unit % all->count : unit / all->key_heads;
-    return (struct work){seen_by(all->segments + 4 * index), index, shared ? unit / all->count : unit % all->key_heads};
-}
-
-/* Ask for the memory of the coming unit while this one is computed: rows lie too far apart for the CPU to foresee. */
-static void fetch_heads(const void *from, struct stride stride, long start, long end, long head, long bytes, long number) {
-    for (long at = start; at < end; at++) {
-        const char *row = (const char *)from + (at * stride.row + head * stride.head) * number;
-        for (long i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+/* Ask for the first rows of the coming work while this one is computed; the others are asked for on the way. */
+static void fetch(const struct attention *all, struct work next, long number, int backward) {
+    const long end = next.end < next.start + FETCHED ? next.end : next.start + FETCHED;
+    const long head = next.key_head * next.group, bytes = all->width * number;
+    for (long at = next.start; at < end; at++) {
+        ask((const char *)all->k + (at * all->k_stride.row + next.key_head * all->k_stride.head) * number, bytes);
+        ask((const char *)all->v + (at * all->v_stride.row + next.key_head * all->v_stride.head) * number, bytes);
+        ask((const char *)all->q + (at * all->q_stride.row + head * all->q_stride.head) * number, next.group * bytes);
+        if (!backward) continue;
+        ask((const char *)all->out + (at * all->heads + head) * bytes, next.group * bytes);
+        ask((const char *)all->dout + (at * all->dout_stride.row + head * all->dout_stride.head) * number, next.group * bytes);
     }
 }
-static void fetch(const struct attention *all, struct work next, long number, int backward) {
-    const long start = next.seen.start, end = next.seen.end, group = all->heads / all->key_heads, head = next.key_head;
-    const long one = all->width * number;
-    const struct stride dense = {all->heads * all->width, all->width};
-    fetch_heads(all->k, all->k_stride, start, end, head, one, number);
-    fetch_heads(all->v, all->v_stride, start, end, head, one, number);
-    fetch_heads(all->q, all->q_stride, start, end, head * group, group * one, number);
-    if (!backward) return;
-    fetch_heads(all->out, dense, start, end, head * group, group * one, number);
-    fetch_heads(all->dout, all->dout_stride, start, end, head * group, group * one, number);
+
+/* The n-th work. Heads go innermost, their rows lie beside one another; but where segments share keys all segments of a
+ * head come together, so that one sum at a time is kept. */
+static struct work nth(const struct attention *all, long n, int shared) {
+    return shared ? work_of(all, n % all->count, n / all->count) : work_of(all, n / all->key_heads, n % all->key_heads);
 }
 
-/* `half_precision` 1: bfloat16 in and out, 0: float32. Returns 0, or 1 where there is no memory. */
-int espalier_attend(const struct attention *all, int half_precision, int backward) {
+/* `is_half` 1: bfloat16 in and out, 0: float32. Returns 0, or 1 where there is no memory. */
+int espalier_attend(const struct attention *all, int is_half, int backward) {
     struct room room;
-    size_t bytes = lay_out(all, backward, &room, (char *)0);
+    const size_t bytes = lay_out(all, backward, &room, (char *)0);
     char *base = aligned_alloc(64, (bytes + 127) / 64 * 64);
     if (base == NULL) return 1;
     lay_out(all, backward, &room, base);
-    const long units = all->count * all->key_heads;
-    for (long unit = 0; unit < units; unit++) {
-        const struct work work = work_of(all, unit, room.shared != NULL);
-        if (unit + 1 < units) fetch(all, work_of(all, unit + 1, room.shared != NULL), half_precision ? 2 : 4, backward);
-        if (room.shared != NULL && work.index == 0) memset(room.shared, 0, (size_t)(all->tokens * 2 * all->width) * 4);
-        if (work.seen.end > work.seen.start) {
-            if (backward && half_precision) backward_head_half(all, &work.seen, work.key_head, &room);
-            else if (backward) backward_head_float(all, &work.seen, work.key_head, &room);
-            else if (half_precision) forward_head_half(all, &work.seen, work.key_head, &room);
-            else forward_head_float(all, &work.seen, work.key_head, &room);
-        }
-        if (room.shared != NULL && work.index == all->count - 1) {
-            if (half_precision) write_shared_half(all, work.key_head, &room);
+    const int shared = room.shared != NULL;
+    const long works = all->count * all->key_heads;
+    for (long n = 0; n < works; n++) {
+        const struct work work = nth(all, n, shared);
+        if (n + 1 < works) fetch(all, nth(all, n + 1, shared), is_half ? 2 : 4, backward);
+        if (shared && work.index == 0) memset(room.shared, 0, (size_t)(all->tokens * 2 * all->width) * sizeof(float));
+        if (backward && is_half) backward_half(all, &work, &room);
+        else if (backward) backward_float(all, &work, &room);
+        else if (is_half) forward_half(all, &work, &room);
+        else forward_float(all, &work, &room);
+        if (shared && work.index == all->count - 1) {
+            if (is_half) write_shared_half(all, work.key_head, &room);
             else write_shared_float(all, work.key_head, &room);
         }
     }

@@ -15,24 +15,35 @@
 #define PART float
 #endif
 
-/* A row of numbers as floats, turned by the angles of its position; `side` is 1, or -1 to turn back. */
-static inline void NAMED(read_row)(const NUMBER *from, float *to, long width, const struct attention *all, long at) {
-    for (long i = 0; i < width; i += LANES) STORE(to + i, LOAD(from + i));
-    if (all != NULL && all->cos != NULL) turn_row(to, all->cos + at * all->turning, all->sin + at * all->turning, all->turning, 1.0f);
+/* --- rows in and out */
+
+static inline const NUMBER *NAMED(place)(const void *base, struct stride stride, struct row row) {
+    return (const NUMBER *)base + row.at * stride.row + row.head * stride.head;
 }
 
-static inline void NAMED(write_row)(float *from, NUMBER *to, long width, const struct attention *all, long at) {
-    if (all != NULL && all->cos != NULL) turn_row(from, all->cos + at * all->turning, all->sin + at * all->turning, all->turning, -1.0f);
-    for (long i = 0; i < width; i += LANES) STORE(to + i, LOAD((const float *)from + i));
+/* A row of numbers as floats; turned by the angles of its position where `turn` is asked for. */
+static inline void NAMED(read_row)(const struct attention *all, const NUMBER *from, float *to, int turn, long at) {
+    const long n = turn ? all->turning : 0, whole = n % LANES == 0 ? n : 0;
+    const float *cos = all->cos + at * n, *sin = all->sin + at * n;
+    for (long i = 0; i < whole; i += LANES) {
+        const vec a = LOAD(from + i), b = LOAD(from + i + n), c = LOAD(cos + i), s = LOAD(sin + i);
+        STORE(to + i, a * c - b * s);
+        STORE(to + i + n, b * c + a * s);
+    }
+    for (long i = 2 * whole; i < all->width; i += LANES) STORE(to + i, LOAD(from + i));
+    if (whole < n) turn_row(to, cos, sin, n, 1.0f);
+}
+
+/* The other way round: a gradient is turned back. Uses `from` up. */
+static inline void NAMED(write_row)(const struct attention *all, float *from, const NUMBER *place, int turn, long at) {
+    NUMBER *to = (NUMBER *)place;
+    if (turn && all->turning > 0) turn_row(from, all->cos + at * all->turning, all->sin + at * all->turning, all->turning, -1.0f);
+    for (long i = 0; i < all->width; i += LANES) STORE(to + i, LOAD(from + i));
 }
 
 /* Units of one row side by side: the A of a product along the width. */
 static inline void NAMED(pack_row)(const float *row, uint32_t *to, long width) {
-#if UNIT_PAIRS
-    for (long i = 0; i < width; i += LANES) STORE((half *)to + i, LOAD(row + i));
-#else
-    memcpy(to, row, (size_t)width * sizeof(float));
-#endif
+    for (long i = 0; i < width; i += LANES) STORE((PART *)to + i, LOAD(row + i));
 }
 
 /* Rows 0 and 1 (with SPAN 1 row 0 alone) as one step of `along`. */
@@ -45,102 +56,120 @@ static inline void NAMED(pack_along)(const float *first, const float *second, ui
 #endif
 }
 
-/* LANES packed rows (units side by side, `units` each) as one block of `across`. */
-static inline void NAMED(pack_across)(const uint32_t *rows, uint32_t *to, long units) {
-    for (long i = 0; i < units; i += LANES) transpose(rows + i, units, to + i * LANES, units - i);
-}
-
-/* The keys or values of a segment, prefix first, zero up to a whole block; into either layout that is not NULL. */
-static void NAMED(pack_keys)(const struct attention *all, const NUMBER *from, struct stride stride, const struct seen *seen,
-                             int turned, uint32_t *across, uint32_t *along, float *floats, uint32_t *units) {
-    const long width = all->width, per_row = width / SPAN;
-    for (long block = 0; block < seen->blocks; block++) {
+/* The keys or values of a unit, prefix first, zero up to a whole block; into either layout that is not NULL. */
+static void NAMED(pack_keys)(const struct attention *all, const void *base, struct stride stride, const struct work *work,
+                             int turn, uint32_t *across, uint32_t *along, struct room *room) {
+    const long width = all->width, units = width / SPAN;
+    for (long block = 0; block < work->blocks; block++) {
         for (long i = 0; i < LANES; i++) {
-            long key = block * LANES + i;
-            if (key < seen->keys) {
-                long at = place_of(seen, key);
-                NAMED(read_row)(from + at * stride.row, floats + i * width, width, turned ? all : NULL, at);
-            } else {
-                memset(floats + i * width, 0, (size_t)width * sizeof(float));
+            const long key = block * LANES + i;
+            float *floats = room->floats + i * width;
+            if (key >= work->keys) {
+                memset(floats, 0, (size_t)width * sizeof(float));
+                continue;
             }
+            const struct row row = {key_at(work, key), work->key_head};
+            const struct row later = {key_at(work, key + LANES), work->key_head};
+            if (key + LANES < work->keys) ask(NAMED(place)(base, stride, later), width * (long)sizeof(NUMBER));
+            NAMED(read_row)(all, NAMED(place)(base, stride, row), floats, turn, row.at);
         }
         if (across != NULL) {
-            for (long i = 0; i < LANES; i++) NAMED(pack_row)(floats + i * width, units + i * per_row, width);
-            NAMED(pack_across)(units, across + block * LANES * per_row, per_row);
+            for (long i = 0; i < LANES; i++) NAMED(pack_row)(room->floats + i * width, room->units + i * units, width);
+            for (long i = 0; i < units; i += LANES)
+                transpose(room->units + i, units, across + (block * units + i) * LANES, units - i);
         }
-        if (along != NULL)
-            for (long i = 0; i < LANES; i += SPAN)
-                NAMED(pack_along)(floats + i * width, floats + (i + SPAN - 1) * width,
-                                  along + (block * LANES + i) / SPAN * width, width);
+        for (long i = 0; along != NULL && i < LANES; i += SPAN) {
+            const float *first = room->floats + i * width;
+            NAMED(pack_along)(first, first + (SPAN - 1) * width, along + (block * LANES + i) / SPAN * width, width);
+        }
     }
 }
 
 /* --- forward */
 
-/* exp(score - largest) of one row of scores as units along the keys; gives the largest and the sum. */
-static inline void NAMED(soften)(const struct attention *all, float *scores, long n, uint32_t *to, float *top, float *total) {
-    float scale = all->scale;
+/* exp(score - largest) of rows of scores, `n` apart, as units along the keys; gives each row's largest and sum. Several
+ * rows at once keep the CPU busy where one waits for its own last step. */
+INLINE void NAMED(soften)(const struct attention *all, const int rows, float *scores, long n, uint32_t *to, float *top,
+                          float *total) {
+    vec most[TOGETHER], sum[TOGETHER];
+    float steep = all->scale * LOG2_E, peak[TOGETHER];
     if (all->softcap > 0) {
-        for (long i = 0; i < n; i += LANES) {
+        for (long i = 0; i < rows * n; i += LANES) {
             vec slope;
             STORE(scores + i, bend(LOAD(scores + i), all, &slope));
         }
-        scale = 1.0f;
+        steep = LOG2_E;
     }
-    vec most = fill(HIDDEN);
-    for (long i = 0; i < n; i += LANES) most = larger(most, LOAD(scores + i));
-    *top = largest_of(most) * scale;
-    vec sum = {0};
-    for (long i = 0; i < n; i += LANES) {
-        vec p = exp_of(LOAD(scores + i) * scale - *top);
-        sum += p;
-        STORE((PART *)to + i, p);
+    UNROLL for (int r = 0; r < rows; r++) most[r] = fill(HIDDEN);
+    for (long i = 0; i < n; i += LANES)
+        UNROLL for (int r = 0; r < rows; r++) most[r] = larger(most[r], LOAD(scores + r * n + i));
+    UNROLL for (int r = 0; r < rows; r++) {
+        peak[r] = largest_of(most[r]) * steep;
+        sum[r] = (vec){0};
     }
-    *total = sum_of(sum);
+    for (long i = 0; i < n; i += LANES)
+        UNROLL for (int r = 0; r < rows; r++) {
+            const vec p = exp2_of(LOAD(scores + r * n + i) * steep - peak[r], !UNIT_PAIRS);
+            sum[r] += p;
+            STORE((PART *)(to + r * (n / SPAN)) + i, p);
+        }
+    UNROLL for (int r = 0; r < rows; r++) {
+        top[r] = peak[r] * LN_2;
+        total[r] = sum_of(sum[r]);
+    }
 }
 
-static void NAMED(forward_head)(const struct attention *all, const struct seen *seen, long key_head, struct room *room) {
-    const long group = all->heads / all->key_heads, width = all->width, per_row = width / SPAN;
-    const NUMBER *q = (const NUMBER *)all->q + key_head * group * all->q_stride.head;
-    NAMED(pack_keys)(all, (const NUMBER *)all->k + key_head * all->k_stride.head, all->k_stride, seen, 1, room->keys_across, NULL, room->floats, room->units);
-    NAMED(pack_keys)(all, (const NUMBER *)all->v + key_head * all->v_stride.head, all->v_stride, seen, 0, NULL, room->values_along, room->floats, room->units);
-    const long rows = (seen->end - seen->start) * group;
-    for (long first = 0; first < rows; first += ROWS) {
-        const int R = (int)(rows - first < ROWS ? rows - first : ROWS);
-        const struct reach reach = reach_of(all, seen, first / group, (first + R - 1) / group);
-        const long n = (reach.last_block - reach.first_block) * LANES;
+static void NAMED(forward)(const struct attention *all, const struct work *work, struct room *room) {
+    const long width = all->width, units = width / SPAN, bytes = width * (long)sizeof(NUMBER);
+    NAMED(pack_keys)(all, all->k, all->k_stride, work, 1, room->keys_across, NULL, room);
+    NAMED(pack_keys)(all, all->v, all->v_stride, work, 0, NULL, room->values_along, room);
+    for (long first = 0; first < work->rows; first += ROWS) {
+        const int R = (int)(work->rows - first < ROWS ? work->rows - first : ROWS);
+        const struct reach reach = reach_of(all, work, first, first + R - 1);
+        const long n = (reach.last_block - reach.first_block) * LANES, from = reach.first_block * LANES;
+        struct row row[ROWS];
         for (int r = 0; r < R; r++) {
-            long at = seen->start + (first + r) / group, head = (first + r) % group;
-            NAMED(read_row)(q + at * all->q_stride.row + head * all->q_stride.head, room->floats, width, all, at);
-            NAMED(pack_row)(room->floats, room->units + r * per_row, width);
+            row[r] = row_of(work, first + r);
+            if (first + r + AHEAD < work->rows)
+                ask(NAMED(place)(all->q, all->q_stride, row_of(work, first + r + AHEAD)), bytes);
+            NAMED(read_row)(all, NAMED(place)(all->q, all->q_stride, row[r]), room->floats, 1, row[r].at);
+            NAMED(pack_row)(room->floats, room->units + r * units, width);
         }
-        NAMED(product)(R, (int)(n / LANES), per_row, room->units, per_row,
-                       room->keys_across + reach.first_block * LANES * per_row, LANES, LANES * per_row, room->scores, n);
-        float top[SIDE], total[SIDE];
-        for (int r = 0; r < R; r++) {
-            hide(all, seen, (first + r) / group, reach, room->scores + r * n);
-            NAMED(soften)(all, room->scores + r * n, n, room->weights + r * (n / SPAN), top + r, total + r);
+        NAMED(product)(R, (int)(n / LANES), units, room->units, units, room->keys_across + from * units, LANES,
+                       LANES * units, room->scores, n);
+        for (int r = 0; r < R; r++) hide(all, work, row[r], reach, room->scores + r * n);
+        float top[SIDE] = {0}, total[SIDE] = {0};
+        for (int r = 0; r < R; r += TOGETHER) {
+            uint32_t *to = room->weights + r * (n / SPAN);
+            if (R - r >= TOGETHER) NAMED(soften)(all, TOGETHER, room->scores + r * n, n, to, top + r, total + r);
+            else for (int one = r; one < R; one++, to += n / SPAN)
+                NAMED(soften)(all, 1, room->scores + one * n, n, to, top + one, total + one);
         }
         for (int r = 0; r < R; r += LANES) STORE(top + r, LOAD(top + r) + log_of(LOAD(total + r)));
-        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN,
-                       room->values_along + reach.first_block * LANES / SPAN * width, width, LANES, room->scores, width);
+        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN, room->values_along + from / SPAN * width,
+                       width, LANES, room->scores, width);
         for (int r = 0; r < R; r++) {
-            long at = seen->start + (first + r) / group, head = key_head * group + (first + r) % group;
-            NUMBER *out = (NUMBER *)all->out + (at * all->heads + head) * width;
+            NUMBER *out = (NUMBER *)NAMED(place)(all->out, dense(all), row[r]);
             const float inverse = 1.0f / total[r];
             for (long i = 0; i < width; i += LANES) STORE(out + i, LOAD(room->scores + r * width + i) * inverse);
-            all->lse[at * all->heads + head] = top[r];
+            all->lse[row[r].at * all->heads + row[r].head] = top[r];
         }
     }
 }
 
 /* --- backward */
 
-/* Two rows (with SPAN 1 one) of weights and of score gradients, made from scores and from dout v^T in the places given.
- * Row-major into `slopes` (per row), transposed into `slopes_by_key` and `weights_by_key` (a unit per key). */
+/* Weights and score gradients of SPAN rows, of which `rows` are there, from their scores and their dout v^T. The
+ * gradients go row by row into `slopes`, both by key (a unit per key) into `slopes_by_key` and `weights_by_key`. */
 static inline void NAMED(slope_rows)(const struct attention *all, const float *scores, const float *dp, long n, int rows,
                                      const float *lse, const float *delta, uint32_t *slopes, uint32_t *slopes_by_key,
                                      uint32_t *weights_by_key) {
+    const float steep = (all->softcap > 0 ? 1.0f : all->scale) * LOG2_E;
+    float peak[SPAN], shift[SPAN];
+    for (int r = 0; r < SPAN; r++) {
+        peak[r] = r < rows ? lse[r] * LOG2_E : 0;
+        shift[r] = r < rows ? delta[r] : 0;
+    }
     for (long i = 0; i < n; i += LANES) {
         vec p[SPAN], ds[SPAN];
         UNROLL for (int r = 0; r < SPAN; r++) {
@@ -149,9 +178,9 @@ static inline void NAMED(slope_rows)(const struct attention *all, const float *s
                 continue;
             }
             vec score = LOAD(scores + r * n + i), slope = fill(all->scale);
-            score = all->softcap > 0 ? bend(score, all, &slope) : score * all->scale;
-            p[r] = exp_of(score - lse[r]);
-            ds[r] = p[r] * (LOAD(dp + r * n + i) - delta[r]) * slope;
+            if (all->softcap > 0) score = bend(score, all, &slope);
+            p[r] = exp2_of(score * steep - peak[r], !UNIT_PAIRS);
+            ds[r] = p[r] * (LOAD(dp + r * n + i) - shift[r]) * slope;
             STORE((PART *)(slopes + r * (n / SPAN)) + i, ds[r]);
         }
 #if UNIT_PAIRS
@@ -164,47 +193,51 @@ static inline void NAMED(slope_rows)(const struct attention *all, const float *s
     }
 }
 
-/* Queries and output gradients of rows first .. first + rows, packed both ways, and delta = dout . out of each. */
-static void NAMED(pack_queries)(const struct attention *all, const struct seen *seen, long key_head, long first, long rows,
+/* Queries and output gradients of some rows, packed both ways, and delta = dout . out of each. */
+static void NAMED(pack_queries)(const struct attention *all, const struct work *work, long first, long rows,
                                 struct room *room) {
-    const long group = all->heads / all->key_heads, width = all->width, per_row = width / SPAN;
+    const long width = all->width, units = width / SPAN, bytes = width * (long)sizeof(NUMBER);
     float *query = room->floats, *given = room->floats + 2 * width;
     for (long r = 0; r < rows; r++) {
-        const long at = seen->start + (first + r) / group, head = key_head * group + (first + r) % group, odd = r % SPAN;
-        const NUMBER *dout = (const NUMBER *)all->dout + at * all->dout_stride.row + head * all->dout_stride.head;
-        const NUMBER *out = (const NUMBER *)all->out + (at * all->heads + head) * width;
-        NAMED(read_row)((const NUMBER *)all->q + at * all->q_stride.row + head * all->q_stride.head, query + odd * width, width, all, at);
-        NAMED(read_row)(dout, given + odd * width, width, NULL, at);
-        NAMED(pack_row)(query + odd * width, room->queries + r * per_row, width);
-        NAMED(pack_row)(given + odd * width, room->given + r * per_row, width);
+        const struct row row = row_of(work, first + r), later = row_of(work, first + r + AHEAD);
+        const long odd = r % SPAN;
+        const NUMBER *out = NAMED(place)(all->out, dense(all), row);
+        if (first + r + AHEAD < work->rows) {
+            ask(NAMED(place)(all->q, all->q_stride, later), bytes);
+            ask(NAMED(place)(all->dout, all->dout_stride, later), bytes);
+            ask(NAMED(place)(all->out, dense(all), later), bytes);
+        }
+        NAMED(read_row)(all, NAMED(place)(all->q, all->q_stride, row), query + odd * width, 1, row.at);
+        NAMED(read_row)(all, NAMED(place)(all->dout, all->dout_stride, row), given + odd * width, 0, row.at);
+        NAMED(pack_row)(query + odd * width, room->queries + r * units, width);
+        NAMED(pack_row)(given + odd * width, room->given + r * units, width);
         vec sum = {0};
         for (long i = 0; i < width; i += LANES) sum += LOAD(given + odd * width + i) * LOAD(out + i);
         room->delta[r] = sum_of(sum);
-        room->lse[r] = all->lse[at * all->heads + head];
-        if (odd == SPAN - 1 || r == rows - 1) {
-            if (odd != SPAN - 1) {
-                memset(query + width, 0, (size_t)width * sizeof(float));
-                memset(given + width, 0, (size_t)width * sizeof(float));
-            }
-            NAMED(pack_along)(query, query + width, room->queries_along + r / SPAN * width, width);
-            NAMED(pack_along)(given, given + width, room->given_along + r / SPAN * width, width);
+        room->lse[r] = all->lse[row.at * all->heads + row.head];
+        if (odd < SPAN - 1 && r < rows - 1) continue;
+        if (odd < SPAN - 1) {
+            memset(query + width, 0, (size_t)width * sizeof(float));
+            memset(given + width, 0, (size_t)width * sizeof(float));
         }
+        NAMED(pack_along)(query, query + width, room->queries_along + r / SPAN * width, width);
+        NAMED(pack_along)(given, given + width, room->given_along + r / SPAN * width, width);
     }
 }
 
-/* The score gradients of a block of rows, by row and by key, and its queries' gradients. */
-static void NAMED(backward_rows)(const struct attention *all, const struct seen *seen, long key_head, long first, long rows,
-                                 long keys, struct room *room) {
-    const long group = all->heads / all->key_heads, width = all->width, per_row = width / SPAN;
+/* The score gradients of a batch of rows, by row and by key, and its queries' gradients. */
+static void NAMED(pull_queries)(const struct attention *all, const struct work *work, long first, long rows, long keys,
+                                struct room *room) {
+    const long width = all->width, units = width / SPAN;
     for (long r = 0; r < rows; r += ROWS) {
         const int R = (int)(rows - r < ROWS ? rows - r : ROWS);
-        const struct reach reach = reach_of(all, seen, (first + r) / group, (first + r + R - 1) / group);
+        const struct reach reach = reach_of(all, work, first + r, first + r + R - 1);
         const long n = (reach.last_block - reach.first_block) * LANES, from = reach.first_block * LANES;
-        NAMED(product)(R, (int)(n / LANES), per_row, room->queries + r * per_row, per_row, room->keys_across + from * per_row,
-                       LANES, LANES * per_row, room->scores, n);
-        NAMED(product)(R, (int)(n / LANES), per_row, room->given + r * per_row, per_row, room->values_across + from * per_row,
-                       LANES, LANES * per_row, room->scores + ROWS * n, n);
-        for (int i = 0; i < R; i++) hide(all, seen, (first + r + i) / group, reach, room->scores + i * n);
+        NAMED(product)(R, (int)(n / LANES), units, room->queries + r * units, units, room->keys_across + from * units,
+                       LANES, LANES * units, room->scores, n);
+        NAMED(product)(R, (int)(n / LANES), units, room->given + r * units, units, room->values_across + from * units,
+                       LANES, LANES * units, room->scores + ROWS * n, n);
+        for (int i = 0; i < R; i++) hide(all, work, row_of(work, first + r + i), reach, room->scores + i * n);
         for (int i = 0; i < R; i += SPAN) {
             const long at = (r + i) / SPAN * keys + from;
             NAMED(slope_rows)(all, room->scores + i * n, room->scores + (ROWS + i) * n, n, R - i, room->lse + r + i,
@@ -214,59 +247,69 @@ static void NAMED(backward_rows)(const struct attention *all, const struct seen 
         NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN, room->keys_along + from / SPAN * width,
                        width, LANES, room->scores, width);
         for (int i = 0; i < R; i++) {
-            const long at = seen->start + (first + r + i) / group, head = key_head * group + (first + r + i) % group;
-            NUMBER *dq = (NUMBER *)all->dq + at * all->dq_stride.row + head * all->dq_stride.head;
-            NAMED(write_row)(room->scores + i * width, dq, width, all, at);
+            const struct row row = row_of(work, first + r + i);
+            NAMED(write_row)(all, room->scores + i * width, NAMED(place)(all->dq, all->dq_stride, row), 1, row.at);
         }
     }
 }
 
-static void NAMED(backward_head)(const struct attention *all, const struct seen *seen, long key_head, struct room *room) {
-    const long group = all->heads / all->key_heads, width = all->width, before = seen->keys - (seen->end - seen->start);
-    NAMED(pack_keys)(all, (const NUMBER *)all->k + key_head * all->k_stride.head, all->k_stride, seen, 1, room->keys_across, room->keys_along, room->floats, room->units);
-    NAMED(pack_keys)(all, (const NUMBER *)all->v + key_head * all->v_stride.head, all->v_stride, seen, 0, room->values_across, NULL, room->floats, room->units);
-    memset(room->key_gradients, 0, (size_t)(seen->blocks * LANES * width) * sizeof(float));
-    memset(room->value_gradients, 0, (size_t)(seen->blocks * LANES * width) * sizeof(float));
-    const long rows = (seen->end - seen->start) * group, batch = batch_rows(seen->blocks * LANES, group);
-    for (long first = 0; first < rows; first += batch) {
-        const long here = rows - first < batch ? rows - first : batch;
-        const struct reach reach = reach_of(all, seen, first / group, (first + here - 1) / group);
-        const long keys = reach.last_block * LANES;
-        NAMED(pack_queries)(all, seen, key_head, first, here, room);
-        NAMED(backward_rows)(all, seen, key_head, first, here, keys, room);
-        for (long key = reach.first_block * LANES; key < keys; key += STRIP) {
-            long low = (key - before) * group - first, high = here; /* rows that may see a key of the strip */
-            if (all->window > 0 && (key + STRIP - 1 + all->window - before) * group - first < high)
-                high = (key + STRIP - 1 + all->window - before) * group - first;
-            if (low < 0) low = 0;
-            if (high <= low) continue;
-            const long step = low / SPAN, steps = (high + SPAN - 1) / SPAN - step;
-            NAMED(add_strip)((int)(width / LANES), steps, room->weights_by_key + step * keys + key, keys,
-                             room->given_along + step * width, width, room->value_gradients + key * width, width);
-            NAMED(add_strip)((int)(width / LANES), steps, room->slopes_by_key + step * keys + key, keys,
-                             room->queries_along + step * width, width, room->key_gradients + key * width, width);
-        }
+/* Add what a batch of rows gives to the gradients of the keys and values it sees. */
+static void NAMED(pull_keys)(const struct attention *all, const struct work *work, long first, long rows,
+                             struct reach reach, struct room *room) {
+    const long width = all->width, keys = reach.last_block * LANES;
+    const int vectors = (int)(width / LANES);
+    for (long key = reach.first_block * LANES; key < keys; key += STRIP) {
+        long low = (key - work->before) * work->group - first, high = rows; /* the rows that may see a key of the strip */
+        const long last = (key + STRIP - 1 + all->window - work->before) * work->group - first;
+        if (all->window > 0 && last < high) high = last;
+        if (low < 0) low = 0;
+        if (high <= low) continue;
+        const long step = low / SPAN, steps = (high + SPAN - 1) / SPAN - step;
+        NAMED(add_strip)(vectors, steps, room->weights_by_key + step * keys + key, keys, room->given_along + step * width,
+                         width, room->value_gradients + key * width, width);
+        NAMED(add_strip)(vectors, steps, room->slopes_by_key + step * keys + key, keys, room->queries_along + step * width,
+                         width, room->key_gradients + key * width, width);
     }
-    for (long key = 0; key < seen->keys; key++) {
-        const long at = place_of(seen, key);
+}
+
+static void NAMED(write_keys)(const struct attention *all, struct row row, float *dk, float *dv) {
+    NAMED(write_row)(all, dk, NAMED(place)(all->dk, all->dk_stride, row), 1, row.at);
+    NAMED(write_row)(all, dv, NAMED(place)(all->dv, all->dv_stride, row), 0, row.at);
+}
+
+static void NAMED(backward)(const struct attention *all, const struct work *work, struct room *room) {
+    const long width = all->width, batch = batch_rows(work->blocks * LANES);
+    const size_t bytes = (size_t)(work->blocks * LANES * width) * sizeof(float);
+    NAMED(pack_keys)(all, all->k, all->k_stride, work, 1, room->keys_across, room->keys_along, room);
+    NAMED(pack_keys)(all, all->v, all->v_stride, work, 0, room->values_across, NULL, room);
+    memset(room->key_gradients, 0, bytes);
+    memset(room->value_gradients, 0, bytes);
+    for (long first = 0; first < work->rows; first += batch) {
+        const long rows = work->rows - first < batch ? work->rows - first : batch;
+        const struct reach reach = reach_of(all, work, first, first + rows - 1);
+        NAMED(pack_queries)(all, work, first, rows, room);
+        NAMED(pull_queries)(all, work, first, rows, reach.last_block * LANES, room);
+        NAMED(pull_keys)(all, work, first, rows, reach, room);
+    }
+    for (long key = 0; key < work->keys; key++) {
+        const struct row row = {key_at(work, key), work->key_head};
         float *dk = room->key_gradients + key * width, *dv = room->value_gradients + key * width;
-        if (room->shared != NULL) { /* a prefix's rows gather from several segments */
-            float *sums = room->shared + 2 * at * width;
-            for (long i = 0; i < width; i += LANES) STORE(sums + i, LOAD(sums + i) + LOAD(dk + i));
-            for (long i = 0; i < width; i += LANES) STORE(sums + width + i, LOAD(sums + width + i) + LOAD(dv + i));
-        } else {
-            NAMED(write_row)(dk, (NUMBER *)all->dk + at * all->dk_stride.row + key_head * all->dk_stride.head, width, all, at);
-            NAMED(write_row)(dv, (NUMBER *)all->dv + at * all->dv_stride.row + key_head * all->dv_stride.head, width, NULL, at);
+        if (room->shared == NULL) {
+            NAMED(write_keys)(all, row, dk, dv);
+            continue;
+        }
+        float *sums = room->shared + 2 * row.at * width; /* a prefix's rows gather from several segments */
+        for (long i = 0; i < width; i += LANES) {
+            STORE(sums + i, LOAD(sums + i) + LOAD(dk + i));
+            STORE(sums + width + i, LOAD(sums + width + i) + LOAD(dv + i));
         }
     }
 }
 
 static void NAMED(write_shared)(const struct attention *all, long key_head, struct room *room) {
-    const long width = all->width;
     for (long at = 0; at < all->tokens; at++) {
-        float *sums = room->shared + 2 * at * width;
-        NAMED(write_row)(sums, (NUMBER *)all->dk + at * all->dk_stride.row + key_head * all->dk_stride.head, width, all, at);
-        NAMED(write_row)(sums + width, (NUMBER *)all->dv + at * all->dv_stride.row + key_head * all->dv_stride.head, width, NULL, at);
+        float *sums = room->shared + 2 * at * all->width;
+        NAMED(write_keys)(all, (struct row){at, key_head}, sums, sums + all->width);
     }
 }
 

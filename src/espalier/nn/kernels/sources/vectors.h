@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #define LANES 16
 #define WIDE 1
@@ -155,6 +155,39 @@ INLINE vec exp_of(vec x) {
     ints whole = (ints)shifted - 0x4b400000;
     vec scaled = (vec)((ints)y + (whole << 23));
     return choose(whole < -126, (vec){0}, scaled);
+#endif
+}
+
+/* 2^x for x far below 128: minimax polynomials of the fraction, to 6e-8, or to 3e-6 where bfloat16 follows anyway. */
+INLINE vec exp2_of(vec x, const int exact) {
+#if WIDE
+    const vec r = (vec)_mm512_reduce_ps((__m512)x, 9); /* x - floor(x) */
+#else
+    x = larger(fill(-200.0f), x);
+    const vec shifted = (x - 0.5f) + 12582912.0f; /* floor, or one less for a whole number: r is in [0, 1] */
+    const vec r = x - (shifted - 12582912.0f);
+#endif
+    vec y;
+    if (exact) {
+        y = fill(2.1702251e-4f);
+        y = y * r + 1.24396884e-3f;
+        y = y * r + 9.6788406e-3f;
+        y = y * r + 5.5483341e-2f;
+        y = y * r + 2.4022983e-1f;
+        y = y * r + 6.9314700e-1f;
+        y = y * r + 1.0f;
+    } else {
+        y = fill(1.3534167e-2f);
+        y = y * r + 5.2011460e-2f;
+        y = y * r + 2.4144275e-1f;
+        y = y * r + 6.9300383e-1f;
+        y = y * r + 1.0000026f;
+    }
+#if WIDE
+    return (vec)_mm512_scalef_ps((__m512)y, (__m512)x); /* by 2^floor(x) */
+#else
+    ints whole = (ints)shifted - 0x4b400000;
+    return choose(whole < -126, (vec){0}, (vec)((ints)y + (whole << 23)));
 #endif
 }
 
