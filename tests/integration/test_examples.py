@@ -54,6 +54,19 @@ def test_the_sdk_example_says_what_ran_and_what_came_out(project: Path) -> None:
     assert run(project, EXAMPLES / "watch_a_run.py", project, "recipe.yaml").stdout.count(" hit ") == 2
 
 
+@pytest.mark.slow
+def test_preferences_tell_the_right_answer_from_one_that_only_looks_right(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "preference", tmp_path, dirs_exist_ok=True)
+    run(tmp_path, "make_notes.py")
+    run(tmp_path, "-m", "espalier.cli.main", "init", "--no-starter")
+    made = json.loads(run(tmp_path, "-m", "espalier.cli.main", "run", "recipe.yaml", "--json").stdout)["outputs"]
+    context = open_context(tmp_path)
+    found = [context.store.artifacts.materialise(made[f"{step}.report"]) for step in ("before", "after")]
+    context.close()
+    before, after = (json.loads((folder / "report.json").read_text())["scores"][0]["value"] for folder in found)
+    assert after > before + 0.2
+
+
 def test_every_example_is_named_in_the_readme_and_says_what_it_shows() -> None:
     readme = (EXAMPLES / "README.md").read_text("utf-8")
     for path in EXAMPLES.rglob("*.py"):
