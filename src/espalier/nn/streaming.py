@@ -31,9 +31,7 @@ def load_quantised(
     themselves, or keeps some in a type of their own.
     """
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     places = _locate_tensors(folder)
     wanted = [name for name, _ in model.named_parameters()]
     if set(wanted) - places.keys() or places.keys() - set(wanted) - {_HEAD}:
