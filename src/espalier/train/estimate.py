@@ -107,7 +107,7 @@ def read_figures(folder: Path) -> BaseFigures:
     except (ValueError, KeyError, OSError) as error:
         raise UnsupportedModel(f"{folder}: {str(error).strip().splitlines()[0]}") from error
     config = whole.get_text_config()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 1
     return BaseFigures(
         tensors=list_tensor_shapes(folder),
         width=config.hidden_size,
@@ -141,7 +141,7 @@ def _hidden(config: Any) -> int:
     """What a token's feed-forward is wide, over all experts it goes through."""
     experts = getattr(config, "num_experts_per_tok", None)
     if not experts:
-        return int(config.intermediate_size)
+        return int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     return int(experts * width + (getattr(config, "shared_expert_intermediate_size", None) or 0))
 
