@@ -69,7 +69,7 @@ def _combine_layer(name: str, present: Sequence[tuple[StoredLayer, float]], spec
     if spec.how.startswith(_WITH_DENSITY):
         options["density"] = spec.density
     if by_svd:
-        options["svd_rank"] = spec.rank or max(ranks)
+        options |= {"svd_rank": spec.rank or max(ranks), "svd_full_matrices": False}
     noise = sha256(f"combine/{spec.seed}/{name}".encode()).digest()
     # PEFT draws from the process' generator, and warns of a second adapter and a density of 1, which are wanted here.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
