@@ -49,13 +49,12 @@ E2E: dict[str, dict[str, Any]] = {
     "lora r8": {"lora": {"rank": 8, "alpha": 16}, "lr": 5e-3, "epochs": 2},
     "lora r8 + replay": {"lora": {"rank": 8, "alpha": 16}, "lr": 5e-3, "epochs": 2, "mix": {"general": 0.25}},
     "full": {"tune": "full", "lr": 1e-3, "epochs": 2},
-    "full + replay": {"tune": "full", "lr": 1e-3, "epochs": 2, "mix": {"general": 0.25}},
 }
 BANKING: dict[str, dict[str, Any]] = {
     "head on a frozen base": {"method": "classify", "tune": "head", "lr": 1e-2, "epochs": 10},
-    "head + lora r16": {"method": "classify", "lora": {"rank": 16}, "lr": 3e-3, "epochs": 8},
-    "generation, lora r16": {"method": "sft", "lora": {"rank": 16}, "lr": 4e-3, "epochs": 8},
-    "generation, full": {"method": "sft", "tune": "full", "lr": 1e-3, "epochs": 8},
+    "head + lora r16": {"method": "classify", "lora": {"rank": 16}, "lr": 3e-3, "epochs": 5},
+    "generation, lora r16": {"method": "sft", "lora": {"rank": 16}, "lr": 4e-3, "epochs": 5},
+    "generation, full": {"method": "sft", "tune": "full", "lr": 1e-3, "epochs": 5},
 }
 
 
