@@ -98,7 +98,7 @@ class Projection:
             beside.up.copy_(beside.pair.up)
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """y (t, o) of x (t, i), `onto` (t, o) added; and scale x A^T (t, R), which `learn` asks for, None without LoRA."""
+        """y (t, o) of x (t, i), `onto` (t, o) added; and scale x A^T (t, R) for `learn`, None without LoRA."""
         finer = onto is not None and onto.dtype != x.dtype  # a residual stream finer than the products
         y = self._product(x, None if finer else onto)
         inner = x @ self._down.t() if self._beside else None
