@@ -105,7 +105,7 @@ class EstimateTraining(TuneModel):
     tokens_per_s: float = Field(0.0, ge=0, description="a rate you know, as from another machine; 0 = measured here")
 
 
-class TestRates(TuneModel):
+class RateTest(TuneModel):
     """Which training, and between which rates."""
 
     lowest: float = Field(1e-6, gt=0, description="rate of the first step")
@@ -161,7 +161,7 @@ def estimate(context: Context, request: EstimateTraining) -> TrainingEstimate:
 
 
 @operation("training.lr_range", "POST /v1/training/lr-range", positional=("recipe",), role="admin")
-def lr_range(context: Context, request: TestRates) -> RateRange:
+def lr_range(context: Context, request: RateTest) -> RateRange:
     """Find a learning rate: a short training whose rate grows until the loss runs away. No weights are kept.
 
     Example:
