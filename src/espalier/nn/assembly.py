@@ -115,7 +115,7 @@ class _Stand:
         learns = name in self.learning
         frozen = weight.detach().to(torch.float32, copy=True)
         if not learns:
-            self._give_up(name, weight.detach().to(self.dtype))
+            self._give_up(name, weight.detach().to(self.dtype, copy=True))
         return Gain(name, weight.detach() if learns else frozen, self.shape.norm_eps, learns)
 
     def table(self, name: str) -> Table:

@@ -18,7 +18,8 @@ class Table:
 
     def __init__(self, name: str, weight: Tensor, dtype: torch.dtype, *, learns: bool) -> None:
         self.name, self.weight, self.learns = name, weight, learns
-        self.copy = weight.detach().to(dtype)  # itself, where it has the type already
+        # Frozen, a copy even of its own type: the original may be a view of a mapped file, all of which it would hold.
+        self.copy = weight.detach().to(dtype, copy=not learns)
 
     def rows(self, ids: Tensor) -> Tensor:
         """The vectors (t, m) of ids (t), as fine as there are."""
