@@ -139,12 +139,14 @@ def open_reference(setting: Setting, model: str = "") -> Reference:
                 f"the reference {model} has another tokenizer than {setting.base.spec}",
                 hint="take a reference of the same family, or none: the policy as it starts",
             )
-        backbone = tune(spec.model_copy(update={"tune": "head"}), base).backbone
+        spec = spec.model_copy(update={"tune": "head"})
+        backbone = tune(spec, base).backbone
         weights = base.base_digest
     key = {
         "version": 1,
         "weights": weights,
         "quantise": spec.quantise,
+        "tune": spec.tune,  # what learns is computed in another type than what is frozen
         "arithmetic": [str(compute_dtype(base.device)), *kernels_in_use(), type(backbone).__name__, torch.__version__],
         "pack_tokens": spec.pack_tokens,  # a product of other shape may round otherwise
     }
