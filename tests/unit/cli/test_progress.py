@@ -107,3 +107,15 @@ def test_generation_shows_what_was_asked_what_it_cost_and_what_was_left_out() ->
     ]  # fmt: skip
     told = progress.take(Event("generate.finished", {"rows": 12, "kept": 9, "drops": {"not JSON": 3}}))
     assert [line.strip() for line in told] == ["9 of 12 rows kept", "left out: 3 not JSON"]
+
+
+def test_an_audit_says_what_is_learnt_dataset_by_dataset_and_every_warning() -> None:
+    parts = [{"name": "", "tokens": 800, "share": 1.0}, {"name": "general", "tokens": 200, "share": 0.25}]
+    told = {"supervised_share": 0.4, "tokens": 1000, "examples": 12, "dropped": 1, "truncated": 0, "parts": parts}
+    lines = Progress().take(Event("train.audit", {**told, "warnings": ["1 dropped: every answer is empty (x)"]}))
+    assert lines == [
+        "    learning from 40% of 1,000 tokens in 12 examples, 1 dropped",
+        "      main: 800 tokens, share 1",
+        "      general: 200 tokens, share 0.25",
+        "    ! 1 dropped: every answer is empty (x)",
+    ]

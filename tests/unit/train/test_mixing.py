@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.errors import InvalidInput
@@ -59,6 +59,7 @@ def epoch_of(made: MixedCorpus, epoch: int) -> list[int]:
     return numbers
 
 
+@settings(max_examples=40)
 @given(main=LENGTHS, other=LENGTHS, share=st.floats(0, 3))
 def test_the_share_of_tokens_holds_within_one_document_after_every_epoch(
     main: list[int], other: list[int], share: float
@@ -72,6 +73,7 @@ def test_the_share_of_tokens_holds_within_one_document_after_every_epoch(
         assert wanted - 1e-6 <= drawn <= wanted + max(other)
 
 
+@settings(max_examples=40)
 @given(main=LENGTHS, other=LENGTHS, share=st.floats(0.01, 3))
 def test_no_document_comes_again_before_all_have_come(main: list[int], other: list[int], share: float) -> None:
     made = corpus(make_lengths((main, 1.0), (other, share)))
@@ -85,6 +87,7 @@ def test_no_document_comes_again_before_all_have_come(main: list[int], other: li
         assert max(seen.values()) - min(seen.values()) <= 1
 
 
+@settings(max_examples=40)
 @given(main=LENGTHS, other=LENGTHS, share=st.floats(0, 2), epoch=st.integers(0, 5), index=st.integers(0, 5))
 def test_a_window_is_the_same_whatever_was_asked_before(
     main: list[int], other: list[int], share: float, epoch: int, index: int

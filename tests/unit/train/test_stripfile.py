@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.errors import DigestMismatch
@@ -54,6 +54,7 @@ def assert_same(one: Strip, other: Strip) -> None:
         np.testing.assert_array_equal(values, other.extras[name])
 
 
+@settings(max_examples=40)
 @given(strips=st.lists(plain_strips(), max_size=6) | st.lists(branching_strips(), max_size=4), block=st.integers(1, 4))
 def test_strips_come_out_as_they_went_in_however_they_fall_into_blocks(
     tmp_path_factory: pytest.TempPathFactory, strips: list[Strip], block: int
