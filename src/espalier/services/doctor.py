@@ -88,6 +88,7 @@ def check_machine(context: Context, base: str) -> tuple[Check, ...]:
         _check_python,
         _check_cores,
         _check_cpu,
+        _check_kernels,
         _check_memory,
         _check_gpu,
         lambda: _check_disk(context),
@@ -135,6 +136,20 @@ def _check_cpu() -> Check:
         status="warn",
         found=", ".join(has) or "no vector extensions reported",
         next="nothing: training uses 32-bit floats here, since the CPU has no native bf16",
+    )
+
+
+def _check_kernels() -> Check:
+    from espalier.nn.kernels.compiling import kernels_in_use
+
+    which, words = kernels_in_use()
+    if which == "compiled":
+        return Check(name="kernels", status="ok", found=f"compiled: {words}")
+    return Check(
+        name="kernels",
+        status="warn",
+        found=f"plain torch: {words}",
+        next="install a C compiler: training on the CPU is then several times faster",
     )
 
 
