@@ -24,6 +24,9 @@ from espalier.nn.importspec import ImportSpec
 from espalier.nn.lora import LoraSpec
 from espalier.testing.tiny import make_tiny_base
 
+# peft 0.21 reads a property that transformers 5.23 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
 

@@ -23,6 +23,9 @@ from espalier.nn.lora import LoraSpec
 from espalier.nn.merging import merge_into_base, merge_layer
 from espalier.testing.tiny import make_tiny_base
 
+# peft 0.21 reads a property that transformers 5.23 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
 PLAIN = LoraSpec(rank=4, alpha=8)
 
 

@@ -20,6 +20,9 @@ from espalier.nn.base import LoadedBase, load_base
 from espalier.nn.lora import LoraSpec
 from espalier.testing.tiny import make_tiny_base
 
+# peft 0.21 reads a property that transformers 5.23 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
 SPECS = {
     "plain": LoraSpec(rank=4, alpha=8),
     "rslora": LoraSpec(rank=16, alpha=7, rslora=True),
