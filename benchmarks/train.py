@@ -117,6 +117,7 @@ class Measured:
     loss_end: float  # of the last tenth
     setting: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    passes: int = 1  # over the documents in all, the measured one last; who needs more than a step to warm up has two
     scored: float | None = None  # PEFT's loss of its adapter on the assistant's tokens
 
 
@@ -164,6 +165,7 @@ class Bench:
             sum(losses[-few:]) / few,
             setting,
             figures["versions"],
+            figures["passes"],
         )
 
     def process(self, command: list[str], job: dict[str, Any], out: Path) -> tuple[str, float]:

@@ -59,7 +59,8 @@ def make_lengths(count: int) -> list[int]:
 
 def _length(share: float) -> int:
     (low, short), (high, long) = next(pair for pair in pairwise(CURVE) if share <= pair[1][0])
-    return round(short * (long / short) ** ((share - low) / (high - low)))
+    tokens: float = short * (long / short) ** ((share - low) / (high - low))
+    return round(tokens)
 
 
 class Writer:

@@ -57,6 +57,7 @@ class Meter:
             "imports_anon_mb": self.imports_anon_mb,
             "steps": len(self.losses),
             "losses": self.losses,
+            "passes": 1,
             "computed_tokens": self.tokens,
             "gpu_peak_mb": read_gpu_peak_mb(),
             "versions": find_versions(),

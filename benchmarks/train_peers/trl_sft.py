@@ -32,9 +32,10 @@ def main() -> None:
         train_dataset=Dataset.from_list(documents),
         peft_config=LoraConfig(**LORA, task_type="CAUSAL_LM"),
     )
-    measure(trainer, meter, warm_whole_pass=bool(options.get("torch_compile")))
+    compiled = bool(options.get("torch_compile"))
+    measure(trainer, meter, warm_whole_pass=compiled)
     told = {"dtype": str(trainer.model.dtype), "attention": trainer.model.config._attn_implementation}
-    meter.report(**told, batch=trainer.args.per_device_train_batch_size)
+    meter.report(**told, passes=1 + compiled, batch=trainer.args.per_device_train_batch_size)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ def main() -> None:
         args=SFTConfig(output_dir=str(Path(JOB["out"]) / "runs"), **PLAIN, **OPTIONS),
         train_dataset=Dataset.from_list(documents),
     )
-    measure(trainer, meter, warm_whole_pass=os.environ["UNSLOTH_CPU_COMPILE"] == "1")
-    meter.report(dtype=str(model.dtype), attention=model.config._attn_implementation)
+    compiled = os.environ["UNSLOTH_CPU_COMPILE"] == "1"
+    measure(trainer, meter, warm_whole_pass=compiled)
+    meter.report(passes=1 + compiled, dtype=str(model.dtype), attention=model.config._attn_implementation)
 
 
 if __name__ == "__main__":
