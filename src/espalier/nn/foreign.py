@@ -6,7 +6,6 @@ of microsoft/LoRA's loralib, and the folders of MLX. Knows no base: what a part 
 
 from __future__ import annotations
 
-import pickle
 import re
 import struct
 import warnings
@@ -107,15 +106,17 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of old formats
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except _BROKEN as error:
+        reason = (str(error).strip() or repr(error)).split("\n")[0]
+        raise InvalidInput(f"not a file of tensors: {reason}", where=str(path)) from None
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":  # torch's refusal; its module is one that nothing here imports
+            raise
         raise UnsupportedModel(
             f"{path.name} holds more than tensors, and opening it could run code it brings along",
             where=str(path),
             hint="save the tensors alone as safetensors, on a machine you can lose, and import those",
         ) from None
-    except _BROKEN as error:
-        reason = (str(error).strip() or repr(error)).split("\n")[0]
-        raise InvalidInput(f"not a file of tensors: {reason}", where=str(path)) from None
     for name in _NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]

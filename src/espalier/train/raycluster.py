@@ -51,7 +51,7 @@ def train_on_ray(folder: Path, workers: int) -> int:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - to the log of whoever started us
+        sys.stderr.write(f"{error}\n")  # the log of whoever started us
         return 1
     finally:
         ray.shutdown()

@@ -13,11 +13,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from espalier.train.method import Method, Prepared, Setting
+from espalier.train.preference.names import DpoLoss
 from espalier.train.recipe import TrainSpec
 
-DpoLoss = Literal[
-    "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "apo_zero", "apo_down"
-]
 _SMOOTHED = ("sigmoid", "sigmoid_norm", "robust", "exo_pair")
 
 

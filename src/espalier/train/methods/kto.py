@@ -9,9 +9,8 @@ from pydantic import Field
 from espalier.core.events import Event
 from espalier.train.method import Method, Prepared, Setting
 from espalier.train.methods.dpo import list_files
+from espalier.train.preference.names import KtoLoss
 from espalier.train.recipe import TrainSpec
-
-KtoLoss = Literal["kto", "apo_zero_unpaired"]
 
 
 class KtoSpec(TrainSpec):

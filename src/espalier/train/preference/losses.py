@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, sigmoid
 
-from espalier.train.methods.dpo import DpoLoss
-from espalier.train.methods.kto import KtoLoss
+from espalier.train.preference.names import DpoLoss, KtoLoss
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,9 @@ from espalier.nn.backbone import Backbone
 from espalier.nn.crossentropy import head_logp
 from espalier.nn.tensors import tensor_of
 from espalier.tokens.pack import Pack
-from espalier.train.methods.dpo import DpoLoss
-from espalier.train.methods.kto import KtoLoss
 from espalier.train.objective import Loss, StepTotals
 from espalier.train.preference.losses import Pairs, dpo_losses, kto_losses, odds_ratio_losses
+from espalier.train.preference.names import DpoLoss, KtoLoss
 from espalier.train.preference.pairs import DESIRABLE, FOREIGN, UNDESIRABLE
 from espalier.train.preference.part import take_sequences
 

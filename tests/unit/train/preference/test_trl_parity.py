@@ -17,8 +17,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from espalier.tokens.pack import Strip, join, lay_branches
-from espalier.train.methods.dpo import DpoLoss
-from espalier.train.methods.kto import KtoLoss
+from espalier.train.preference.names import DpoLoss, KtoLoss
 from espalier.train.preference.objectives import Dpo, Kto, Orpo
 from espalier.train.preference.pairs import DESIRABLE, FOREIGN, UNDESIRABLE, add_prompt
 
