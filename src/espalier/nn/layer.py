@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from espalier.nn.attention import Reach, attend, attend_backward
+from espalier.nn.attention import Reach, attend, attend_backward, segment_attention
 from espalier.nn.gates import gate, gate_backward
 from espalier.nn.norms import normalise, normalise_backward
 from espalier.nn.projections import Gradients, Projection
-from espalier.nn.rotary import Rotation
+from espalier.nn.rotary import Rotation, rotate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,15 @@ class Kept:
     x: Tensor  # (t, m)
     qkv: Tensor  # (t, h + 2 kv, d), before head norms and rotation
     attended: Tensor  # (t, h, d)
-    lse: Tensor  # (t, h)
+    lse: Tensor | None  # (t, h); None where attention is differentiated by autograd
     middle: Tensor  # (r, m)
     both: Tensor  # (r, 2 f)
     inner: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # of qkv, out, gate_up, down
+
+
+def has_flash(x: Tensor) -> bool:
+    """Whether attention is torch's variable-length kernel, which has a backward of its own: on CUDA."""
+    return x.is_cuda
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,7 @@ class Layer:
         y = self._normed(self.attention_norm, x, scene)
         flat, inner_qkv = self.qkv.forward(y)
         qkv = flat.view(len(flat), -1, self.head_width)
-        rotation = scene.rotation if self.turns else None
-        attended, lse = attend(*self._heads(qkv), scene.segments, self.reach, rotation)
+        attended, lse = self._attend(self._heads(qkv), scene)
         going_on, above = attended.flatten(1), x
         if self.last:
             going_on, above = going_on[scene.rows], x[scene.rows]
@@ -163,15 +167,34 @@ class Layer:
     def _backward_attention(self, d_attended: Tensor, kept: Kept, scene: Scene, into: Gradients) -> Tensor:
         """The gradient of q k v (t, h + 2 kv, d)."""
         d_qkv = torch.empty_like(kept.qkv)
-        parts = self._heads(kept.qkv)
-        d_parts = self._split(d_qkv)
-        saved = (*parts, kept.attended, kept.lse)
-        rotation = scene.rotation if self.turns else None
+        parts, d_parts = self._heads(kept.qkv), self._split(d_qkv)
         d_attended = d_attended.view(kept.attended.shape)
-        attend_backward(d_attended, saved, scene.segments, self.reach, rotation, d_parts)
+        if kept.lse is None:
+            with torch.enable_grad():
+                leaves = [part.detach().requires_grad_() for part in parts]
+                again = self._flash(leaves[0], leaves[1], leaves[2], scene)
+            for place, gradient in zip(d_parts, torch.autograd.grad(again, leaves, d_attended), strict=True):
+                place.copy_(gradient)
+        else:
+            saved = (*parts, kept.attended, kept.lse)
+            attend_backward(d_attended, saved, scene.segments, self.reach, self._rotation(scene), d_parts)
         for gain, dy, x in zip(self.head_norms or (), d_parts, self._split(kept.qkv), strict=False):
             gain.pull(dy, x, dy, into, add=False)
         return d_qkv
+
+    def _attend(self, heads: tuple[Tensor, Tensor, Tensor], scene: Scene) -> tuple[Tensor, Tensor | None]:
+        if has_flash(heads[0]):
+            return self._flash(*heads, scene), None
+        return attend(*heads, scene.segments, self.reach, self._rotation(scene))
+
+    def _flash(self, q: Tensor, k: Tensor, v: Tensor, scene: Scene) -> Tensor:
+        """Attention with torch's own kernels, which autograd differentiates."""
+        if self.turns:
+            q, k = rotate(q, scene.rotation), rotate(k, scene.rotation)
+        return segment_attention(q, k, v, scene.segments, self.reach.scale, self.reach.window, self.reach.softcap)
+
+    def _rotation(self, scene: Scene) -> Rotation | None:
+        return scene.rotation if self.turns else None
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as the attention reads them, heads normed where the family does."""

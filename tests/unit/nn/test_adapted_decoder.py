@@ -105,7 +105,10 @@ def test_the_models_matrices_become_views_of_those_laid_out_and_it_goes_on_worki
         adapters = attach_adapters(model, SPECS["all"], seed=1)
         before = model(input_ids=ids).logits
     base: Any = SimpleNamespace(model=model, config=model.config)
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+    originals = {weight.untyped_storage().data_ptr(): weight.untyped_storage() for weight in frozen}
     adapted_decoder(base, adapters, shape_of(model.config), torch.bfloat16)
+    assert not originals.keys() & {weight.untyped_storage().data_ptr() for weight in frozen}
     layer = model.get_submodule("model.layers.0.self_attn")
     storages = {layer.get_submodule(name).base.weight.untyped_storage().data_ptr() for name in ALL[:3]}
     assert len(storages) == 1

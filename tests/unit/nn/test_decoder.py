@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from espalier.core.errors import Conflict
+from espalier.nn import layer
 from espalier.nn.assembly import dense_decoder
 from espalier.nn.crossentropy import head_cross_entropy, head_logp
 from espalier.nn.decoder import LeanDecoder, Tape
@@ -132,6 +133,20 @@ def test_nothing_is_kept_below_the_first_trained_layer_nor_without_gradients() -
     with torch.no_grad():
         assert not decoder.hidden(pack).requires_grad
     assert decoder.hidden(pack).requires_grad
+
+
+@pytest.mark.parametrize("name", ["qwen 3", "smollm 3", "mistral, window"])
+def test_attention_through_autograd_as_on_a_gpu_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, packs = make_model(CONFIGS[name]), [join([lay(document) for document in make_documents()])]
+    found = []
+    for by_autograd in (False, True):
+        monkeypatch.setattr(layer, "has_flash", lambda x, way=by_autograd: way)
+        decoder = dense_decoder(copied(model), shape_of(model.config), torch.float32)
+        loss = packed_loss(decoder, packs)
+        found.append(
+            torch.cat([loss[None], *(p.grad.flatten() for p in decoder.parameters.values() if p.grad is not None)])
+        )
+    assert distance(*found) < 1e-6
 
 
 def test_a_pass_back_happens_once() -> None:
