@@ -32,7 +32,7 @@ class LabelView(Spec):
     probabilities: dict[str, float]
 
 
-@operation("models.classify", "POST /v1/models/classify", positional=("model", "texts"))
+@operation("models.classify", "POST /v1/registry/models/classify", positional=("model", "texts"))
 def classify(context: Context, request: ClassifyTexts) -> list[LabelView]:
     """Label texts by a head that `method: classify` trained.
 
@@ -69,7 +69,7 @@ class RewardView(Spec):
     reward: float
 
 
-@operation("models.reward", "POST /v1/models/reward", positional=("model", "question", "answers"))
+@operation("models.reward", "POST /v1/registry/models/reward", positional=("model", "question", "answers"))
 def reward(context: Context, request: RewardAnswers) -> list[RewardView]:
     """Say what answers to a question are worth, by a head that `method: reward` trained; the best first.
 

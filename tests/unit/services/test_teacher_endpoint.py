@@ -30,9 +30,9 @@ from espalier.tokens.mask import Tokenized
 from espalier.tokens.pack import lay
 from espalier.tokens.tokenizer import save_tokenizer, train_tokenizer
 from espalier.train.distillation.remote import RemoteTeacher
+from espalier.train.distillation.spec import DistillSpec
 from espalier.train.distillation.teacher import LocalTeacher
 from espalier.train.method import Source
-from espalier.train.methods.distill import DistillSpec
 from espalier.train.runner import Job, run
 
 FIELDS = {"model", "prompt", "max_tokens", "temperature", "prompt_logprobs"}

@@ -22,8 +22,8 @@ from espalier.tokens.mask import Tokenized
 from espalier.tokens.pack import lay
 from espalier.tokens.tokenizer import save_tokenizer, train_tokenizer
 from espalier.train.distillation.kept import CHOICE, Rows, is_whole, write_choices
+from espalier.train.distillation.spec import DistillSpec
 from espalier.train.distillation.teacher import LocalTeacher
-from espalier.train.methods.distill import DistillSpec
 
 QUICK: dict[str, Any] = {
     "method": "distill", "lora": {"rank": 8}, "lr": 1e-2, "pack_tokens": 512, "warmup_steps": 2, "epochs": 1, "k": 16,

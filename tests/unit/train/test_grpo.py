@@ -22,7 +22,8 @@ from espalier.nn.base import load_base
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.train.method import Source
-from espalier.train.methods.grpo import METHOD, GraderSpec, GrpoSpec
+from espalier.train.methods.grpo import METHOD
+from espalier.train.reinforcement.spec import GraderSpec, GrpoSpec
 from espalier.train.runner import Job, TrainResult, run
 
 pytest.importorskip("trl", reason="the extra `rl` is not installed")
@@ -82,6 +83,13 @@ def test_steps_are_told_and_the_adapter_is_a_peft_folder_that_names_its_base(
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(model, tmp_path / "a")
     assert theirs.peft_config["default"].r == 4
+
+
+def test_two_undisturbed_runs_agree(reinforce: Reinforce, tmp_path: Path) -> None:
+    for name in "ab":
+        reinforce(name)
+    files = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
+    assert files[0] == files[1]
 
 
 def test_graders_see_the_case_and_count_by_their_weights(reinforce: Reinforce, tmp_path: Path) -> None:

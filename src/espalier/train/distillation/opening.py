@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from espalier.train.distillation.remote import open_remote
+from espalier.train.distillation.spec import DistillSpec
 from espalier.train.distillation.teacher import Teacher, open_local
 from espalier.train.method import Setting
-from espalier.train.methods.distill import DistillSpec
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from espalier.nn.locate import locate_base
 from espalier.tokens.pack import Strip
 from espalier.tokens.tokenizer import load_tokenizer
 from espalier.train.distillation.kept import CHOICE, Choices
+from espalier.train.distillation.spec import TeacherSpec
 from espalier.train.distillation.teacher import check_tokenizers
 from espalier.train.method import Setting
-from espalier.train.methods.distill import TeacherSpec
 
 
 @dataclass(frozen=True, slots=True)

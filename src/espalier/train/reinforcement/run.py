@@ -25,10 +25,10 @@ from espalier.nn.adapters import Adapters, attach_adapters, continue_adapters, s
 from espalier.nn.base import LoadedBase, load_base
 from espalier.store.examples import read_examples
 from espalier.train.method import OpenModel
-from espalier.train.methods.grpo import GrpoSpec
 from espalier.train.progress import Clock, Progress
 from espalier.train.recipe import WITHOUT_EFFECT
 from espalier.train.reinforcement.rewards import ROW, Case, Reward, make_model_reward, make_reward, read_case
+from espalier.train.reinforcement.spec import GrpoSpec
 
 if TYPE_CHECKING:
     from espalier.train.runner import Job, TrainResult
