@@ -1,4 +1,4 @@
-"""A search over a recipe's fields: poor trials are pruned, a repeated search adds the rest, and a killed one goes on."""
+"""A search over a recipe: poor trials are pruned, a repeated search adds the rest, and a killed one goes on."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ class Scorer:
         read = [encode_question(self.tokenizer, turns, context_tokens=self.context_tokens).ids for turns in questions]
         shares = torch.from_numpy(self.score(read)).double().softmax(1).tolist()
         labelled = [dict(zip(self.head.labels, row, strict=True)) for row in shares]
-        return [
-            Labelled(max(row, key=row.__getitem__), row, len(ids)) for row, ids in zip(labelled, read, strict=True)
-        ]
+        return [Labelled(max(row, key=row.__getitem__), row, len(ids)) for row, ids in zip(labelled, read, strict=True)]
 
     def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
         """What each conversation's last answer is worth. Raises InvalidInput when one ends without an answer."""

@@ -102,6 +102,6 @@ def _open(context: Context, model: str) -> Scorer:
         return open_scorer(load_base(f"path:{folder}"), folder)
     if "adapter" not in outputs:
         raise NotFound(f"{model} made no adapter", hint="name the run of a train.classify or train.reward step")
-    base = store.artifacts.get(outputs["adapter"]).meta.get("base", "")
-    base = anchor_base(base, context.workspace.root)  # a recipe's paths start at its folder, mostly this one
-    return open_scorer(load_base(base), store.artifacts.materialise(outputs["adapter"]))
+    named = store.artifacts.get(outputs["adapter"]).meta.get("base", "")
+    anchored = anchor_base(named, context.workspace.root)  # a recipe's paths start at its folder, mostly this one
+    return open_scorer(load_base(place_base(store, anchored)), store.artifacts.materialise(outputs["adapter"]))

@@ -21,7 +21,7 @@ def _lift(mimetic: bool) -> float:
     weights = initial_weights(SHAPE, seed=0, mimetic=mimetic)
     once = torch.randperm(490, generator=torch.Generator().manual_seed(1))[:60] + 5
     ids = torch.cat([once, once])
-    pack = join([lay(Tokenized("", ids.tolist(), [float(71 <= place) for place in range(120)]))])
+    pack = join([lay(Tokenized("", ids.tolist(), [float(place >= 71) for place in range(120)]))])
     decoder = dense_decoder(weights, SHAPE, torch.float32)
     with torch.no_grad():
         logits = decoder.hidden(pack) @ decoder.head().matrix.t()

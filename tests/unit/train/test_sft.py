@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.train.conftest import Train, digest_of_adapter
 
 from espalier.core.errors import Conflict, InvalidInput
 from espalier.core.events import Event
@@ -15,7 +16,6 @@ from espalier.nn.base import load_base
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.train.recipe import SftSpec, StoppingSpec
-from tests.unit.train.conftest import Train, digest_of_adapter
 
 SPEC = SftSpec(epochs=3, lora=LoraSpec(rank=4, alpha=8), lr=1e-2, pack_tokens=256, warmup_steps=2)
 
