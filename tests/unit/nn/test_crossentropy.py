@@ -28,7 +28,8 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossentropy, "CHUNK_ROWS", 32)
 
 
-def _logp(hidden: Tensor, matrix: Tensor, bias: Tensor, head: Head) -> Tensor:
+def _logp(exact: list[Tensor], head: Head) -> Tensor:
+    hidden, matrix, bias = exact
     logits = head.scale * (hidden @ matrix.t() + (bias if head.bias is not None else 0))
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
@@ -80,7 +81,7 @@ def _close(ours: Tensor, theirs: Tensor, bound: float) -> None:
 def test_cross_entropy(way: str, classes: int, options: tuple[float | None, float, bool], dtype: torch.dtype) -> None:
     case = Case(classes, options, dtype)
     ours = head_cross_entropy(case.given[0], case.head, case.targets, case.weights) * 0.5
-    logp = _logp(*case.exact, case.head)
+    logp = _logp(case.exact, case.head)
     theirs = -(logp.gather(1, case.targets[:, None])[:, 0] * case.weights).sum() * 0.5
     case.compare(ours, theirs, torch.ones(()))
 
@@ -97,7 +98,7 @@ def test_log_probabilities_of_one_or_several_targets(
     ours = head_logp(case.given[0], case.head, case.targets)
     assert ours.dtype == torch.float32
     assert ours.shape == case.targets.shape
-    logp = _logp(*case.exact, case.head)
+    logp = _logp(case.exact, case.head)
     theirs = logp.gather(1, case.targets.view(70, -1)).view(case.targets.shape)
     case.compare(ours, theirs, torch.randn(case.targets.shape))
 

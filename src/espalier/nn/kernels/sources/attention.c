@@ -1,7 +1,7 @@
 /* Exact attention inside segments, forward and backward, on one core: FlashAttention's arithmetic (Dao 2023, arXiv
  * 2307.08691: no scores kept, the backward pass makes them again from each row's log-sum-exp), laid out for short
- * documents on a CPU: six rows at a time against the keys they may see and no others, so that nothing above the diagonal
- * is computed but what fills a vector.
+ * documents on a CPU: six rows at a time against the keys they may see and no others, so that nothing above the
+ * diagonal is computed but what fills a vector.
  *
  * Everything happens in one order: the same numbers give the same bytes.
  */
@@ -44,7 +44,8 @@ struct room {
 
 static struct work work_of(const struct attention *all, long index, long key_head) {
     const int32_t *segment = all->segments + 4 * index;
-    struct work work = {.index = index, .start = segment[0], .end = segment[1], .prefix = segment[2], .key_head = key_head};
+    struct work work = {.index = index, .start = segment[0], .end = segment[1], .prefix = segment[2]};
+    work.key_head = key_head;
     work.before = segment[3] - segment[2];
     work.keys = work.before + work.end - work.start;
     work.blocks = (work.keys + LANES - 1) / LANES;
@@ -103,7 +104,8 @@ static inline void ask(const void *from, long bytes) {
 }
 
 /* Numbers i and i + n of a row turn together; side -1 turns back. */
-static inline void turn_row(float *restrict x, const float *restrict cos, const float *restrict sin, long n, float side) {
+static inline void turn_row(float *restrict x, const float *restrict cos, const float *restrict sin, long n,
+                            float side) {
     for (long i = 0; i < n; i++) {
         const float a = x[i], b = x[i + n], s = side * sin[i];
         x[i] = a * cos[i] - b * s;
@@ -213,14 +215,14 @@ static size_t lay_out(const struct attention *all, int backward, struct room *ro
 /* Ask for the first rows of the coming work while this one is computed; the others are asked for on the way. */
 static void fetch(const struct attention *all, struct work next, long number, int backward) {
     const long end = next.end < next.start + FETCHED ? next.end : next.start + FETCHED;
-    const long head = next.key_head * next.group, bytes = all->width * number;
+    const long head = next.key_head * next.group, bytes = all->width * number, together = next.group * bytes;
     for (long at = next.start; at < end; at++) {
         ask((const char *)all->k + (at * all->k_stride.row + next.key_head * all->k_stride.head) * number, bytes);
         ask((const char *)all->v + (at * all->v_stride.row + next.key_head * all->v_stride.head) * number, bytes);
-        ask((const char *)all->q + (at * all->q_stride.row + head * all->q_stride.head) * number, next.group * bytes);
+        ask((const char *)all->q + (at * all->q_stride.row + head * all->q_stride.head) * number, together);
         if (!backward) continue;
-        ask((const char *)all->out + (at * all->heads + head) * bytes, next.group * bytes);
-        ask((const char *)all->dout + (at * all->dout_stride.row + head * all->dout_stride.head) * number, next.group * bytes);
+        ask((const char *)all->out + (at * all->heads + head) * bytes, together);
+        ask((const char *)all->dout + (at * all->dout_stride.row + head * all->dout_stride.head) * number, together);
     }
 }
 

@@ -1,7 +1,7 @@
 /* Attention over segments, forward and backward, for one type of numbers: see attention.c for what is computed.
  *
- * Included with NUMBER (the type in memory), UNIT_PAIRS (whether products take pairs of bfloat16) and SUFFIX. Layouts of
- * packed operands, in units of 32 bits (a pair of bfloat16, or a float; SPAN numbers to a unit):
+ * Included with NUMBER (the type in memory), UNIT_PAIRS (whether products take pairs of bfloat16) and SUFFIX. Layouts
+ * of packed operands, in units of 32 bits (a pair of bfloat16, or a float; SPAN numbers to a unit):
  *   across  [block of LANES rows][width / SPAN][LANES]   for products along the width: scores
  *   along   [rows / SPAN][width]                         for products along the rows: outputs and gradients
  */
@@ -37,7 +37,8 @@ static inline void NAMED(read_row)(const struct attention *all, const NUMBER *fr
 /* The other way round: a gradient is turned back. Uses `from` up. */
 static inline void NAMED(write_row)(const struct attention *all, float *from, const NUMBER *place, int turn, long at) {
     NUMBER *to = (NUMBER *)place;
-    if (turn && all->turning > 0) turn_row(from, all->cos + at * all->turning, all->sin + at * all->turning, all->turning, -1.0f);
+    const long n = all->turning;
+    if (turn && n > 0) turn_row(from, all->cos + at * n, all->sin + at * n, n, -1.0f);
     for (long i = 0; i < all->width; i += LANES) STORE(to + i, LOAD(from + i));
 }
 
@@ -57,8 +58,8 @@ static inline void NAMED(pack_along)(const float *first, const float *second, ui
 }
 
 /* The keys or values of a unit, prefix first, zero up to a whole block; into either layout that is not NULL. */
-static void NAMED(pack_keys)(const struct attention *all, const void *base, struct stride stride, const struct work *work,
-                             int turn, uint32_t *across, uint32_t *along, struct room *room) {
+static void NAMED(pack_keys)(const struct attention *all, const void *base, struct stride stride,
+                             const struct work *work, int turn, uint32_t *across, uint32_t *along, struct room *room) {
     const long width = all->width, units = width / SPAN;
     for (long block = 0; block < work->blocks; block++) {
         for (long i = 0; i < LANES; i++) {
@@ -146,8 +147,8 @@ static void NAMED(forward)(const struct attention *all, const struct work *work,
                 NAMED(soften)(all, 1, room->scores + one * n, n, to, top + one, total + one);
         }
         for (int r = 0; r < R; r += LANES) STORE(top + r, LOAD(top + r) + log_of(LOAD(total + r)));
-        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN, room->values_along + from / SPAN * width,
-                       width, LANES, room->scores, width);
+        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN,
+                       room->values_along + from / SPAN * width, width, LANES, room->scores, width);
         for (int r = 0; r < R; r++) {
             NUMBER *out = (NUMBER *)NAMED(place)(all->out, dense(all), row[r]);
             const float inverse = 1.0f / total[r];
@@ -161,9 +162,9 @@ static void NAMED(forward)(const struct attention *all, const struct work *work,
 
 /* Weights and score gradients of SPAN rows, of which `rows` are there, from their scores and their dout v^T. The
  * gradients go row by row into `slopes`, both by key (a unit per key) into `slopes_by_key` and `weights_by_key`. */
-static inline void NAMED(slope_rows)(const struct attention *all, const float *scores, const float *dp, long n, int rows,
-                                     const float *lse, const float *delta, uint32_t *slopes, uint32_t *slopes_by_key,
-                                     uint32_t *weights_by_key) {
+static inline void NAMED(slope_rows)(const struct attention *all, const float *scores, const float *dp, long n,
+                                     int rows, const float *lse, const float *delta, uint32_t *slopes,
+                                     uint32_t *slopes_by_key, uint32_t *weights_by_key) {
     const float steep = (all->softcap > 0 ? 1.0f : all->scale) * LOG2_E;
     float peak[SPAN], shift[SPAN];
     for (int r = 0; r < SPAN; r++) {
@@ -244,8 +245,8 @@ static void NAMED(pull_queries)(const struct attention *all, const struct work *
                               room->delta + r + i, room->weights + i * (n / SPAN), room->slopes_by_key + at,
                               room->weights_by_key + at);
         }
-        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN, room->keys_along + from / SPAN * width,
-                       width, LANES, room->scores, width);
+        NAMED(product)(R, (int)(width / LANES), n / SPAN, room->weights, n / SPAN,
+                       room->keys_along + from / SPAN * width, width, LANES, room->scores, width);
         for (int i = 0; i < R; i++) {
             const struct row row = row_of(work, first + r + i);
             NAMED(write_row)(all, room->scores + i * width, NAMED(place)(all->dq, all->dq_stride, row), 1, row.at);
@@ -259,16 +260,17 @@ static void NAMED(pull_keys)(const struct attention *all, const struct work *wor
     const long width = all->width, keys = reach.last_block * LANES;
     const int vectors = (int)(width / LANES);
     for (long key = reach.first_block * LANES; key < keys; key += STRIP) {
-        long low = (key - work->before) * work->group - first, high = rows; /* the rows that may see a key of the strip */
+        /* the rows that may see a key of the strip */
+        long low = (key - work->before) * work->group - first, high = rows;
         const long last = (key + STRIP - 1 + all->window - work->before) * work->group - first;
         if (all->window > 0 && last < high) high = last;
         if (low < 0) low = 0;
         if (high <= low) continue;
         const long step = low / SPAN, steps = (high + SPAN - 1) / SPAN - step;
-        NAMED(add_strip)(vectors, steps, room->weights_by_key + step * keys + key, keys, room->given_along + step * width,
-                         width, room->value_gradients + key * width, width);
-        NAMED(add_strip)(vectors, steps, room->slopes_by_key + step * keys + key, keys, room->queries_along + step * width,
-                         width, room->key_gradients + key * width, width);
+        NAMED(add_strip)(vectors, steps, room->weights_by_key + step * keys + key, keys,
+                         room->given_along + step * width, width, room->value_gradients + key * width, width);
+        NAMED(add_strip)(vectors, steps, room->slopes_by_key + step * keys + key, keys,
+                         room->queries_along + step * width, width, room->key_gradients + key * width, width);
     }
 }
 

@@ -21,13 +21,15 @@ struct logits {
 };
 
 /* `n` logits from j on, those beyond the last class FAR; `plain` says there is nothing but z. */
-INLINE vec logit_of(const struct logits *a, const void *z, long j, long n, const int is_half, const int plain, vec *slope) {
+INLINE vec logit_of(const struct logits *a, const void *z, long j, long n, const int is_half, const int plain,
+                    vec *slope) {
     vec x;
     if (n >= LANES) {
         x = is_half ? LOAD((const half *)z + j) : LOAD((const float *)z + j);
     } else {
         float part[LANES] = {0};
-        for (long i = 0; i < n; i++) part[i] = is_half ? widen((halves){0} + ((const half *)z)[j + i])[0] : ((const float *)z)[j + i];
+        for (long i = 0; i < n; i++)
+            part[i] = is_half ? widen((halves){0} + ((const half *)z)[j + i])[0] : ((const float *)z)[j + i];
         x = LOAD(part);
     }
     if (!plain) {
@@ -64,7 +66,8 @@ INLINE float log_sum(const struct logits *a, const void *z, const int is_half, c
             top = here;
         }
         for (long j = from; j < to; j += LANES) {
-            const vec x = plain ? logit_of(a, z, j, to - j, is_half, plain, &slope) : LOAD((const float *)values + j - from);
+            const float *kept = values + j - from;
+            const vec x = plain ? logit_of(a, z, j, to - j, is_half, plain, &slope) : LOAD(kept);
             sums[j / LANES % 2] += exp_of(x - top);
         }
         sum += sum_of(sums[0] + sums[1]);

@@ -1,4 +1,5 @@
-/* Row by row in one pass over memory: RMSNorm, rotary positions, gated activations; forward and backward, float32 inside, float32 or bfloat16 outside. Widths are multiples of LANES.
+/* Row by row in one pass over memory: RMSNorm, rotary positions, gated activations; forward and backward, float32
+ * inside, float32 or bfloat16 outside. Widths are multiples of LANES.
  *
  * Flags say which of the arrays are bfloat16; each combination is compiled apart, so nothing is decided per number.
  */

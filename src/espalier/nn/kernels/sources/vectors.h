@@ -118,7 +118,8 @@ INLINE halves narrow(vec x) {
 INLINE bits pair(vec low, vec high) {
 #if PAIRS
     static const uint16_t order[32] __attribute__((aligned(64))) = {
-        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     return (bits)_mm512_permutexvar_epi16(_mm512_load_si512(order), both);
 #else
@@ -131,7 +132,8 @@ INLINE vec load_float(const float *p) { return *(const vec_anywhere *)p; }
 INLINE vec load_half(const half *p) { return widen(*(const halves_anywhere *)p); }
 INLINE void store_float(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE void store_half(half *p, vec x) { *(halves_anywhere *)p = narrow(x); }
-#define LOAD(p) _Generic((p), const float *: load_float, float *: load_float, const half *: load_half, half *: load_half)(p)
+#define LOAD(p) \
+    _Generic((p), const float *: load_float, float *: load_float, const half *: load_half, half *: load_half)(p)
 #define STORE(p, x) _Generic((p), float *: store_float, half *: store_half)(p, x)
 
 /* --- functions */
