@@ -25,7 +25,7 @@ from espalier.train.method import Source
 from espalier.train.recipe import SftSpec
 from espalier.train.runner import Job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # starts up to three processes, each of which imports torch
 
 _TWO = {"kind": "processes", "workers": 2}
 

@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing torch takes its time on a busy machine
+    "RAY_worker_niceness": "0",  # Ray has workers give way to everything else (15); they are the work here
 }
 
 
@@ -28,7 +30,7 @@ def main() -> None:
 
 def train_on_ray(folder: Path, workers: int) -> int:
     """Exit code 0 when every worker did its part; what went wrong is in the folder (see train/member)."""
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
     import torch
