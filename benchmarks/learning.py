@@ -45,9 +45,15 @@ COMMON: dict[str, Any] = {
     "checkpoint_every_s": 60,
 }
 E2E: dict[str, dict[str, Any]] = {
-    "last layer": {"tune": "full", "freeze": {"layers_below": 5}, "lr": 1e-3, "epochs": 1},
+    "last layer, 500 steps": {"tune": "full", "freeze": {"layers_below": 5}, "lr": 1e-3, "steps": 500},
     "lora r8": {"lora": {"rank": 8, "alpha": 16}, "lr": 5e-3, "epochs": 2},
-    "lora r8 + replay": {"lora": {"rank": 8, "alpha": 16}, "lr": 5e-3, "epochs": 2, "mix": {"general": 0.25}},
+    "lora r8, 500 steps": {"lora": {"rank": 8, "alpha": 16}, "lr": 5e-3, "steps": 500},
+    "lora r8, 500 steps + replay": {
+        "lora": {"rank": 8, "alpha": 16},
+        "lr": 5e-3,
+        "steps": 500,
+        "mix": {"general": 0.25},
+    },
     "full": {"tune": "full", "lr": 1e-3, "epochs": 2},
 }
 BANKING: dict[str, dict[str, Any]] = {
