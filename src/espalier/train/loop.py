@@ -134,7 +134,7 @@ class _Run:
         self.tell(Event("train.resumed", {"step": found.step}))
 
     def advance(self, plan: Plan, corpus: Corpus) -> None:
-        """Do the steps that are left, then look and save."""
+        """Do the steps that are left, and save."""
         course, progress = self.course, self.progress
         saved_s = time.monotonic()
         left = 0 if progress.stopped_early else max(0, course.steps - progress.step)
@@ -146,9 +146,11 @@ class _Run:
             progress.count(loss, tokens=sum(pack.tokens for pack in packs), supervised_tokens=supervised)
             self.clock.read(progress)
             self._check_course(packs)
+            # Whoever watches may interrupt from `tell`: by then all that belongs to the step has been done.
+            looked = self._look() if self._is_look_due() else None
             self.tell(Event("train.step", self._figures(scale, norm) | figures))
-            if course.evaluate_every_steps and progress.step % course.evaluate_every_steps == 0:
-                self._look()
+            if looked is not None:
+                self.tell(Event("train.eval", {"step": progress.step} | looked))
             due = bool(course.checkpoint_every_steps) and progress.step % course.checkpoint_every_steps == 0
             if due or time.monotonic() - saved_s > course.checkpoint_every_s:
                 self.save()
@@ -158,8 +160,6 @@ class _Run:
         if progress.step < course.steps and not progress.stopped_early:
             raise InvalidInput("the dataset holds nothing to train on", hint="look at the mask audit of the run")
         if left:
-            if not course.evaluate_every_steps or progress.step % course.evaluate_every_steps:
-                self._look()
             self.save()
 
     def save(self) -> None:
@@ -210,13 +210,15 @@ class _Run:
             said = f"the loss was {first:.3g} at first and is {smooth:.3g} over the last steps"
             raise _diverged(self.progress.step, said, packs)
 
-    def _look(self) -> None:
+    def _is_look_due(self) -> bool:
+        step, every = self.progress.step, self.course.evaluate_every_steps
+        return bool(self.validation) and (step == self.course.steps or (bool(every) and step % every == 0))
+
+    def _look(self) -> dict[str, float]:
         """Evaluate on the validation packs; keep the best weights, and say when it is time to stop."""
-        if not self.validation:
-            return
         progress, course = self.progress, self.course
         loss, figures = evaluate(self.learner, self.world, self.validation)
-        progress.validation_loss = loss
+        progress.validation_loss, progress.validation_figures = loss, figures
         gain = math.inf if progress.best_loss is None else progress.best_loss - loss
         if gain > (course.stopping.min_gain if course.stopping else 0.0):
             progress.best_loss, progress.best_step, progress.looks_without_gain = loss, progress.step, 0
@@ -225,7 +227,7 @@ class _Run:
         else:
             progress.looks_without_gain += 1
         progress.stopped_early = course.stopping is not None and progress.looks_without_gain >= course.stopping.patience
-        self.tell(Event("train.eval", {"step": progress.step, "validation_loss": loss, **figures}))
+        return {"validation_loss": loss, **figures}
 
     def _figures(self, scale: float, norm: float) -> dict[str, Any]:
         progress = self.progress

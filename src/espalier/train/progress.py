@@ -26,6 +26,7 @@ class Progress:
     loss_last: float | None = None
     loss_smooth: float | None = None  # mean of about the last 20 steps
     validation_loss: float | None = None  # None = nothing to validate on
+    validation_figures: dict[str, float] = field(default_factory=dict)  # accuracy, margin ..., as the objective names
     best_loss: float | None = None
     best_step: int = 0
     looks_without_gain: int = 0
@@ -39,7 +40,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Progress:
-        values = {name: state[name] for name in cls.__slots__ if name != "cursor"}
+        values = {name: state[name] for name in cls.__slots__ if name != "cursor" and name in state}
         return cls(**values, cursor=Cursor(**state["cursor"]))
 
     def count(self, loss: float, *, tokens: int, supervised_tokens: int) -> None:

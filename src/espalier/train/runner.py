@@ -97,7 +97,7 @@ class TrainResult:
     @property
     def metrics(self) -> dict[str, float]:
         """The numbers worth keeping on a run."""
-        values = {**self.progress.to_json(), **self.figures}
+        values = {**self.progress.validation_figures, **self.progress.to_json(), **self.figures}
         values |= {"trained_parameters": self.trained_parameters, "total_parameters": self.total_parameters}
         return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
