@@ -14,6 +14,7 @@ from espalier.core.events import Event
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_POINTS = 32
 _SHOWN_FILES = 5
+_MEASURED = ("accuracy", "margin", "reward", "divergence")  # what a method measures beside its loss
 
 
 class Progress:
@@ -159,7 +160,8 @@ class Progress:
         self.losses.append(loss)
         speed = f"{data.get('tokens_per_s', 0):,.0f} tokens/s"
         left = _left(data)
-        figures = "  ".join(part for part in (f"loss {loss:.3f}", curve(self.losses), speed, left) if part)
+        told = (f"loss {loss:.3f}", curve(self.losses), _list_measured(data), speed, left)
+        figures = "  ".join(part for part in told if part)
         self._show("step", data.get("step", 0), data.get("steps", 0), figures)
         return []
 
@@ -168,7 +170,10 @@ class Progress:
         if step == self._validated:  # the last step may also be a checkpoint: one line is enough
             return []
         self._validated = step
-        return [f"    step {step}: validation loss {loss:.3f}"] if isinstance(loss, float) else []
+        said = [f"validation loss {loss:.3f}"] if isinstance(loss, float) else []
+        return (
+            [f"    step {step}: {'  '.join(said + [part for part in [_list_measured(data)] if part])}"] if said else []
+        )
 
     def _train_done(self, data: dict[str, Any]) -> list[str]:
         if not self.losses:
@@ -244,6 +249,10 @@ def _name(data: dict[str, Any]) -> str:
 
 def _left(data: dict[str, Any]) -> str:
     return f"{format_s(data['eta_s'])} left" if data.get("eta_s") else ""
+
+
+def _list_measured(data: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {data[name]:.3f}" for name in _MEASURED if isinstance(data.get(name), float))
 
 
 def _list_fields(fields: dict[str, Any]) -> str:

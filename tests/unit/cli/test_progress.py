@@ -119,3 +119,12 @@ def test_an_audit_says_what_is_learnt_dataset_by_dataset_and_every_warning() -> 
         "      general: 200 tokens, share 0.25",
         "    ! 1 dropped: every answer is empty (x)",
     ]
+
+
+def test_what_a_method_measures_beside_its_loss_is_shown() -> None:
+    progress = Progress()
+    measured = {"accuracy": 0.75, "margin": 0.5, "reward_chosen": 0.1}
+    progress.take(Event("train.step", {"step": 1, "steps": 4, "loss": 0.69, "tokens_per_s": 10.0, **measured}))
+    assert "accuracy 0.750  margin 0.500" in progress.status and "reward_chosen" not in progress.status
+    told = progress.take(Event("train.eval", {"step": 1, "validation_loss": 0.6, **measured}))
+    assert told == ["    step 1: validation loss 0.600  accuracy 0.750  margin 0.500"]
