@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from espalier.core.errors import InvalidInput
 from espalier.core.events import Emit, Event
 from espalier.core.ids import canonical_json
 from espalier.nn.base import Dtype, LoadedBase, load_base
@@ -172,6 +173,11 @@ def make_ready(job: Job, emit: Emit, *, world: World | None = None, open_model: 
         open_model=open_model,
     )
     prepared = method.prepare(setting)
+    if spec.tune == "head" and prepared.head is None:
+        raise InvalidInput(
+            f"method {method.name} has no head, so with tune: head nothing would learn",
+            hint="tune: lora or full; classify and reward have a head",
+        )
     emit(Event("train.audit", prepared.audit.to_json()))
     return Ready(job, method, base, tuned, setting, prepared)
 
