@@ -146,6 +146,10 @@ def _train(
 
         def tell(step: int, steps: int, figures: Mapping[str, float]) -> None:
             tokens = int(figures.get("num_tokens", 0)) - progress.tokens
+            if "loss" not in figures:  # the reporter passes finite numbers alone
+                raise InvalidInput(
+                    f"training diverged at step {step}: the loss is not a finite number", hint="lower the learning rate"
+                )
             progress.step = step - 1
             progress.count(figures["loss"], tokens=tokens, supervised_tokens=0)
             clock.read(progress)
