@@ -85,8 +85,9 @@ def load_base(
     folder = locate_base(spec, fetch=fetch)
     if threads > 0:
         torch.set_num_threads(threads)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = choose_dtype(dtype, count_parameters(folder), device, stored=folder)
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"  # where it will be computed, wherever it waits
+    device = device or fastest
+    chosen = choose_dtype(dtype, count_parameters(folder), fastest, stored=folder)
     if quantise == "none":
         model = _load_model(folder, spec, chosen).to(device).eval()
     else:

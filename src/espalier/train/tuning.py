@@ -24,7 +24,7 @@ from espalier.nn.learning import choose_learning
 from espalier.nn.probe import transformer_backbone
 from espalier.nn.shape import lean_shape
 from espalier.nn.sharding import shard_layers
-from espalier.nn.transformer import Transformer
+from espalier.nn.transformer import Transformer, settle_types
 from espalier.train.machine import compute_dtype
 from espalier.train.recipe import TrainSpec
 
@@ -70,6 +70,8 @@ def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: E
     if shape is not None and not is_covered(adapters, shape):
         shape = None
     if spec.where.shard:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # the base itself waits in memory
+        settle_types(base.model, adapters.named_parameters(), compute_dtype(device))
         shard_layers(base.model)
     backbone: Backbone
     if shape is None:
