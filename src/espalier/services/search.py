@@ -6,6 +6,7 @@ trial under way then is taken up again with the same fields, and its training fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def run_search(context: Context, spec: SearchSpec, request: TuneModel, folder: P
     study = _open_study(context, spec, request)
     _take_up(study)
     done = sum(trial.state.is_finished() and trial.state.name != "FAIL" for trial in study.get_trials(deepcopy=False))
-    for _ in range(max(0, spec.trials - done)):
+    for _ in range(max(0, _count_planned(spec) - done)):
         trial = study.ask()
         values = {name: _draw(trial, name, given) for name, given in spec.space.items()}
         _try(context, spec, request, folder, study, trial, values)
@@ -89,7 +90,7 @@ def _try(
         study.tell(trial, state=TrialState.PRUNED)
         said: dict[str, Any] = {"state": "pruned", "step": max(watch.looks, default=0)}
     except InvalidInput as error:
-        if "diverged" not in error.message:
+        if "diverged" not in error.message and "not finite" not in error.message:
             study.tell(trial, state=TrialState.FAIL)
             raise
         study.tell(trial, state=TrialState.PRUNED)
@@ -166,6 +167,11 @@ def _draw(trial: optuna.Trial, name: str, given: Among | Between) -> Any:
     if given.integer:
         return trial.suggest_int(name, int(given.low), int(given.high), log=given.log)
     return trial.suggest_float(name, given.low, given.high, log=given.log)
+
+
+def _count_planned(spec: SearchSpec) -> int:
+    """As many trials as asked for, and of a grid no more than it has."""
+    return min(spec.trials, math.prod(map(len, _grid(spec).values()))) if spec.sampler == "grid" else spec.trials
 
 
 def _grid(spec: SearchSpec) -> dict[str, list[Any]]:

@@ -19,7 +19,7 @@ def tune(context: Context, request: TuneModel) -> Run:
     """Train by the recipe's method: sft, cpt, dpo, orpo, kto, classify, reward, distill or grpo.
 
     Before the first step the mask audit says how much of the data is learnt from, and stops a run that would learn
-    nothing. A killed training goes on from its checkpoint and ends in the same bytes.
+    nothing. A killed training goes on from its checkpoint and ends in the same bytes (grpo: near them).
 
     Example:
         espalier train recipe.yaml --dataset support --prompt support-dossier

@@ -118,15 +118,15 @@ def _supervise(command: list[str], folder: Path, where: WhereSpec, emit: Emit) -
 
 def _follow(path: Path) -> Iterator[list[Event]]:
     """The events written since the last look, whole lines only."""
-    read, rest = 0, ""
+    read, rest = 0, b""
     while True:
         new = []
         if path.exists():
-            with path.open() as file:
+            with path.open("rb") as file:
                 file.seek(read)
-                *lines, rest = (rest + file.read()).split("\n")
+                *lines, rest = (rest + file.read()).split(b"\n")
                 read = file.tell()
-            new = [Event.from_json(line) for line in lines]
+            new = [Event.from_json(line.decode()) for line in lines]
         yield new
 
 

@@ -176,7 +176,10 @@ class _Run:
         self.tell(Event("train.checkpoint", {"step": self.progress.step}))
 
     def take_best(self) -> None:
-        """Put the weights of the best look in place, where the course asks for it."""
+        """Put the weights of the best look in place, where the course asks for it, and say what they were worth."""
+        progress = self.progress
+        if self.best:
+            progress.validation_loss, progress.validation_figures = progress.best_loss, progress.best_figures
         with torch.no_grad():
             for name, value in self.best.items():
                 self.parameters[name].copy_(value)
@@ -222,6 +225,7 @@ class _Run:
         gain = math.inf if progress.best_loss is None else progress.best_loss - loss
         if gain > (course.stopping.min_gain if course.stopping else 0.0):
             progress.best_loss, progress.best_step, progress.looks_without_gain = loss, progress.step, 0
+            progress.best_figures = figures
             if course.keep_best:
                 self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         else:

@@ -28,6 +28,7 @@ class Progress:
     validation_loss: float | None = None  # None = nothing to validate on
     validation_figures: dict[str, float] = field(default_factory=dict)  # accuracy, margin ..., as the objective names
     best_loss: float | None = None
+    best_figures: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     looks_without_gain: int = 0
     stopped_early: bool = False

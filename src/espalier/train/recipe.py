@@ -94,7 +94,7 @@ class TrainSpec(Spec):
     tune: Literal["lora", "full", "head"] = Field(
         "lora", description="an adapter; every weight; or only the head of a method that has one"
     )
-    lora: LoraSpec = LoraSpec()
+    lora: LoraSpec = Field(LoraSpec(), description="the adapter; one that is gone on from keeps its own, but dropout")
     freeze: FreezeSpec = FreezeSpec()
     quantise: Literal["none", "nf4", "int8"] = Field(
         "none", description="hold the frozen base in 4 or 8 bits (QLoRA); the adapter stays float32"

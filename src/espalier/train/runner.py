@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -22,6 +22,7 @@ from espalier.nn.base import Dtype, LoadedBase, load_base
 from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.nn.locate import locate_base
 from espalier.nn.optimizers import AdamW
+from espalier.tokens.pack import Strip
 from espalier.train.estimate import check_fit, look_at_machine, read_figures
 from espalier.train.learner import Learner
 from espalier.train.loop import Course, Stopping, fit
@@ -230,16 +231,27 @@ def identify(ready: Ready) -> dict[str, Any]:
         "method": ready.method.name,
         "base": ready.setting.start,
         "data": ready.prepared.documents.digest,
+        "validation": _digest_strips(ready.prepared.validation),
         "recipe": ready.job.spec.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         "arithmetic": [str(compute_dtype(base.device)), *kernels_in_use(), ready.tuned.path],
         **ready.prepared.identity,
     }
 
 
+def _digest_strips(strips: Sequence[Strip]) -> str:
+    """Of what is looked at: it decides when a run stops, and which weights are the best."""
+    found = sha256()
+    for strip in strips:
+        for part in (strip.ids, strip.rows, strip.targets, strip.weights):
+            found.update(part.tobytes())
+    return found.hexdigest()
+
+
 def _start_digest(base: LoadedBase, adapter: Path | None) -> str:
     if adapter is None:
         return base.base_digest
-    return f"{base.base_digest}+{sha256((adapter / 'adapter_model.safetensors').read_bytes()).hexdigest()}"
+    parts = [(adapter / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors")]
+    return f"{base.base_digest}+{sha256(b''.join(parts)).hexdigest()}"
 
 
 def _write(ready: Ready) -> None:

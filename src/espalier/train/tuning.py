@@ -20,8 +20,10 @@ from espalier.nn.assembly import adapted_decoder, dense_decoder, is_covered
 from espalier.nn.backbone import Backbone
 from espalier.nn.base import LoadedBase
 from espalier.nn.export import save_base
+from espalier.nn.freezing import FreezeSpec
 from espalier.nn.learning import choose_learning
 from espalier.nn.probe import transformer_backbone
+from espalier.nn.quantized import measure_footprint
 from espalier.nn.shape import lean_shape
 from espalier.nn.sharding import shard_layers
 from espalier.nn.transformer import Transformer, settle_types
@@ -50,6 +52,11 @@ def tune(spec: TrainSpec, base: LoadedBase, *, start: Path | None = None, emit: 
     The model is used up. Raises InvalidInput (unknown targets, a start for full tuning), UnsupportedModel,
     DigestMismatch when `start` belongs to another base.
     """
+    if spec.tune != "full" and spec.freeze != FreezeSpec():
+        raise InvalidInput(
+            f"freeze says what full tuning leaves, and tune: {spec.tune} leaves every weight of the base",
+            hint="take `freeze` out, or tune: full; `lora.targets` and `lora.layers` choose where an adapter stands",
+        )
     if spec.tune == "lora":
         return _tune_adapter(spec, base, start, emit)
     if start is not None:
@@ -61,7 +68,7 @@ def tune(spec: TrainSpec, base: LoadedBase, *, start: Path | None = None, emit: 
 
 
 def _tune_adapter(spec: TrainSpec, base: LoadedBase, start: Path | None, emit: Emit) -> Tuned:
-    total = sum(weight.numel() for weight in base.model.parameters())
+    total = measure_footprint(base.model).parameters
     if start is None:
         adapters = attach_adapters(base.model, spec.lora, spec.seed)
     else:

@@ -13,6 +13,7 @@ from espalier.core.events import Event
 from espalier.core.types import Example, Message
 from espalier.nn.adapters import read_adapter
 from espalier.nn.base import load_base
+from espalier.nn.freezing import FreezeSpec
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.train.recipe import SftSpec, StoppingSpec
@@ -158,3 +159,8 @@ def test_without_a_validation_split_there_is_no_validation_loss_and_every_event_
     assert train(dataset, SPEC, emit=seen.append).progress.validation_loss is None
     for line in [event.to_json() for event in seen]:
         json.loads(line, parse_constant=pytest.fail)  # called for NaN and Infinity, which no browser reads
+
+
+def test_freezing_is_refused_where_an_adapter_learns(train: Train, dataset: Path) -> None:
+    with pytest.raises(InvalidInput, match="freeze says what full tuning leaves"):
+        train(dataset, SPEC.model_copy(update={"freeze": FreezeSpec(layers_below=1)}))
