@@ -27,9 +27,10 @@ from typing import Any
 from espalier.core.events import Event, ignore
 from espalier.core.types import Example, Message, SamplingSpec
 from espalier.store.examples import write_examples
-from espalier.train.method import Source
+from espalier.train.corpus import Source
+from espalier.train.job import Job
 from espalier.train.recipe import TrainSpec
-from espalier.train.runner import Job, make_ready, run
+from espalier.train.runner import make_ready, run
 
 HERE = Path(__file__).resolve().parent
 BASE = "builtin:seedling"

@@ -16,9 +16,10 @@ from espalier.core.events import Event  # noqa: E402
 from espalier.core.types import Example, Message  # noqa: E402
 from espalier.nn.lora import LoraSpec  # noqa: E402
 from espalier.store.examples import write_examples  # noqa: E402
-from espalier.train.method import Source  # noqa: E402
+from espalier.train.corpus import Source  # noqa: E402
+from espalier.train.job import Job  # noqa: E402
 from espalier.train.recipe import SftSpec  # noqa: E402
-from espalier.train.runner import Job, run  # noqa: E402
+from espalier.train.runner import run  # noqa: E402
 
 
 def main() -> None:

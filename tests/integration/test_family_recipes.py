@@ -19,9 +19,10 @@ from espalier.nn.base import load_base
 from espalier.serve.engine import Engine
 from espalier.store.examples import write_examples
 from espalier.testing.families import make_family
-from espalier.train.method import Source
+from espalier.train.corpus import Source
+from espalier.train.job import Job
 from espalier.train.recipe import SftSpec
-from espalier.train.runner import Job, run
+from espalier.train.runner import run
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "families"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

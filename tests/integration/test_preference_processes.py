@@ -12,11 +12,11 @@ from espalier.core.types import Example, Message
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
+from espalier.train.corpus import Source
+from espalier.train.job import Job
 from espalier.train.launch import launch
-from espalier.train.method import Source
 from espalier.train.methods.kto import KtoSpec
 from espalier.train.recipe import WhereSpec
-from espalier.train.runner import Job
 
 
 @pytest.mark.slow

@@ -24,8 +24,10 @@ KILLS = int(os.environ.get("ESPALIER_KILLS", "3"))
 _TRAIN = """
 import hashlib, json, os, random, shutil, signal, sys, time
 from pathlib import Path
-from espalier.train.method import Source, load_method
-from espalier.train.runner import Job, run
+from espalier.train.corpus import Source
+from espalier.train.method import load_method
+from espalier.train.job import Job
+from espalier.train.runner import run
 
 root, method, kills, more = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 spec = load_method(method).spec(

@@ -20,10 +20,10 @@ from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
 from espalier.train import tuning
+from espalier.train.corpus import Source
+from espalier.train.job import Job
 from espalier.train.launch import launch
-from espalier.train.method import Source
 from espalier.train.recipe import SftSpec
-from espalier.train.runner import Job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # starts up to three processes, each of which imports torch
 

@@ -17,7 +17,7 @@ from espalier.services.tuning import TuneModel
 
 if TYPE_CHECKING:
     from espalier.services.context import Context
-    from espalier.train.runner import Job
+    from espalier.train.job import Job
 
 
 class TrainingAudit(Spec):
@@ -213,7 +213,7 @@ def _open_job(context: Context, request: TuneModel) -> Iterator[Job]:
 
     from espalier.nn.locate import anchor_base
     from espalier.services.steps.train import find_sources
-    from espalier.train.runner import Job
+    from espalier.train.job import Job
 
     with tempfile.TemporaryDirectory(prefix="espalier-") as scratch:
         given = _Given(

@@ -35,7 +35,8 @@ from espalier.train.laying import Laying
 from espalier.train.stripfile import StripFile, StripWriter
 
 if TYPE_CHECKING:
-    from espalier.train.method import Documents, Setting, Source
+    from espalier.train.corpus import Documents, Source
+    from espalier.train.method import Setting
     from espalier.train.recipe import TrainSpec
 
 LAYOUT = 1  # raised when the same examples would give other strips

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from espalier.core.errors import EspalierError, Interrupted, InvalidInput, MissingExtra, Unavailable, from_json
 from espalier.core.events import Emit, Event
+from espalier.train.job import Job, TrainResult
 from espalier.train.member import die_with_parent, result_from_json
 from espalier.train.method import OpenModel, load_method
 from espalier.train.recipe import WhereSpec
-from espalier.train.runner import Job, TrainResult, run
+from espalier.train.runner import run
 
 _LOOK_S = 0.1
 _GRACE_S = 40.0  # torchrun gives its processes 30 s to end

@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 
 from espalier.core.errors import EspalierError, Interrupted
 from espalier.core.events import Emit, Event
+from espalier.train.job import Job, TrainResult
 from espalier.train.progress import Progress
-from espalier.train.runner import Job, TrainResult, run
+from espalier.train.runner import run
 from espalier.train.world import join_world
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG

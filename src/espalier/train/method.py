@@ -21,25 +21,16 @@ if TYPE_CHECKING:
 
     from espalier.nn.backbone import Backbone
     from espalier.nn.base import LoadedBase
-    from espalier.tokens.pack import Int64, Strip
+    from espalier.tokens.pack import Strip
     from espalier.train.audit import MaskAudit
+    from espalier.train.corpus import Documents, Source
+    from espalier.train.job import Job, TrainResult
     from espalier.train.objective import Objective
     from espalier.train.parallel import World
     from espalier.train.recipe import TrainSpec
-    from espalier.train.runner import Job, TrainResult
 
 
 OpenModel = Callable[[Mapping[str, Any]], AbstractContextManager[Generate]]  # a recipe's `model:` -> who answers
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One dataset of the mix: `share` is its tokens' share of the main dataset's (the main one has 1)."""
-
-    name: str  # "" = the main dataset
-    folder: Path
-    digest: str = ""
-    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +47,6 @@ class Setting:
     start: str = ""  # digest of what the weights are before the first step: base, and the adapter it starts from
     world: World | None = None  # who shares the work; None = this process alone
     open_model: OpenModel | None = None  # how a teacher at an endpoint is asked; None where nobody can say
-
-
-class Documents(Protocol):
-    """Training documents by number."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def lengths(self) -> Sequence[int] | Int64:
-        """Tokens computed for each. (n,)"""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Of all of them: two sets of the same digest train the same."""
-        ...
-
-    def strip(self, index: int) -> Strip: ...
 
 
 class TrainedHead(Protocol):

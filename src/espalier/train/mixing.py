@@ -14,8 +14,8 @@ import numpy as np
 
 from espalier.core.errors import InvalidInput
 from espalier.tokens.pack import Int64, draw_seed
+from espalier.train.corpus import Documents
 from espalier.train.documents import Part, parts_of
-from espalier.train.method import Documents
 
 
 class MixedCorpus:

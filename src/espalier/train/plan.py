@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from espalier.tokens.pack import Int64, Pack, Strip, draw_seed, fill, join
-from espalier.train.method import Documents
+from espalier.train.corpus import Documents
 
 
 @dataclass(frozen=True, slots=True)

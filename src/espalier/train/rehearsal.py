@@ -18,10 +18,11 @@ from espalier.nn.locate import locate_base
 from espalier.tokens.pack import Pack
 from espalier.train.audit import MaskAudit
 from espalier.train.estimate import Estimate, Workload, estimate, look_at_machine, read_figures
+from espalier.train.job import Job
 from espalier.train.lrrange import LrRange, grow_rates, try_rates
 from espalier.train.method import OpenModel, load_method
 from espalier.train.parallel import World, one_thread_each
-from espalier.train.runner import Job, Ready, make_ready
+from espalier.train.runner import Ready, make_ready
 
 PROBE_S = 2.0  # of measuring, after one step that is not counted
 

@@ -29,11 +29,12 @@ from espalier.testing.tiny import make_tiny_base
 from espalier.tokens.mask import Tokenized
 from espalier.tokens.pack import lay
 from espalier.tokens.tokenizer import save_tokenizer, train_tokenizer
+from espalier.train.corpus import Source
 from espalier.train.distillation.remote import RemoteTeacher
 from espalier.train.distillation.spec import DistillSpec
 from espalier.train.distillation.teacher import LocalTeacher
-from espalier.train.method import Source
-from espalier.train.runner import Job, run
+from espalier.train.job import Job
+from espalier.train.runner import run
 
 FIELDS = {"model", "prompt", "max_tokens", "temperature", "prompt_logprobs"}
 MOST = 20  # vLLM's own --max-logprobs

@@ -12,9 +12,10 @@ from espalier.core.events import Event, ignore
 from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
-from espalier.train.method import Source
+from espalier.train.corpus import Source
+from espalier.train.job import Job, TrainResult
 from espalier.train.recipe import TrainSpec
-from espalier.train.runner import Job, TrainResult, run
+from espalier.train.runner import run
 
 
 def make_examples(count: int, split: str = "train") -> list[Example]:

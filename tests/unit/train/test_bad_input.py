@@ -18,9 +18,10 @@ from espalier.core.events import ignore
 from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from espalier.train.corpus import Source
 from espalier.train.documents import MixedDocuments, lay_sources
 from espalier.train.laying import answers, every_token
-from espalier.train.method import Setting, Source
+from espalier.train.method import Setting
 from espalier.train.recipe import SftSpec
 
 Lay = Callable[..., MixedDocuments]

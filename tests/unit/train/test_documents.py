@@ -18,9 +18,10 @@ from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from espalier.train import documents as module
+from espalier.train.corpus import Source
 from espalier.train.documents import ExtendedDocuments, MixedDocuments, lay_sources, lay_validation
 from espalier.train.laying import Laid, Laying, answers, lay_each
-from espalier.train.method import Setting, Source
+from espalier.train.method import Setting
 from espalier.train.recipe import SftSpec, TrainSpec
 
 

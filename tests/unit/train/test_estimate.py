@@ -19,12 +19,13 @@ from espalier.core.events import ignore
 from espalier.nn.base import load_base
 from espalier.nn.freezing import FreezeSpec
 from espalier.nn.lora import LoraSpec
+from espalier.train.corpus import Source
 from espalier.train.estimate import Workload, check_fit, estimate, read_figures
 from espalier.train.footprint import BaseFigures, Machine, count_trained, measure_footprint
-from espalier.train.method import Source
+from espalier.train.job import Job
 from espalier.train.recipe import SftSpec
 from espalier.train.rehearsal import audit_job, estimate_job, measure_workload
-from espalier.train.runner import Job, make_ready
+from espalier.train.runner import make_ready
 from espalier.train.tuning import tune
 
 CPU = Machine("cpu", 2, 16_000_000_000, 2)
@@ -157,10 +158,11 @@ _MEASURE = """
 import json, sys
 from pathlib import Path
 from espalier.core.events import ignore
-from espalier.train.method import Source
+from espalier.train.corpus import Source
 from espalier.train.progress import peak_memory_bytes
 from espalier.train.recipe import SftSpec
-from espalier.train.runner import Job, run
+from espalier.train.job import Job
+from espalier.train.runner import run
 
 base, dataset, folder, spec = sys.argv[1:]
 spec = SftSpec(base=f"path:{base}", steps=1, validation_examples=0, **json.loads(spec))

@@ -21,10 +21,11 @@ from espalier.nn.adapters import read_adapter
 from espalier.nn.base import load_base
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
-from espalier.train.method import Source
+from espalier.train.corpus import Source
+from espalier.train.job import Job, TrainResult
 from espalier.train.methods.grpo import METHOD
 from espalier.train.reinforcement.spec import GraderSpec, GrpoSpec
-from espalier.train.runner import Job, TrainResult, run
+from espalier.train.runner import run
 
 pytest.importorskip("trl", reason="the extra `rl` is not installed")
 

@@ -13,12 +13,12 @@ import torch.distributed as dist
 
 from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.events import Event, ignore
+from espalier.train.job import Job, TrainResult
 from espalier.train.launch import _find_error, _follow, launch
 from espalier.train.member import result_from_json, result_to_json, take_part
 from espalier.train.plan import Cursor
 from espalier.train.progress import Progress
 from espalier.train.recipe import SftSpec
-from espalier.train.runner import Job, TrainResult
 
 
 def _leave(folder: Path, errors: dict[int, EspalierError], ended: tuple[int, ...] = ()) -> Path:

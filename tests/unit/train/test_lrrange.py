@@ -11,11 +11,11 @@ import pytest
 from espalier.core.errors import InvalidInput
 from espalier.core.events import Event, ignore
 from espalier.nn.lora import LoraSpec
+from espalier.train.corpus import Source
+from espalier.train.job import Job
 from espalier.train.lrrange import draw_chart, grow_rates, read_curve, smooth
-from espalier.train.method import Source
 from espalier.train.recipe import SftSpec
 from espalier.train.rehearsal import find_rate
-from espalier.train.runner import Job
 
 
 def test_rates_grow_by_one_factor_from_the_lowest_to_the_highest() -> None:

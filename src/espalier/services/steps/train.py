@@ -15,7 +15,8 @@ from espalier.core.ports import StepContext
 from espalier.core.step import Step, step
 from espalier.core.types import Artifact
 from espalier.nn.locate import anchor_base, list_base_files
-from espalier.train.method import Method, Source, load_method
+from espalier.train.corpus import Source
+from espalier.train.method import Method, load_method
 from espalier.train.recipe import TrainSpec
 
 INPUTS = {
@@ -54,8 +55,8 @@ def declare_step(method: Method) -> Step:
 def _train(method: Method, context: StepContext, spec: TrainSpec) -> None:
     from espalier.services.bases import name_base
     from espalier.services.measuring import open_judge
+    from espalier.train.job import Job
     from espalier.train.launch import launch
-    from espalier.train.runner import Job
 
     if spec.method not in ("", method.name):
         raise InvalidInput(

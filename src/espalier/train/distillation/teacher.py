@@ -26,10 +26,11 @@ from espalier.nn.base import LoadedBase, load_base
 from espalier.nn.probe import transformer_backbone
 from espalier.nn.top import top_logp
 from espalier.tokens.pack import Strip, fill, join
+from espalier.train.corpus import Documents
 from espalier.train.distillation.kept import CHOICE, Choices, Rows, Shelf, is_whole, write_choices
 from espalier.train.distillation.objective import IDS, LOGP, cooled
 from espalier.train.documents import ExtendedDocuments
-from espalier.train.method import Documents, Setting
+from espalier.train.method import Setting
 from espalier.train.parallel import Share, World, one_thread_each
 from espalier.train.plan import Strips
 

@@ -16,7 +16,7 @@ from espalier.train.method import Method, OpenModel, Prepared, Setting
 from espalier.train.reinforcement.spec import GrpoSpec
 
 if TYPE_CHECKING:
-    from espalier.train.runner import Job, TrainResult
+    from espalier.train.job import Job, TrainResult
 
 
 def prepare(setting: Setting) -> Prepared:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.tokens.pack import Int64, Strip, fill
-from espalier.train.method import Documents
+from espalier.train.corpus import Documents
 
 BLOCK_TOKENS = 1 << 15  # what a kill may cost: a few seconds' work
 Float64 = npt.NDArray[np.float64]

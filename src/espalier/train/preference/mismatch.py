@@ -16,8 +16,8 @@ import xxhash
 
 from espalier.core.ids import digest_of
 from espalier.tokens.pack import Answer, Int64, Strip, lay_branches
+from espalier.train.corpus import Documents
 from espalier.train.documents import parts_of
-from espalier.train.method import Documents
 from espalier.train.preference.pairs import DESIRABLE, FOREIGN, UNDESIRABLE
 
 _LOOK_AHEAD = 16  # documents passed over in search of one with another prompt

@@ -33,9 +33,10 @@ from espalier.nn.base import load_base
 from espalier.nn.kernels.compiling import kernels_in_use
 from espalier.store.disk import write_file
 from espalier.tokens.pack import Strip, join
+from espalier.train.corpus import Documents
 from espalier.train.documents import ExtendedDocuments
 from espalier.train.machine import compute_dtype
-from espalier.train.method import Documents, Setting
+from espalier.train.method import Setting
 from espalier.train.parallel import Share, World, one_thread_each
 from espalier.train.plan import Strips
 from espalier.train.preference.block import Block, Float64, cut_spans

@@ -31,7 +31,7 @@ from espalier.train.reinforcement.rewards import ROW, Case, Reward, make_model_r
 from espalier.train.reinforcement.spec import GrpoSpec
 
 if TYPE_CHECKING:
-    from espalier.train.runner import Job, TrainResult
+    from espalier.train.job import Job, TrainResult
 
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
@@ -42,7 +42,7 @@ def reinforce(job: Job, emit: Emit, open_model: OpenModel | None) -> TrainResult
     Raises MissingExtra without TRL, InvalidInput (no prompt that fits, a grader that fails, a loss that is no number),
     Conflict (the checkpoint is of another run).
     """
-    from espalier.train.runner import TrainResult
+    from espalier.train.job import TrainResult
 
     spec = job.spec
     assert isinstance(spec, GrpoSpec)

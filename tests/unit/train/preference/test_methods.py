@@ -16,11 +16,13 @@ from espalier.core.errors import InvalidInput
 from espalier.core.events import Event
 from espalier.core.types import Example, Message
 from espalier.store.examples import write_examples
-from espalier.train.method import Source, load_method
+from espalier.train.corpus import Source
+from espalier.train.job import Job, TrainResult
+from espalier.train.method import load_method
 from espalier.train.methods.dpo import DpoSpec
 from espalier.train.methods.kto import KtoSpec, find_imbalance
 from espalier.train.methods.orpo import OrpoSpec
-from espalier.train.runner import Job, TrainResult, run
+from espalier.train.runner import run
 
 from .conftest import make_pairs, make_verdicts
 
