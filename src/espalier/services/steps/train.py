@@ -107,7 +107,7 @@ def find_sources(context: Given, spec: TrainSpec) -> tuple[Source, ...]:
         raise InvalidInput(
             f"{name!r} of the mix {said}",
             hint=did_you_mean(name, given if name in spec.mix else spec.mix)
-            or f"write `mix: {{{name}: 0.25}}` and the input `mix.{name}: <dataset>`",
+            or f"write `mix: {{{name}: 0.25}}` and `--mix {name}=DATASET` (a step: input `mix.{name}: DATASET`)",
         )
     prompt = read_prompt(context.input("prompt")) if "prompt" in context.inputs else None
     main = render_dataset(context.input("dataset"), prompt, context.scratch / "rendered")
