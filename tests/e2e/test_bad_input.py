@@ -133,7 +133,7 @@ def test_an_adapter_is_refused_on_another_base(house: Path) -> None:
     from espalier.nn.base import load_base
 
     with Client(house, actor="ada") as client:
-        run = client.training.sft(recipe="sft.yaml", dataset="chat").wait()
+        run = client.training.tune(recipe="sft.yaml", dataset="chat").wait()
     adapter = lay_out(house, next(iter(run.outputs.values())))
     other = make_tiny_base(house / "other", seed=2)
     (house / "evil.yaml").write_text(

@@ -22,7 +22,7 @@ steps:
       name: codes
       source: {path: ., include: [codes.jsonl]}
       task: {kind: completion, prompt: q, completion: a}
-      split: {test: 0.1, validation: 0.1, near: 1}
+      split: {test: 0.4, validation: 0.1, near: 1}
       leaks: {near: 1}
   tuned:
     step: train.sft
@@ -53,7 +53,7 @@ def espalier(folder: Path, *arguments: str) -> Any:
 @pytest.mark.slow
 def test_a_fully_tuned_model_is_registered_asked_exported_and_tuned_further(tmp_path: Path) -> None:
     make_tiny_base(tmp_path / "base", seed=1)
-    rows = [{"q": f"Give the code. The code is {n:03d}.", "a": f"<code>{n:03d}</code>"} for n in range(40)]
+    rows = [{"q": f"Give the code. The code is {n:03d}.", "a": f"<code>{n:03d}</code>"} for n in range(150)]
     (tmp_path / "codes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     espalier(tmp_path, "init", ".")

@@ -5,7 +5,7 @@
 
     client.models.promote(ref="model:support@v1", to="production")
     client.call("models.promote", ref="model:support@v1", to="production")
-    client.training.sft(recipe="train.yaml").wait(print)
+    client.training.tune(recipe="train.yaml", dataset="support").wait(print)
 
 An answer comes back as its type, a stream as an iterator, a job as a `RunHandle`. Knows no operation: they are looked
 up.

@@ -6,6 +6,7 @@ trial under way then is taken up again with the same fields, and its training fr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -133,14 +134,14 @@ def _open_study(context: Context, spec: SearchSpec, request: TuneModel) -> optun
     samplers: dict[str, Any] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=spec.seed, n_startup_trials=spec.warmup_trials),
         "random": lambda: optuna.samplers.RandomSampler(seed=spec.seed),
-        "grid": lambda: optuna.samplers.GridSampler(_grid(spec), seed=spec.seed),
+        "grid": lambda: optuna.samplers.RandomSampler(seed=spec.seed),  # what is tried is asked for in advance
     }
     pruners: dict[str, Any] = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=spec.warmup_trials),
         "hyperband": optuna.pruners.HyperbandPruner,
         "none": optuna.pruners.NopPruner,
     }
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=name,
         storage=JournalStorage(JournalFileBackend(str(folder / f"{name}.journal"))),
         direction=spec.direction,
@@ -148,6 +149,11 @@ def _open_study(context: Context, spec: SearchSpec, request: TuneModel) -> optun
         pruner=pruners[spec.pruner](),
         load_if_exists=True,
     )
+    if spec.sampler == "grid":
+        grid = _grid(spec)
+        for values in itertools.product(*grid.values()):
+            study.enqueue_trial(dict(zip(grid, values, strict=True)), skip_if_exists=True)
+    return study
 
 
 def _take_up(study: optuna.Study) -> None:

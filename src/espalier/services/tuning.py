@@ -50,7 +50,7 @@ def list_inputs(context: Context, request: TuneModel) -> dict[str, str]:
         if request.adapter.startswith(("run_", "sha256:", "./", "/")):
             raise InvalidInput(
                 f"{request.adapter!r} is no model version, and a training goes on from one",
-                hint="register it (step model.register), or train both in a pipeline, `adapter: tuned.adapter`",
+                hint="register it (step model.register), or train both in a pipeline: `adapter: tuned.adapter`",
             )
         inputs |= list_parts(context.store, str(Ref.parse(request.adapter, kind="model")))
     for given in request.mix:
