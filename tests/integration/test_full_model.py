@@ -16,7 +16,8 @@ from espalier.core.ports import ChatRequest
 from espalier.core.refs import Ref
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.base import load_base
-from espalier.services.deployments import ModelPool, RegistryResolver
+from espalier.services.pool import ModelPool
+from espalier.services.resolver import RegistryResolver
 from espalier.store.store import open_store
 from espalier.store.workspace import Workspace
 from espalier.testing.tiny import make_tiny_base

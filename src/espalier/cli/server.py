@@ -49,7 +49,7 @@ class _Process:
 
     def __init__(self, context: Context, url: str) -> None:
         from espalier.gateway.keys import KeyRing
-        from espalier.services.deployments import ModelPool
+        from espalier.services.pool import ModelPool
 
         self._context = context
         self._url = url
@@ -61,7 +61,7 @@ class _Process:
     def build(self) -> Gateway:
         from espalier.api.app import build_api
         from espalier.gateway.assembly import open_gateway
-        from espalier.services.deployments import RegistryResolver
+        from espalier.services.resolver import RegistryResolver
 
         api = build_api(lambda: self._context, self.authenticate)
         self._mount_pages(api)

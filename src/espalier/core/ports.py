@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Literal, Protocol, runtime_checkable
 
 from espalier.core.events import Event
-from espalier.core.types import Artifact, Generation, Message, SamplingSpec, Usage
+from espalier.core.types import Artifact, Generation, Message, SamplingSpec, TokenLogprob, Tool, ToolCall, Usage
 from espalier.core.types.inference import FinishReason
+
+Lane = Literal["interactive", "batch"]  # batch gets what interactive requests leave over
 
 
 class Generate(Protocol):
@@ -37,11 +39,16 @@ class ChatRequest:
     adapter: str  # artifact digest, empty = the base itself
     messages: list[Message]
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"  # none, auto, required, or the one tool's name
+    flow: str = ""  # whose share of the engine it uses: requests of one flow wait for one another
+    lane: Lane = "interactive"
+    reservation: str = ""  # the reserved capacity it draws on; empty = on demand
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer. The last one carries the finish reason and the usage.
+    """A piece of an answer. The last one of each answer carries its finish reason, and the very last the usage of all.
 
     A piece before it may carry the usage so far: it is what a request that is cancelled after it is charged for.
     """
@@ -49,6 +56,10 @@ class Delta:
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    index: int = 0  # which of the `n` answers
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()  # whole calls, each in one piece
+    adapter: str | None = None  # on a last piece: the digest its tokens were really computed under; None = not told
 
 
 class ChatProvider(Protocol):
@@ -62,6 +73,46 @@ class ChatProvider(Protocol):
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """The exact or an upper bound of the prompt's tokens, for the reservation."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is: what an autoscaler and admission decide by."""
+
+    running: int = 0  # requests that have a slot
+    waiting: int = 0
+    tokens_in_flight: int = 0  # of the prompts and answers of both, at their longest
+    queue_s: float = 0.0  # how long the one that waits longest has waited
+    slots: int = 0
+
+
+class ModelEngine(ChatProvider, Protocol):
+    """One base and the adapters on it, wherever they run: this process, others on this machine, vLLM, a cluster.
+
+    All methods but `stream` may block and may be called from any thread.
+    """
+
+    def start(self) -> object:
+        """Begin to answer; returns when it does. Raises Unavailable, UnsupportedModel, InvalidInput."""
+        ...
+
+    def stop(self) -> None:
+        """End; answers not finished end as `cancelled`."""
+        ...
+
+    def load_adapter(self, digest: str, folder: Path) -> None:
+        """Have the adapter in `folder` answer as `digest`. Raises DigestMismatch, InvalidInput."""
+        ...
+
+    def unload_adapter(self, digest: str) -> None:
+        """Take no new request for it, wait for those under way, let it go. Raises NotFound when it is not loaded."""
+        ...
+
+    def list_adapters(self) -> list[str]:
+        """Digests that may be asked."""
+        ...
+
+    def load(self) -> EngineLoad: ...
 
 
 class Blobs(Protocol):

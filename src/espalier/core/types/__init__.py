@@ -7,7 +7,16 @@ are pydantic, frozen, with unknown keys refused (`Spec`). Units stand in names: 
 from espalier.core.types.artifacts import Artifact, ArtifactFile
 from espalier.core.types.examples import Document, Example, Message, Span
 from espalier.core.types.identity import Principal
-from espalier.core.types.inference import Completion, Generation, SamplingSpec, Usage
+from espalier.core.types.inference import (
+    Completion,
+    Generation,
+    ResponseFormat,
+    SamplingSpec,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Usage,
+)
 from espalier.core.types.models import Approval, ModelVersion
 from espalier.core.types.records import AuditEvent, LedgerEntry, Prompt
 from espalier.core.types.runs import Environment, Run, RunStatus
@@ -30,11 +39,15 @@ __all__ = [
     "ModelVersion",
     "Principal",
     "Prompt",
+    "ResponseFormat",
     "Run",
     "RunStatus",
     "SamplingSpec",
     "Score",
     "Span",
     "Spec",
+    "TokenLogprob",
+    "Tool",
+    "ToolCall",
     "Usage",
 ]

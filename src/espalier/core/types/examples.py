@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from espalier.core.types.inference import ToolCall
+
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation", "test"]
 
@@ -47,6 +49,8 @@ class Message:
     role: Role
     content: str
     weight: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()  # what an assistant asked to have called
+    tool_call_id: str = ""  # which of those calls a tool's message answers
 
 
 @dataclass(slots=True)

@@ -1,0 +1,79 @@
+"""`RegistryResolver`: a name as a client writes it -> an approved version, or a base. Loads and answers nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from espalier.core.errors import Conflict, NotFound, did_you_mean
+from espalier.core.refs import Ref
+from espalier.gateway.route import Target
+from espalier.services.bases import place_base
+from espalier.wire.openai.listing import Listing
+
+if TYPE_CHECKING:
+    from espalier.core.config import ServeConfig
+    from espalier.store.store import Store
+
+
+class RegistryResolver:
+    """Implements gateway.route.Resolver: only approved versions may serve, and bases that ship or are registered."""
+
+    def __init__(self, store: Store, config: ServeConfig) -> None:
+        self._store = store
+        self._config = config
+
+    def find_version(self, ref: Ref) -> Target:
+        """Raises NotFound, and Conflict for a version that is not approved."""
+        from espalier.registry.versions import get_version
+
+        version = get_version(self._store, str(ref))
+        if version.status != "Approved":
+            raise Conflict(
+                f"{version.ref} is {version.status}, only approved versions answer",
+                hint=f"espalier models approve {version.ref}",
+            )
+        return self._target(version.ref, version.base, version.adapter)
+
+    def find_base(self, name: str) -> Target:
+        """Raises NotFound for a base that neither ships with Espalier nor stands under a registered model."""
+        known = self._bases()
+        if name not in known:
+            raise NotFound(f"base {name} is not served here", hint=did_you_mean(name, known))
+        return self._target(name, name, "")
+
+    def list_models(self, *, versions: bool = False) -> Sequence[Listing]:
+        """Bases first, then `name@alias` for every alias of an approved version, `name@vN` when `versions`."""
+        from espalier.registry.aliases import list_aliases
+        from espalier.registry.versions import list_models, list_versions
+
+        listings = [Listing(base) for base in self._bases()]
+        for newest in list_models(self._store):
+            listings += [
+                Listing(f"{newest.name}@{move.alias}", move.at_ms) for move in list_aliases(self._store, newest.name)
+            ]
+            if versions:
+                approved = (v for v in list_versions(self._store, newest.name) if v.status == "Approved")
+                listings += [Listing(f"{v.name}@v{v.version}", v.created_ms) for v in approved]
+        return listings
+
+    def _bases(self) -> list[str]:
+        from espalier.nn.locate import list_builtins
+        from espalier.registry.versions import list_models
+
+        builtins = [f"builtin:{name}" for name in list_builtins()]
+        named = {version.base for version in list_models(self._store) if not version.made_base}
+        registered = sorted(named - set(builtins))  # one that was made here is asked for by its model's name
+        return [*builtins, *registered]
+
+    def _target(self, model: str, base: str, adapter: str) -> Target:
+        context_tokens = _read_context_tokens(place_base(self._store, base))
+        return Target(model, base, adapter, min(self._config.max_context_tokens, context_tokens))
+
+
+def _read_context_tokens(base: str) -> int:
+    from espalier.nn.locate import locate_base
+
+    config = json.loads((locate_base(base, fetch=False) / "config.json").read_bytes())
+    return int(config.get("max_position_embeddings", 2048))
