@@ -8,7 +8,7 @@
 Cases made from one document are one cluster: they are not independent, and drawing them apart would make the interval
 too narrow. Same values, same seed: same interval. Knows numbers only.
 
-Sources: Wilson (1927), JASA 22; Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 (paired proportions);
+Sources: Wilson (1927), see metrics/proportion; Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 (paired proportions);
 McNemar (1947), exact form; Efron and Tibshirani (1993), chapter 13.
 """
 
@@ -17,22 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from espalier.metrics.proportion import Interval, wilson
+
 RESAMPLES = 4000
 _CELLS_AT_ONCE = 2_000_000  # bounds the memory of a bootstrap, 16 MB of indices
-_Z95 = NormalDist().inv_cdf(0.975)
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +58,6 @@ def difference_of(
     else:
         low_high = bootstrap_mean(changes, clusters, seed=seed)
     return Difference(value, low_high, mcnemar(before, after) if binary and groups == len(changes) else None)
-
-
-def wilson(successes: float, n: int) -> Interval:
-    """Wilson's score interval of a proportion; `successes` may be a sum of shares, for which it is conservative."""
-    share, z2 = successes / n, _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At 0 and 1 the formula gives exactly that bound but for rounding.
-    return Interval(0.0 if share <= 0 else max(0.0, centre - half), 1.0 if share >= 1 else min(1.0, centre + half))
 
 
 def newcombe(before: Sequence[float], after: Sequence[float], n: int = 0) -> Interval:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from espalier.core.errors import InvalidInput, NotFound
 from espalier.evals.cases import Case
-from espalier.evals.intervals import RESAMPLES, Interval, interval_of
+from espalier.evals.intervals import RESAMPLES, interval_of
+from espalier.metrics.proportion import Interval
 from espalier.store.disk import write_file
 
 LABELS_FILE = "labels.json"

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from espalier.evals.intervals import bootstrap_mean, difference_of, interval_of, mcnemar, newcombe, wilson
+from espalier.evals.intervals import bootstrap_mean, difference_of, interval_of, mcnemar, newcombe
+from espalier.metrics.proportion import wilson
 
 binary = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=200)
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=60)
