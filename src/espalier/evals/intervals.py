@@ -8,8 +8,8 @@
 Cases made from one document are one cluster: they are not independent, and drawing them apart would make the interval
 too narrow. Same values, same seed: same interval. Knows numbers only.
 
-Sources: Wilson (1927), see metrics/proportion; Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 (paired proportions);
-McNemar (1947), exact form; Efron and Tibshirani (1993), chapter 13.
+Sources: Wilson's is in metrics/proportion; Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 (paired
+proportions); McNemar (1947), exact form; Efron and Tibshirani (1993), chapter 13.
 """
 
 from __future__ import annotations

@@ -191,6 +191,7 @@ class Gateway:
             answering.cancel()
         if self._running:
             await asyncio.wait(set(self._running))
+        await self.desk.shadows.stop()
         await asyncio.to_thread(self.desk.stop)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,9 +14,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from espalier.core.errors import EspalierError, InvalidInput, PermissionDenied, Unavailable
+from espalier.core.errors import Conflict, EspalierError, InvalidInput, PermissionDenied, Unavailable
 from espalier.core.ids import make_id, now_ms
 from espalier.core.ports import ChatProvider, ChatRequest, Delta
 from espalier.core.types import Completion, Generation
@@ -24,7 +25,8 @@ from espalier.gateway.budget import Budgets
 from espalier.gateway.keys import ApiKey
 from espalier.gateway.limits import RateLimiter
 from espalier.gateway.price import PriceList
-from espalier.gateway.route import Resolver, resolve
+from espalier.gateway.route import Resolver, Target, resolve
+from espalier.gateway.shadow import Shadows
 from espalier.gateway.ticket import Ticket, write_usage
 from espalier.wire.openai.request import ChatCall
 
@@ -34,6 +36,15 @@ Result = TypeVar("Result")
 _ADMITTING_THREADS = 4
 _BOOKING_THREADS = 2
 _log = logging.getLogger("espalier.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request to a deployment's variant ended, as a canary is judged by it."""
+
+    target: Target
+    failed: bool
+    latency_ms: int = 0
 
 
 class Desk:
@@ -48,6 +59,7 @@ class Desk:
         limiter: RateLimiter,
         *,
         on_settled: Callable[[Ticket], None] = lambda ticket: None,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._provider = provider
         self._budgets = budgets
@@ -57,6 +69,8 @@ class Desk:
         self._booking = ThreadPoolExecutor(_BOOKING_THREADS, "book")
         self.resolver = resolver
         self.on_settled = on_settled
+        self.on_outcome = on_outcome
+        self.shadows = Shadows(provider, resolver, budgets, prices, self._admitting_thread, self.off_loop)
 
     def admit(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
         """Reserve and pin everything the answer needs.
@@ -67,15 +81,16 @@ class Desk:
         started_s, started_ms = time.monotonic(), now_ms()
         if key is not None:
             self._limiter.take(key.payer, key.requests_per_minute)
-        target = resolve(self.resolver, call.model)
-        names = (target.model, target.name, target.base)
+        request_id = request_id or make_id("req")
+        target = resolve(self.resolver, call.model, asker=call.user, request=request_id)
+        names = (target.deployment,) if target.deployment else (target.model, target.name, target.base)
         if key is not None and not key.allows((call.model, *names)):
             raise PermissionDenied(f"key {key.id} may not ask {call.model}", hint=f"it may ask {', '.join(key.models)}")
         sampling = call.sampling(target.defaults)
         request = ChatRequest(
-            request_id or make_id("req"), target.base, target.adapter, list(call.messages), sampling
+            request_id, target.base, target.adapter, list(call.messages), sampling
         )  # fmt: skip
-        prompt_tokens = self._provider.count_prompt_tokens(request)
+        prompt_tokens = self._count_prompt(request, target)
         room = target.context_tokens - prompt_tokens
         if room < 1:
             raise InvalidInput(
@@ -85,13 +100,22 @@ class Desk:
             )
         request.sampling = sampling.model_copy(update={"max_tokens": min(sampling.max_tokens, room)})
         ticket = Ticket(
-            request, call, target, key, self._prices.find(names), prompt_tokens, started_s, started_ms
+            request, call, target, key, self._prices.find(target.names), prompt_tokens, started_s, started_ms
         )  # fmt: skip
         detail = {"asked": call.model, "model": target.model, "adapter": target.adapter}
         ticket.reserved_nusd = self._budgets.reserve(
             ticket.id, key, ticket.price, prompt_tokens, request.sampling.max_tokens, detail
         )
         return ticket
+
+    def _count_prompt(self, request: ChatRequest, target: Target) -> int:
+        """Exact. A version that cannot be loaded is its failure, where a canary is watched."""
+        try:
+            return self._provider.count_prompt_tokens(request)
+        except EspalierError as error:
+            if target.deployment and (error.http_status >= 500 or isinstance(error, Conflict)):
+                self.on_outcome(Outcome(target, failed=True))
+            raise
 
     async def admit_soon(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
         """`admit` off the event loop. A caller who is cancelled meanwhile leaves no reservation behind."""
@@ -150,10 +174,19 @@ class Desk:
             _log.error("request %s could not be settled: %s", ticket.id, error)
         finally:
             self.on_settled(ticket)
+            if ticket.target.deployment and ticket.finish_reason != "cancelled":
+                failed = ticket.finish_reason == "error"
+                self.on_outcome(Outcome(ticket.target, failed=failed, latency_ms=ticket.latency_ms))
+                if not failed:
+                    self.shadows.cast(ticket)
 
     async def off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
         """Run a short blocking call, such as one transaction, in the desk's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._booking, call, *arguments)
+
+    async def _admitting_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        """Run a blocking call that may wait for a model to be loaded."""
+        return await asyncio.get_running_loop().run_in_executor(self._admitting, call, *arguments)
 
     async def start(self) -> None:
         """Settle what a process that died left reserved."""

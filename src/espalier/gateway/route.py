@@ -1,6 +1,7 @@
 """A model's name as a client writes it -> the version, base and adapter that answer.
 
-    support                         the version its alias `production` points to
+    support                         the deployment of that name, which shares its requests among versions; where there
+                                    is none, the version its alias `production` points to
     support@staging                 the version that alias points to
     support@v2, model:support@v2    that version
     builtin:seedling, hf:O/N        a base, as it is
@@ -11,12 +12,13 @@ Which versions exist and may serve is the registry's word: a `Resolver` is hande
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from espalier.core.errors import InvalidInput, NotFound, did_you_mean
 from espalier.core.refs import Ref
-from espalier.core.types import SamplingSpec
+from espalier.core.types import Deployment, SamplingSpec
+from espalier.gateway.split import choose_shadows, choose_variant
 from espalier.wire.openai.listing import Listing
 
 BASES = ("builtin:", "hf:", "path:")
@@ -32,11 +34,18 @@ class Target:
     adapter: str = ""  # artifact digest; empty = the base itself
     context_tokens: int = 1024
     defaults: SamplingSpec = field(default_factory=SamplingSpec)
+    deployment: str = ""  # the deployment that chose it
+    shadows: tuple[str, ...] = ()  # versions that are to answer a copy, unheard
 
     @property
     def name(self) -> str:
         """`support` of `model:support@v1`; a base's name is whole."""
         return self.model.removeprefix("model:").partition("@")[0] if self.model.startswith("model:") else self.model
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a price list or a key may call it."""
+        return (self.model, self.name, self.base)
 
 
 class Resolver(Protocol):
@@ -48,19 +57,34 @@ class Resolver(Protocol):
 
     def find_base(self, name: str) -> Target: ...
 
+    def find_deployment(self, name: str) -> Deployment | None:
+        """The deployment of that name now; None where there is none."""
+        ...
+
     def list_models(self) -> Sequence[Listing]:
         """Every name that may be asked, the best first."""
         ...
 
 
-def resolve(resolver: Resolver, name: str) -> Target:
-    """Raises NotFound, its `where` being `model`, with the nearest name there is."""
+def resolve(resolver: Resolver, name: str, *, asker: str = "", request: str = "") -> Target:
+    """Whom `name` means for this asker and request.
+
+    Raises NotFound, its `where` being `model`, with the nearest name there is.
+    """
     try:
         if name.startswith(BASES):
             return resolver.find_base(name)
+        deployment = None if "@" in name else resolver.find_deployment(name.removeprefix("deployment:"))
+        if deployment is not None:
+            return _share_out(resolver, deployment, asker or request, request)
         selected = name if "@" in name else f"{name}@{DEFAULT_ALIAS}"
         return resolver.find_version(Ref.parse(selected, kind="model"))
     except (NotFound, InvalidInput) as error:
         known = {listing.id.removesuffix(f"@{DEFAULT_ALIAS}") for listing in resolver.list_models()}
         hint = did_you_mean(name, known) or error.hint
         raise NotFound(f"no model {name!r:.100} is served here", hint=hint, where="model") from None
+
+
+def _share_out(resolver: Resolver, deployment: Deployment, asker: str, request: str) -> Target:
+    target = resolver.find_version(Ref.parse(choose_variant(deployment, asker), kind="model"))
+    return replace(target, deployment=deployment.name, shadows=choose_shadows(deployment, request))

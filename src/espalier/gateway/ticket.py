@@ -6,7 +6,7 @@ The row names key, version, adapter, tokens, amount and latency, and the digest 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from espalier.core.ids import digest_of, make_id
@@ -17,6 +17,15 @@ from espalier.gateway.keys import ApiKey
 from espalier.gateway.price import Price
 from espalier.gateway.route import Target
 from espalier.wire.openai.request import ChatCall
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowOf:
+    """On the ticket of a shadow: whose copy it answered."""
+
+    request: str
+    model: str
+    same_words: bool
 
 
 @dataclass(slots=True)
@@ -39,6 +48,8 @@ class Ticket:
     first_ms: int = 0  # until the first piece of the answer
     latency_ms: int = 0
     settled: bool = False
+    heard: list[str] = field(default_factory=list)  # the answer's words, kept only where a shadow is compared with them
+    shadow_of: ShadowOf | None = None
 
     @property
     def id(self) -> str:
@@ -49,6 +60,8 @@ class Ticket:
         if not self.first_ms:
             self.first_ms = max(1, self.elapsed_ms())
         self.pieces += bool(delta.text)
+        if self.target.shadows and delta.index == 0:
+            self.heard.append(delta.text)
         self.usage = delta.usage or self.usage
         self.finish_reason = delta.finish_reason or self.finish_reason
 
@@ -81,6 +94,10 @@ def write_usage(ticket: Ticket) -> LedgerEntry:
         "sampling": sampling.model_dump(mode="json", exclude={"stop"}),
         "priced": ticket.price is not None,
     }
+    if ticket.target.deployment:
+        detail["deployment"] = ticket.target.deployment
+    if ticket.shadow_of is not None:
+        detail["shadow_of"] = asdict(ticket.shadow_of)
     if ticket.call.metadata:
         detail["tags"] = dict(ticket.call.metadata)
     return LedgerEntry(

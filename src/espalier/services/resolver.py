@@ -14,6 +14,7 @@ from espalier.wire.openai.listing import Listing
 
 if TYPE_CHECKING:
     from espalier.core.config import ServeConfig
+    from espalier.core.types import Deployment
     from espalier.store.store import Store
 
 
@@ -43,12 +44,20 @@ class RegistryResolver:
             raise NotFound(f"base {name} is not served here", hint=did_you_mean(name, known))
         return self._target(name, name, "")
 
+    def find_deployment(self, name: str) -> Deployment | None:
+        """The deployment of that name as it is now, or None."""
+        from espalier.registry.deployments import find_deployment
+
+        return find_deployment(self._store, name)
+
     def list_models(self, *, versions: bool = False) -> Sequence[Listing]:
-        """Bases first, then `name@alias` for every alias of an approved version, `name@vN` when `versions`."""
+        """Bases, deployments, `name@alias` for every alias, and, where `versions`, each approved `name@vN`."""
         from espalier.registry.aliases import list_aliases
+        from espalier.registry.deployments import list_deployments
         from espalier.registry.versions import list_models, list_versions
 
         listings = [Listing(base) for base in self._bases()]
+        listings += [Listing(each.name, each.at_ms) for each in list_deployments(self._store)]
         for newest in list_models(self._store):
             listings += [
                 Listing(f"{newest.name}@{move.alias}", move.at_ms) for move in list_aliases(self._store, newest.name)

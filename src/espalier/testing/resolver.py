@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from espalier.core.errors import NotFound
 from espalier.core.refs import Ref
+from espalier.core.types import Deployment
 from espalier.gateway.route import Target
 from espalier.wire.openai.listing import Listing
 
@@ -16,6 +17,7 @@ class FixedResolver:
     def __init__(self, versions: Mapping[str, Target], bases: Mapping[str, Target]) -> None:
         self._versions = dict(versions)
         self._bases = dict(bases)
+        self.deployments: dict[str, Deployment] = {}
 
     def find_version(self, ref: Ref) -> Target:
         name = f"{ref.name}@{ref.selector}"
@@ -27,6 +29,9 @@ class FixedResolver:
         if name not in self._bases:
             raise NotFound(f"no base {name}")
         return self._bases[name]
+
+    def find_deployment(self, name: str) -> Deployment | None:
+        return self.deployments.get(name)
 
     def list_models(self) -> Sequence[Listing]:
         return [Listing(name, 1_700_000_000_000) for name in (*self._versions, *self._bases)]

@@ -158,7 +158,7 @@ def test_the_client_s_every_parameter_is_honoured_ignored_or_refused_by_design()
     known = set(get_type_hints(completion_create_params.CompletionCreateParamsBase)) | {"stream"}
     honoured = {
         "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream",
-        "stream_options", "metadata",
+        "stream_options", "metadata", "user", "safety_identifier", "prompt_cache_key",
     }  # fmt: skip
     assert known - honoured - IGNORED - set(NEUTRAL) == set()
 

@@ -5,6 +5,7 @@ are pydantic, frozen, with unknown keys refused (`Spec`). Units stand in names: 
 """
 
 from espalier.core.types.artifacts import Artifact, ArtifactFile
+from espalier.core.types.deployments import Canary, Deployment, Shadow, Variant
 from espalier.core.types.examples import Document, Example, Message, Span
 from espalier.core.types.identity import Principal
 from espalier.core.types.inference import (
@@ -28,7 +29,9 @@ __all__ = [
     "Artifact",
     "ArtifactFile",
     "AuditEvent",
+    "Canary",
     "Completion",
+    "Deployment",
     "Document",
     "Environment",
     "EvalReport",
@@ -44,10 +47,12 @@ __all__ = [
     "RunStatus",
     "SamplingSpec",
     "Score",
+    "Shadow",
     "Span",
     "Spec",
     "TokenLogprob",
     "Tool",
     "ToolCall",
     "Usage",
+    "Variant",
 ]

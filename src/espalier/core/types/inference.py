@@ -46,6 +46,7 @@ class Tool(Spec):
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
+    strict: bool = False  # its arguments follow the schema for certain, also where the model chooses to call it
 
 
 @dataclass(frozen=True, slots=True)

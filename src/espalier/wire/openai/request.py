@@ -22,8 +22,8 @@ from espalier.core.types.examples import Role
 
 IGNORED = frozenset(
     {
-        "user", "store", "service_tier", "safety_identifier", "parallel_tool_calls",
-        "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
+        "store", "service_tier", "parallel_tool_calls",
+        "prompt_cache_retention", "prompt_cache_options",
     }
 )  # fmt: skip
 
@@ -66,6 +66,7 @@ class ChatCall(Spec):
     stream: bool = False
     include_usage: bool = False
     metadata: dict[str, str] = {}
+    user: str = ""  # whoever stands behind the client; one user keeps one variant of a deployment
 
     def sampling(self, defaults: SamplingSpec) -> SamplingSpec:
         """How to sample: what the client said, else what the deployment says."""
@@ -128,6 +129,9 @@ class _Request(_Wire):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     metadata: Annotated[dict[str, str], AfterValidator(_check_metadata)] | None = None
+    safety_identifier: Annotated[str, Field(max_length=512)] | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
 
 
 _KNOWN = frozenset(_Request.model_fields) | IGNORED | frozenset(NEUTRAL)
@@ -165,6 +169,7 @@ def encode_chat(call: ChatCall) -> dict[str, Any]:
         "seed": call.seed,
         "stop": list(call.stop) or None,
         "metadata": call.metadata or None,
+        "safety_identifier": call.user or None,
         "stream": call.stream or None,
         "stream_options": {"include_usage": True} if call.include_usage else None,
     }
@@ -200,6 +205,7 @@ def _to_call(request: _Request) -> ChatCall:
         stream=bool(request.stream),
         include_usage=bool(options and options.include_usage),
         metadata=request.metadata or {},
+        user=request.safety_identifier or request.user or request.prompt_cache_key or "",
     )
 
 

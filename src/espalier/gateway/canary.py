@@ -1,0 +1,72 @@
+"""Is a canary as good as what it would replace? Outcomes in, a verdict out. Knows no clock, no store and no model.
+
+It is taken back when its errors are *surely* too many (Wilson's lower bound above the allowed rate and above the
+others' rate, so that an engine that fails everybody blames nobody), or when its 95th percentile of latency is too far
+above the others'. It goes on when its step has lasted and enough requests were answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from espalier.core.types import Canary
+from espalier.metrics.proportion import wilson
+
+_KEPT = 2_000  # outcomes of each side that a verdict looks back on
+_FEWEST_ERRORS = 3  # one or two may be anybody's
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with the canary now, and why."""
+
+    action: Literal["wait", "step", "rollback"]
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How one side's requests ended during a step."""
+
+    asked: int = 0
+    failed: int = 0
+    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def add(self, latency_ms: int, *, failed: bool) -> None:
+        self.asked += 1
+        self.failed += failed
+        if not failed:
+            self.latencies_ms.append(latency_ms)
+
+    @property
+    def error_rate(self) -> float:
+        return self.failed / self.asked if self.asked else 0.0
+
+    def p95_ms(self) -> int:
+        """0 when nothing was answered."""
+        ranked = sorted(self.latencies_ms)
+        return ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))] if ranked else 0
+
+
+def judge(canary: Canary, candidate: Outcomes, others: Outcomes, lasted_s: float) -> Verdict:
+    """The verdict on a step that has lasted `lasted_s`."""
+    if candidate.failed >= _FEWEST_ERRORS:
+        surely = wilson(candidate.failed, candidate.asked).low
+        if surely > max(canary.max_error_rate, others.error_rate):
+            return Verdict(
+                "rollback",
+                f"{candidate.failed} of {candidate.asked} requests failed ({candidate.error_rate:.1%}); "
+                f"{canary.max_error_rate:.1%} are allowed, the others are at {others.error_rate:.1%}",
+            )
+    enough = min(len(candidate.latencies_ms), len(others.latencies_ms)) >= canary.min_requests
+    if enough and candidate.p95_ms() > canary.max_latency_ratio * max(1, others.p95_ms()):
+        return Verdict(
+            "rollback",
+            f"95 % were answered within {candidate.p95_ms()} ms, the others within {others.p95_ms()} ms; "
+            f"{canary.max_latency_ratio:g} times that is allowed",
+        )
+    if lasted_s >= canary.step_s and candidate.asked >= canary.min_requests:
+        return Verdict("step", f"{candidate.asked} requests at {canary.share:.0%}, {candidate.failed} failed")
+    return Verdict("wait")
