@@ -41,6 +41,7 @@ class ChatRequest:
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"  # none, auto, required, or the one tool's name
+    parallel_calls: bool = True  # whether one answer may hold several calls
     flow: str = ""  # whose share of the engine it uses: requests of one flow wait for one another
     lane: Lane = "interactive"
     reservation: str = ""  # the reserved capacity it draws on; empty = on demand
