@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from espalier.core.config import ServeConfig
 from espalier.core.errors import UnsupportedModel
 from espalier.core.types import Message, SamplingSpec
+from espalier.nn import slots
 from espalier.nn.base import load_base
 from espalier.serve.engine import Engine
 
@@ -28,24 +29,66 @@ COMMON = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
+    "tie_word_embeddings": False,  # else a random model repeats its last token
 }
-ANSWERED: dict[str, dict[str, Any]] = {
-    "llama": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
-    "mistral": {"sliding_window": None},
-    "qwen2": {},
-    "qwen3": {"head_dim": 16},
-    "olmo2": {},
-    "phi3": {},
-    "granite": {"attention_multiplier": 0.3, "residual_multiplier": 0.5},
-    "gpt_neox": {"num_key_value_heads": 4},
+WINDOW = 20  # shorter than every prompt
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
+ANSWERED: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral-window": ("mistral", {"sliding_window": WINDOW}),
+    "mixtral": ("mixtral", {"sliding_window": WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}),
+    "qwen2-moe": ("qwen2_moe", {**MOE, "shared_expert_intermediate_size": 32}),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3-moe": ("qwen3_moe", {"head_dim": 16, **MOE}),
+    "gemma": ("gemma", {"head_dim": 16}),
+    "gemma2": (
+        "gemma2",
+        {"head_dim": 16, "query_pre_attn_scalar": 20, "sliding_window": WINDOW, "attn_logit_softcapping": 3.0},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": WINDOW,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "head_dim": 16,
+            "sliding_window": WINDOW,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+    "olmo2": ("olmo2", {}),
+    "olmo3": ("olmo3", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
+    "phi3": ("phi3", {"sliding_window": WINDOW}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 2}),
+    "granite": ("granite", {"attention_multiplier": 0.3, "residual_multiplier": 0.5}),
+    "cohere2": ("cohere2", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gpt-neox": ("gpt_neox", {"num_key_value_heads": 4}),
 }
-REFUSED: dict[str, dict[str, Any]] = {
-    "mistral": {"sliding_window": 32},
-    "gemma2": {"head_dim": 16, "sliding_window": 32},
-    "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 16},
-    "gpt_neox": {"num_key_value_heads": 2},  # it has four whatever its file says, so its cache would be too small
-    "mamba": {},
-    "llama": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}},
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "heads-other-than-said": ("gpt_neox", {"num_key_value_heads": 2}),  # it has four, its cache would be too small
+    "state-space": ("mamba", {}),
+    "rotary-by-length": ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}),
+    "chunked-attention": (
+        "llama4_text",
+        {
+            "head_dim": 16,
+            "attention_chunk_size": 64,
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 96,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
 }
 
 
@@ -56,7 +99,7 @@ def make_base(folder: Path, tiny_folder: Path, family: str, options: dict[str, A
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() >= 2:
                 parameter.normal_(std=0.3, generator=generator)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -67,7 +110,7 @@ def make_base(folder: Path, tiny_folder: Path, family: str, options: dict[str, A
 @pytest.mark.parametrize("family", ANSWERED)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # transformers' own, about random models
 def test_a_family_that_is_answered_is_answered_exactly(family: str, tiny_folder: Path, tmp_path: Path) -> None:
-    folder = make_base(tmp_path, tiny_folder, family, ANSWERED[family])
+    folder = make_base(tmp_path, tiny_folder, *ANSWERED[family])
     texts = ["hello", "a longer question, with shared words in it", "a longer question, with shared words at its end"]
     base = load_base(f"path:{folder}")
     expected = []
@@ -85,6 +128,18 @@ def test_a_family_that_is_answered_is_answered_exactly(family: str, tiny_folder:
 @pytest.mark.parametrize("family", REFUSED)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_family_that_would_be_answered_otherwise_is_refused(family: str, tiny_folder: Path, tmp_path: Path) -> None:
-    folder = make_base(tmp_path, tiny_folder, family, REFUSED[family])
+    folder = make_base(tmp_path, tiny_folder, *REFUSED[family])
     with pytest.raises(UnsupportedModel):
+        Engine(load_base(f"path:{folder}"), ServeConfig(max_batch=2, max_context_tokens=200))
+
+
+@pytest.mark.parametrize("lost", ["sliding_window", "softcap"])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_the_control_a_window_or_cap_that_got_lost_is_seen(
+    lost: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_base(tmp_path, tiny_folder, *ANSWERED["gemma2"])
+    known = slots._kind_of
+    monkeypatch.setattr(slots, "_kind_of", lambda options, context: known({**options, lost: None}, context))
+    with pytest.raises(UnsupportedModel, match="differ from the model's own"):
         Engine(load_base(f"path:{folder}"), ServeConfig(max_batch=2, max_context_tokens=200))
