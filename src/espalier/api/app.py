@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_origin
 
@@ -149,7 +150,8 @@ def _parse(text: str | bytes, what: str) -> Any:
 async def _answer_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, EspalierError):
         return await _answer_bug(request, error)
-    return JSONResponse({"error": error.to_json()}, error.http_status)
+    headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s > 0 else None
+    return JSONResponse({"error": error.to_json()}, error.http_status, headers)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

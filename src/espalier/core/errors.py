@@ -17,8 +17,9 @@
     ├── StorageFull              (507, exit 10)  the disk is full; nothing half-written was kept
     └── Interrupted              (499, exit 130) the user stopped it; the hint says how to go on
 
-An instance says what was wrong (`message`), where (`where`, as file:line:column for YAML), and what to do next
-(`hint`).
+An instance says what was wrong (`message`), where (`where`, as file:line:column for YAML), what to do next (`hint`),
+and after how many seconds the same request has a chance (`retry_after_s`, 0 where waiting does not help or nobody
+knows): every face that has a header for it sends it.
 """
 
 from __future__ import annotations
@@ -34,22 +35,24 @@ class EspalierError(Exception):
     http_status = 500
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", where: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.where = where
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.message}" if self.where else self.message
         return f"{head}\n  next: {self.hint}" if self.hint else head
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.hint, self.where)
+        return _rebuild, (type(self), self.message, self.hint, self.where, self.retry_after_s)
 
     def to_json(self) -> dict[str, str]:
         """The error as every face sends it; `from_json` is its inverse."""
-        return {"code": self.code, "message": self.message, "hint": self.hint, "where": self.where}
+        said = {"code": self.code, "message": self.message, "hint": self.hint, "where": self.where}
+        return said | ({"retry_after_s": f"{self.retry_after_s:g}"} if self.retry_after_s else {})
 
 
 class InvalidInput(EspalierError):
@@ -112,8 +115,8 @@ class Interrupted(EspalierError):
     code, http_status, exit_code = "interrupted", 499, 130
 
 
-def _rebuild(kind: type[EspalierError], message: str, hint: str, where: str) -> EspalierError:
-    return kind(message, hint=hint, where=where)
+def _rebuild(kind: type[EspalierError], message: str, hint: str, where: str, retry_after_s: float) -> EspalierError:
+    return kind(message, hint=hint, where=where, retry_after_s=retry_after_s)
 
 
 def kinds() -> dict[str, type[EspalierError]]:
@@ -130,7 +133,8 @@ def kinds() -> dict[str, type[EspalierError]]:
 def from_json(body: dict[str, str]) -> EspalierError:
     """The error a face sent, as the class it was raised as; an unknown code becomes an EspalierError."""
     kind = kinds().get(body.get("code", ""), EspalierError)
-    return kind(body.get("message", ""), hint=body.get("hint", ""), where=body.get("where", ""))
+    hint, where, wait = body.get("hint", ""), body.get("where", ""), body.get("retry_after_s", "0")
+    return kind(body.get("message", ""), hint=hint, where=where, retry_after_s=float(wait))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -87,6 +87,24 @@ class EngineLoad:
     slots: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReservedShare:
+    """What an engine holds back for one reservation: slots, and the tokens a minute that go before all others."""
+
+    name: str  # as `ChatRequest.reservation` names it
+    slots: int
+    tokens_per_minute: int
+
+
+@runtime_checkable
+class HoldsCapacity(Protocol):
+    """An engine that can keep part of itself for reservations; one that cannot, lacks this method."""
+
+    def hold(self, shares: Sequence[ReservedShare]) -> None:
+        """From the next step on hold exactly `shares`; what was held before and is not among them is free."""
+        ...
+
+
 class ModelEngine(ChatProvider, Protocol):
     """One base and the adapters on it, wherever they run: this process, others on this machine, vLLM, a cluster.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -22,6 +23,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
+
+
+def retry_headers(error: EspalierError) -> Headers:
+    """When to ask again, where the error knows: whole seconds as HTTP has them (RFC 9110, 10.2.3), and milliseconds,
+    which OpenAI's clients prefer."""
+    if error.retry_after_s <= 0:
+        return []
+    return [
+        (b"retry-after", b"%d" % math.ceil(error.retry_after_s)),
+        (b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)),
+    ]
 
 
 class Exchange:
@@ -83,6 +95,7 @@ class Exchange:
         # OpenAI's clients retry a 429 unless told otherwise, and a spent budget does not fill up again by itself.
         if isinstance(error, BudgetExceeded):
             self.extra.append((b"x-should-retry", b"false"))
+        self.extra += retry_headers(error)
         await self.send_bytes(status, body)
 
     async def start_events(self) -> None:

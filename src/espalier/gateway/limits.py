@@ -42,4 +42,6 @@ class RateLimiter:
                 bucket.level -= 1
                 return
             wait_s = (1 - bucket.level) / rate
-        raise RateLimited(f"{size} requests a minute are allowed", hint=f"try again in {wait_s:.1f} s")
+        raise RateLimited(
+            f"{size} requests a minute are allowed", hint=f"try again in {wait_s:.1f} s", retry_after_s=wait_s
+        )

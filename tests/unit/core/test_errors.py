@@ -11,10 +11,11 @@ from espalier.core import errors
 
 @pytest.mark.parametrize("kind", errors.kinds().values(), ids=lambda kind: kind.__name__)
 def test_an_error_survives_a_wire_with_its_class_and_its_words(kind: type[errors.EspalierError]) -> None:
-    sent = kind("no model support@v9", hint="espalier models list", where="recipe.yaml:3:7")
+    sent = kind("no model support@v9", hint="espalier models list", where="recipe.yaml:3:7", retry_after_s=2.5)
     for received in (errors.from_json(sent.to_json()), pickle.loads(pickle.dumps(sent))):
         assert type(received) is kind
         assert str(received) == "recipe.yaml:3:7: no model support@v9\n  next: espalier models list"
+        assert received.retry_after_s == 2.5
 
 
 def test_every_error_has_a_code_of_its_own_and_a_nonzero_exit() -> None:
