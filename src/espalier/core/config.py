@@ -43,6 +43,16 @@ class ServeConfig(Spec):
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores")
     web: bool = Field(True, description="also serve the pages, where nicegui is installed")
     worker: bool = Field(True, description="also work on queued jobs")
+    memory_bytes: int = Field(0, ge=0, description="what all loaded bases may take; 0 = a share of the machine's")
+    idle_s: float = Field(0.0, ge=0, description="unload a base nobody asked for so long; 0 = only to make room")
+    max_adapters: int = Field(128, ge=1, description="adapters loaded at once on one base; others wait on disk")
+    adapter_memory_bytes: int = Field(1 << 30, ge=0, description="what a base's loaded adapters may take; 0 = any")
+    min_replicas: int = Field(1, ge=0, description="processes of a base that are always there; 0 = none while idle")
+    max_replicas: int = Field(1, ge=1, description="most processes of one base; 1 = in the server's own")
+    target_queue_s: float = Field(1.0, gt=0, description="add a replica when requests wait longer for a slot")
+    target_tokens_in_flight: int = Field(8192, ge=1, description="tokens under way that one replica should carry")
+    cooldown_up_s: float = Field(10.0, ge=0, description="after adding replicas, add no more for so long")
+    cooldown_s: float = Field(120.0, ge=0, description="remove a replica only when so long fewer would have done")
 
 
 class PriceConfig(Spec):

@@ -105,6 +105,28 @@ class HoldsCapacity(Protocol):
         ...
 
 
+@runtime_checkable
+class TellMemory(Protocol):
+    """An engine that holds its model in this machine's memory; one that runs elsewhere lacks this method."""
+
+    def memory_bytes(self) -> int:
+        """What its weights, its cache and its adapters take now."""
+        ...
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine that is as many processes as it is told to be."""
+
+    def count_replicas(self) -> int:
+        """Those that answer, and those that are starting."""
+        ...
+
+    def scale(self, replicas: int) -> None:
+        """Be so many; returns at once. Those that are too many finish their answers first."""
+        ...
+
+
 class ModelEngine(ChatProvider, Protocol):
     """One base and the adapters on it, wherever they run: this process, others on this machine, vLLM, a cluster.
 
