@@ -21,7 +21,7 @@ from espalier.gateway.exchange import App, Exchange, Message, Receive, Scope, Se
 from espalier.gateway.keys import ApiKey, KeyRing
 from espalier.gateway.metrics import Metrics
 from espalier.gateway.ticket import Ticket
-from espalier.wire.openai import failure, listing, request, response
+from espalier.wire.openai import chunks, failure, listing, request, response
 
 _CHAT, _MODELS, _HEALTH, _METRICS = "/v1/chat/completions", "/v1/models", "/healthz", "/metrics"
 _CLIENT_LEFT = 499  # no response was begun; nginx's code for it
@@ -107,6 +107,7 @@ class Gateway:
         call = request.decode_chat(await exchange.body(self._config.max_body_bytes))
         ticket = await self.desk.admit_soon(call, key, exchange.request_id)
         exchange.extra.append((b"x-espalier-model", ticket.target.model.encode()))
+        exchange.extra.append((b"x-espalier-adapter", (ticket.target.adapter or "base").encode()))
         self.metrics.in_flight += 1
         try:
             await self._answer(ticket, exchange)
@@ -144,18 +145,19 @@ class Gateway:
 
     async def _send_events(self, ticket: Ticket, exchange: Exchange) -> None:
         """The response begins with the first delta, so that a refusal before it still has a status of its own."""
-        call = ticket.call
-        writer = response.ChunkWriter(ticket.id, ticket.target.model, ticket.started_ms // 1000, call.include_usage)
+        call, target = ticket.call, ticket.target
+        writer = chunks.ChunkWriter(
+            ticket.id, target.model, ticket.started_ms // 1000, call.include_usage, target.adapter
+        )  # fmt: skip
         async for delta in self.desk.answer(ticket):
+            event = writer.write(delta)
             if not exchange.status:
                 await exchange.start_events()
-                await exchange.send_event(writer.start())
-            if delta.text:
-                await exchange.send_event(writer.text(delta.text))
-        await exchange.send_event(writer.finish(ticket.finish_reason or "stop"))
+            if event:
+                await exchange.send_event(event)
         if call.include_usage:
             await exchange.send_event(writer.usage(ticket.used()))
-        await exchange.send_event(response.DONE, last=True)
+        await exchange.send_event(chunks.DONE, last=True)
 
     async def _list_models(self, scope: Scope, exchange: Exchange) -> None:
         await exchange.send_json(200, listing.encode_models(await self._models(exchange)))

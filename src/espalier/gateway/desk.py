@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from typing import Any, TypeVar, cast
 
 from espalier.core.errors import Conflict, EspalierError, InvalidInput, PermissionDenied, Unavailable
 from espalier.core.ids import make_id, now_ms
-from espalier.core.ports import ChatProvider, ChatRequest, Delta
-from espalier.core.types import Completion, Generation
+from espalier.core.ports import ChatProvider, ChatRequest, Delta, Lane
+from espalier.core.types import Completion, Generation, Usage
 from espalier.gateway.budget import Budgets
 from espalier.gateway.keys import ApiKey
 from espalier.gateway.limits import RateLimiter
@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 # Admission may wait long (a base is loaded when it is first asked for); authentication and settlement must not wait.
 _ADMITTING_THREADS = 4
 _BOOKING_THREADS = 2
+_UNFINISHED = ("cancelled", "error")
 _log = logging.getLogger("espalier.gateway")
 
 
@@ -72,23 +73,33 @@ class Desk:
         self.on_outcome = on_outcome
         self.shadows = Shadows(provider, resolver, budgets, prices, self._admitting_thread, self.off_loop)
 
-    def admit(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
-        """Reserve and pin everything the answer needs.
-
-        Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
-        BudgetExceeded.
-        """
-        started_s, started_ms = time.monotonic(), now_ms()
-        if key is not None:
-            self._limiter.take(key.payer, key.requests_per_minute)
-        request_id = request_id or make_id("req")
+    def route(self, call: ChatCall, key: ApiKey | None, request_id: str) -> Target:
+        """What answers this call. Raises NotFound (no such model), PermissionDenied."""
         target = resolve(self.resolver, call.model, asker=call.user, request=request_id)
         names = (target.deployment,) if target.deployment else (target.model, target.name, target.base)
         if key is not None and not key.allows((call.model, *names)):
             raise PermissionDenied(f"key {key.id} may not ask {call.model}", hint=f"it may ask {', '.join(key.models)}")
+        return target
+
+    def admit(
+        self, call: ChatCall, key: ApiKey | None, request_id: str = "", *, lane: Lane = "interactive", pinned: str = ""
+    ) -> Ticket:
+        """Reserve and pin everything the answer needs.
+
+        `pinned` is the version that answers whatever the call's name means by now: its route was asked for before. In
+        the batch lane no rate is limited, since it has what others leave over, and a ticket whose answer breaks off is
+        not settled: the same request is asked again, under the reservation it has. Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
+        BudgetExceeded.
+        """
+        started_s, started_ms = time.monotonic(), now_ms()
+        if key is not None and lane == "interactive":
+            self._limiter.take(key.payer, key.requests_per_minute)
+        request_id = request_id or make_id("req")
+        target = resolve(self.resolver, pinned) if pinned else self.route(call, key, request_id)
         sampling = call.sampling(target.defaults)
         request = ChatRequest(
-            request_id, target.base, target.adapter, list(call.messages), sampling
+            request_id, target.base, target.adapter, list(call.messages), sampling, call.tools, call.tool_choice,
+            parallel_calls=call.parallel_calls, lane=lane,
         )  # fmt: skip
         prompt_tokens = self._count_prompt(request, target)
         room = target.context_tokens - prompt_tokens
@@ -100,11 +111,11 @@ class Desk:
             )
         request.sampling = sampling.model_copy(update={"max_tokens": min(sampling.max_tokens, room)})
         ticket = Ticket(
-            request, call, target, key, self._prices.find(target.names), prompt_tokens, started_s, started_ms
+            request, call, target, key, self._prices.find(target.names, lane), prompt_tokens, started_s, started_ms
         )  # fmt: skip
         detail = {"asked": call.model, "model": target.model, "adapter": target.adapter}
         ticket.reserved_nusd = self._budgets.reserve(
-            ticket.id, key, ticket.price, prompt_tokens, request.sampling.max_tokens, detail
+            ticket.id, key, ticket.price, prompt_tokens, request.sampling.max_tokens * sampling.n, detail
         )
         return ticket
 
@@ -128,14 +139,18 @@ class Desk:
             raise
 
     async def answer(self, ticket: Ticket) -> AsyncIterator[Delta]:
-        """The answer's deltas. Close the iterator to cancel: the provider stops, what was used is settled."""
+        """The answer's deltas. Close the iterator to cancel: the provider stops, what was used is settled.
+
+        Raises Unavailable when the engine stopped, EspalierError when another adapter answered than the pinned one.
+        """
         try:
             stream = cast("AsyncGenerator[Delta, None]", self._provider.stream(ticket.request))
             async with aclosing(stream):
                 async for delta in stream:
                     ticket.note(delta)
-                    yield delta
-            if ticket.finish_reason not in ("stop", "length"):  # an engine that stops, cancels what it has not finished
+                    if delta.finish_reason not in _UNFINISHED:
+                        yield delta
+            if ticket.finished < ticket.request.sampling.n:  # an engine that stops, cancels what it has not finished
                 raise Unavailable("the engine stopped in the middle of the answer", hint="try again")
         except Exception:
             ticket.finish_reason = "error"
@@ -146,23 +161,22 @@ class Desk:
     async def complete(self, ticket: Ticket) -> Completion:
         """The whole answer at once."""
         async with aclosing(cast("AsyncGenerator[Delta, None]", self.answer(ticket))) as deltas:
-            texts = [delta.text async for delta in deltas]
-        generation = Generation(
-            text="".join(texts), finish_reason=ticket.finish_reason or "stop", usage=ticket.used()
-        )  # fmt: skip
+            told = [delta async for delta in deltas]
+        answers = [_join([delta for delta in told if delta.index == i]) for i in range(ticket.request.sampling.n)]
         return Completion(
             request=ticket.id,
             model=ticket.call.model,
             resolved=ticket.target.model,
             adapter=ticket.target.adapter,
-            generation=generation,
+            generation=answers[0].model_copy(update={"usage": ticket.used()}),
+            others=tuple(answers[1:]),
             cost_nusd=ticket.cost_nusd,
             latency_ms=ticket.latency_ms,
         )
 
     async def close(self, ticket: Ticket) -> None:
         """Settle a ticket, whatever became of it. Does nothing the second time."""
-        if ticket.settled:
+        if ticket.settled or ticket.is_to_be_resumed:
             return
         ticket.settled = True
         entry = write_usage(ticket)
@@ -205,3 +219,14 @@ class Desk:
             ticket = admitting.result()
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
             self._booking.submit(self._budgets.settle, write_usage(ticket))
+
+
+def _join(deltas: Sequence[Delta]) -> Generation:
+    """One whole answer of its pieces. What it used is told for all answers together, with the first."""
+    return Generation(
+        text="".join(delta.text for delta in deltas),
+        finish_reason=deltas[-1].finish_reason or "stop",
+        usage=Usage(prompt_tokens=0, completion_tokens=0),
+        logprobs=tuple(token for delta in deltas for token in delta.logprobs),
+        tool_calls=tuple(call for delta in deltas for call in delta.tool_calls),
+    )

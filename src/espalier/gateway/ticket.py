@@ -5,10 +5,12 @@ The row names key, version, adapter, tokens, amount and latency, and the digest 
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from espalier.core.errors import EspalierError
 from espalier.core.ids import digest_of, make_id
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import LedgerEntry, Usage
@@ -17,6 +19,9 @@ from espalier.gateway.keys import ApiKey
 from espalier.gateway.price import Price
 from espalier.gateway.route import Target
 from espalier.wire.openai.request import ChatCall
+
+_FINISHED = ("stop", "length", "tool_calls")
+_log = logging.getLogger("espalier.gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +49,33 @@ class Ticket:
     pieces: int = 0
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
+    finished: int = 0  # of the `n` answers, those that came to their end
     cost_nusd: int = 0
     first_ms: int = 0  # until the first piece of the answer
     latency_ms: int = 0
     settled: bool = False
     heard: list[str] = field(default_factory=list)  # the answer's words, kept only where a shadow is compared with them
     shadow_of: ShadowOf | None = None
+    given_up: bool = False  # of a batch: it will not be asked again
 
     @property
     def id(self) -> str:
         return self.request.id
 
+    @property
+    def is_to_be_resumed(self) -> bool:
+        """Whether its answer broke off and its batch will ask for it again."""
+        return self.request.lane == "batch" and self.finished < self.request.sampling.n and not self.given_up
+
     def note(self, delta: Delta) -> None:
-        """Take in a delta's figures."""
+        """Take in a delta's figures. Raises EspalierError when another adapter computed it than the pinned one."""
+        if delta.adapter is not None and delta.adapter != self.target.adapter:
+            _log.error("request %s: adapter %s answered, not %s", self.id, delta.adapter, self.target.adapter)
+            raise EspalierError("another adapter answered than the one this request was pinned to", hint="ask again")
         if not self.first_ms:
             self.first_ms = max(1, self.elapsed_ms())
         self.pieces += bool(delta.text)
+        self.finished += delta.finish_reason in _FINISHED
         if self.target.shadows and delta.index == 0:
             self.heard.append(delta.text)
         self.usage = delta.usage or self.usage
@@ -91,9 +107,17 @@ def write_usage(ticket: Ticket) -> LedgerEntry:
         "stream": ticket.call.stream,
         "first_ms": ticket.first_ms,
         "prompt_digest": digest_of([[message.role, message.content] for message in ticket.request.messages]),
-        "sampling": sampling.model_dump(mode="json", exclude={"stop"}),
+        "sampling": sampling.model_dump(mode="json", exclude={"stop", "format"}, exclude_defaults=True),
         "priced": ticket.price is not None,
     }
+    if used.cached_tokens:
+        detail["cached_tokens"] = used.cached_tokens
+    if sampling.format is not None:
+        detail["format"] = sampling.format.kind
+    if ticket.request.lane != "interactive":
+        detail["lane"] = ticket.request.lane
+    if ticket.request.tools:
+        detail["tools"] = len(ticket.request.tools)
     if ticket.target.deployment:
         detail["deployment"] = ticket.target.deployment
     if ticket.shadow_of is not None:

@@ -16,8 +16,8 @@ from espalier.core.operations import operation
 from espalier.core.ports import Delta
 from espalier.core.types import Spec
 from espalier.services.tracing import RequestTrace
+from espalier.wire.openai.chunks import EventReader
 from espalier.wire.openai.failure import decode_error
-from espalier.wire.openai.response import decode_event, encode_usage
 
 if TYPE_CHECKING:
     from espalier.services.context import Context
@@ -105,10 +105,11 @@ def _stream(context: Context, body: dict[str, Any], secret: str) -> Iterator[Del
 
 def _read_events(reply: IO[bytes], request_id: str) -> Iterator[Delta | Event]:
     usage: dict[str, Any] = {}
+    reader = EventReader()
     for line in reply:
-        for delta in decode_event(line):
+        for delta in reader.read(line):
             if delta.usage is not None:
-                usage = encode_usage(delta.usage)
+                usage = {**delta.usage.model_dump(), "total_tokens": delta.usage.total_tokens}
             if delta.text:
                 yield Delta(delta.text)
     yield Event("ask.finished", {"request": request_id, **usage})

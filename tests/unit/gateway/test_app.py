@@ -124,7 +124,12 @@ def test_a_whole_answer_names_its_request_and_the_version_that_answered(client: 
     assert reply.json["id"] == f"chatcmpl-{request}"
     assert reply.json["model"] == reply.headers["x-espalier-model"] == "model:support@v1"
     assert reply.json["choices"][0]["message"]["content"] == "three two one"
-    assert reply.json["usage"] == {"prompt_tokens": 6, "completion_tokens": 3, "total_tokens": 9}
+    assert reply.json["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 3,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert [entry.kind for entry in store.ledger.find(request)] == ["reserve", "usage"]
 
 
@@ -139,7 +144,7 @@ def test_a_stream_is_a_role_then_pieces_then_a_reason_then_usage_then_done(clien
     assert "".join(delta.get("content", "") for delta in deltas) == "three two one"
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
     assert [chunk["usage"] for chunk in chunks] == [None] * (len(chunks) - 1) + [
-        {"prompt_tokens": 6, "completion_tokens": 3, "total_tokens": 9}
+        {"prompt_tokens": 6, "completion_tokens": 3, "total_tokens": 9, "prompt_tokens_details": {"cached_tokens": 0}}
     ]
     assert chunks[-1]["choices"] == []
 

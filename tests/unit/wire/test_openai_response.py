@@ -10,18 +10,18 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from espalier.core import errors
 from espalier.core.errors import EspalierError
-from espalier.core.types import Completion, Generation, Usage
+from espalier.core.ports import Delta
+from espalier.core.types import Completion, Generation, TokenLogprob, ToolCall, Usage
+from espalier.wire.openai.chunks import DONE, ChunkWriter, EventReader
 from espalier.wire.openai.failure import decode_error, encode_error
 from espalier.wire.openai.listing import Listing, encode_model, encode_models
-from espalier.wire.openai.response import (
-    DONE,
-    ChunkWriter,
-    completion_id,
-    decode_completion,
-    decode_event,
-    encode_completion,
-    request_id,
+from espalier.wire.openai.response import completion_id, decode_completion, encode_completion, request_id
+
+likely = st.builds(TokenLogprob, st.just(-1), st.binary(max_size=4), st.floats(-50, 0))
+tokens = st.builds(
+    TokenLogprob, st.just(-1), st.binary(max_size=4), st.floats(-50, 0), st.lists(likely, max_size=2).map(tuple)
 )
+called = st.builds(ToolCall, st.just("call_1"), st.just("find"), st.text(max_size=20))
 
 completions = st.builds(
     Completion,
@@ -32,8 +32,15 @@ completions = st.builds(
     generation=st.builds(
         Generation,
         text=st.text(),
-        finish_reason=st.sampled_from(["stop", "length"]),
-        usage=st.builds(Usage, prompt_tokens=st.integers(0, 10**6), completion_tokens=st.integers(0, 10**6)),
+        finish_reason=st.sampled_from(["stop", "length", "tool_calls"]),
+        usage=st.builds(
+            Usage,
+            prompt_tokens=st.integers(0, 10**6),
+            completion_tokens=st.integers(0, 10**6),
+            cached_tokens=st.integers(0, 10**6),
+        ),
+        logprobs=st.lists(tokens, max_size=3).map(tuple),
+        tool_calls=st.lists(called, max_size=2).map(tuple),
     ),
     cost_nusd=st.just(1),
     latency_ms=st.just(1),
@@ -49,37 +56,92 @@ def test_a_whole_answer_comes_back_as_it_went_and_is_what_the_client_s_types_say
     assert parsed.usage is not None and parsed.usage.total_tokens == completion.generation.usage.total_tokens
 
 
-@given(st.lists(st.text(min_size=1), max_size=6), st.booleans())
-def test_a_stream_comes_back_as_it_went_and_is_what_the_client_s_types_say(pieces: list[str], with_usage: bool) -> None:
-    writer = ChunkWriter("req_1", "model:support@v1", 1_700_000_000, include_usage=with_usage)
+def test_several_answers_are_several_choices_and_their_usage_is_one() -> None:
+    def answer(text: str, tokens: int) -> Generation:
+        return Generation(
+            text=text, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=tokens, cached_tokens=4)
+        )
+
+    completion = Completion(
+        request="req_1",
+        model="support",
+        resolved="model:support@v1",
+        adapter="",
+        generation=answer("one", 2),
+        others=(answer("two", 3), answer("three", 4)),
+        cost_nusd=1,
+        latency_ms=1,
+    )
+    parsed = ChatCompletion.model_validate_json(json.dumps(encode_completion(completion, 1)), strict=True)
+    assert [(choice.index, choice.message.content) for choice in parsed.choices] == [
+        (0, "one"),
+        (1, "two"),
+        (2, "three"),
+    ]
+    assert parsed.usage is not None and parsed.usage.prompt_tokens_details is not None
+    assert (parsed.usage.prompt_tokens, parsed.usage.completion_tokens, parsed.usage.total_tokens) == (9, 9, 18)
+    assert parsed.usage.prompt_tokens_details.cached_tokens == 4
+
+
+said = st.builds(
+    Delta,
+    st.text(min_size=1, max_size=9),
+    index=st.integers(0, 2),
+    logprobs=st.lists(tokens, max_size=2).map(tuple),
+)
+
+
+@given(st.lists(said, max_size=6), st.lists(called, max_size=2), st.booleans())
+def test_a_stream_comes_back_as_it_went_and_is_what_the_client_s_types_say(
+    pieces: list[Delta], calls: list[ToolCall], with_usage: bool
+) -> None:
+    writer = ChunkWriter("req_1", "model:support@v1", 1_700_000_000, include_usage=with_usage, fingerprint="a" * 64)
     usage = Usage(prompt_tokens=3, completion_tokens=len(pieces))
-    events = [writer.start(), *map(writer.text, pieces), writer.finish("length")]
-    events += [writer.usage(usage)] if with_usage else []
-    for event in events:
-        assert event.startswith(b"data: ") and event.endswith(b"\n\n")
-        assert len(event.decode().splitlines()) == 2, "no line end of any kind inside an event"
-        assert ChatCompletionChunk.model_validate_json(event[6:], strict=True).model_extra == {}
-    deltas = [delta for line in b"".join([*events, DONE]).split(b"\n") for delta in decode_event(line)]
-    assert [delta.text for delta in deltas if delta.text] == pieces
-    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["length"]
+    ends = [Delta("", "length"), Delta("", "stop", index=1), Delta("", "tool_calls", index=2, tool_calls=tuple(calls))]
+    stream = b"".join(map(writer.write, [*pieces, *ends])) + (writer.usage(usage) if with_usage else b"")
+    for event in stream.removesuffix(b"\n\n").split(b"\n\n"):
+        assert event.startswith(b"data: ")
+        assert len(event.decode().splitlines()) == 1, "no line end of any kind inside an event"
+        chunk = ChatCompletionChunk.model_validate_json(event[6:], strict=True)
+        assert chunk.model_extra == {} and chunk.system_fingerprint == "a" * 64
+    reader = EventReader()
+    deltas = [delta for line in (stream + DONE).split(b"\n") for delta in reader.read(line)]
+    assert [delta for delta in deltas if delta.text] == pieces
+    assert [delta for delta in deltas if delta.finish_reason] == ends
     assert [delta.usage for delta in deltas if delta.usage] == ([usage] if with_usage else [])
+
+
+def test_a_call_that_comes_in_pieces_is_told_whole() -> None:
+    pieces: list[dict[str, object]] = [
+        {"index": 0, "id": "call_1", "function": {"name": "find", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a"'}},
+        {"index": 1, "id": "call_2", "function": {"name": "open", "arguments": "{"}},
+        {"index": 0, "function": {"arguments": ": 1}"}},
+        {"index": 1, "function": {"arguments": "}"}},
+    ]
+    reader = EventReader()
+    lines = [{"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]} for piece in pieces]
+    lines.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    deltas = [delta for line in lines for delta in reader.read(b"data: " + json.dumps(line).encode())]
+    whole = (ToolCall("call_1", "find", '{"a": 1}'), ToolCall("call_2", "open", "{}"))
+    assert deltas == [Delta("", "tool_calls", tool_calls=whole)]
 
 
 @pytest.mark.parametrize("line", [b"", b": ping", b"event: x", b"data: [DONE]", b"\r", b"id: 3"])
 def test_lines_that_carry_no_answer_give_none(line: bytes) -> None:
-    assert list(decode_event(line)) == []
+    assert list(EventReader().read(line)) == []
 
 
 @pytest.mark.parametrize("line", [b"data: {", b"data: []", b"data: 3", b'data: {"choices": 3}'])
 def test_a_line_that_is_no_chunk_is_an_error_in_our_words(line: bytes) -> None:
     with pytest.raises(EspalierError, match="no chat completion"):
-        list(decode_event(line))
+        list(EventReader().read(line))
 
 
 def test_an_error_inside_a_stream_is_raised_as_what_it_was() -> None:
     _, body = encode_error(errors.RateLimited("slow down", hint="wait"))
     with pytest.raises(errors.RateLimited, match="slow down"):
-        list(decode_event(b"data: " + body))
+        list(EventReader().read(b"data: " + body))
 
 
 def test_a_request_and_its_completion_find_each_other() -> None:

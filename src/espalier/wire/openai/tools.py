@@ -72,7 +72,9 @@ class Structure(Wire):
     grammar: Annotated[str, Field(min_length=1)] | None = None
 
 
-def decode_tools(offered: Sequence[OfferedTool] | None, choice: str | NamedChoice | None) -> tuple[tuple[Tool, ...], str]:
+def decode_tools(
+    offered: Sequence[OfferedTool] | None, choice: str | NamedChoice | None
+) -> tuple[tuple[Tool, ...], str]:
     """(tools, tool_choice). Raises InvalidInput for a choice of what was not offered, and a name given twice."""
     tools = []
     for number, each in enumerate(offered or ()):
