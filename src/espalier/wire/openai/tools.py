@@ -76,7 +76,7 @@ def decode_tools(
     offered: Sequence[OfferedTool] | None, choice: str | NamedChoice | None
 ) -> tuple[tuple[Tool, ...], str]:
     """(tools, tool_choice). Raises InvalidInput for a choice of what was not offered, and a name given twice."""
-    tools = []
+    tools: list[Tool] = []
     for number, each in enumerate(offered or ()):
         function, where = each.function, f"tools[{number}].function.name"
         if function.name in _MODES:
