@@ -50,6 +50,7 @@ class _Process:
     def __init__(self, context: Context, url: str) -> None:
         from espalier.gateway.keys import KeyRing
         from espalier.services.pool import ModelPool
+        from espalier.services.rollouts import Rollouts
 
         self._context = context
         self._url = url
@@ -57,6 +58,7 @@ class _Process:
         self._keys = KeyRing(context.store)
         self._pool = ModelPool(context.store, self._config.serve)
         self._worker: Any = None
+        self._rollouts = Rollouts(context.store)
 
     def build(self) -> Gateway:
         from espalier.api.app import build_api
@@ -71,7 +73,10 @@ class _Process:
             self._worker = Worker(self._context)
             self._worker.start()
         resolver = RegistryResolver(self._context.store, self._config.serve)
-        return open_gateway(self._context.store, self._pool, resolver, self._config.gateway, fallback=api)
+        gateway = open_gateway(self._context.store, self._pool, resolver, self._config.gateway, fallback=api)
+        gateway.desk.on_outcome = self._rollouts.note
+        self._rollouts.start()
+        return gateway
 
     def authenticate(self, secret: str | None) -> Principal:
         """The identity of an API key. Raises Unauthenticated."""
@@ -89,6 +94,7 @@ class _Process:
                     self._pool.warm(get_version(store, move.ref))
 
     def stop(self) -> None:
+        self._rollouts.stop()
         if self._worker is not None:
             self._worker.stop()
         self._pool.stop()

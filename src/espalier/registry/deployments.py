@@ -86,9 +86,16 @@ def change_deployment(
     return body
 
 
-def rollback_deployment(store: Store, name: str, *, actor: str, reason: str = "") -> Deployment:
-    """Back to what answered before the last change of who answers. Raises NotFound, Conflict for nothing before."""
+def rollback_deployment(
+    store: Store, name: str, *, actor: str, reason: str = "", expect: int | None = None
+) -> Deployment:
+    """Back to what answered before the last change of who answers; `expect` is the revision the caller saw.
+
+    Raises NotFound, Conflict for nothing before or another revision.
+    """
     now = get_deployment(store, name)
+    if expect is not None and now.revision != expect:
+        raise Conflict(f"deployment {name} was changed meanwhile", hint="look at it and try again")
     if not now.below:
         raise Conflict(f"deployment {name} was never otherwise", hint="`espalier deployments split` changes it")
     target = read_revision(store, name, now.below)

@@ -1,0 +1,171 @@
+"""A canary from start to end: real registry, resolver, desk and operations; the model is the strict double."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from espalier.core.config import GatewayConfig, PolicyConfig, ServeConfig
+from espalier.core.errors import EspalierError, Unavailable
+from espalier.core.ports import ChatRequest, Delta
+from espalier.core.types import Deployment, Message
+from espalier.gateway.assembly import open_desk
+from espalier.gateway.desk import Desk
+from espalier.registry.approvals import approve
+from espalier.registry.deployments import get_deployment, list_revisions
+from espalier.registry.versions import Registration, register
+from espalier.services import deployments
+from espalier.services.context import Context, open_context
+from espalier.services.resolver import RegistryResolver
+from espalier.services.rollouts import Rollouts
+from espalier.store.workspace import init_workspace
+from espalier.testing.provider import StrictProvider
+from espalier.wire.openai.request import ChatCall
+
+STEPS = (10.0, 50.0, 100.0)
+OPEN = PolicyConfig(four_eyes=False, require_report=False, require_dataset=False)
+
+
+class Bench:
+    """Clients on one side, a clock and a watch on the other."""
+
+    def __init__(self, context: Context, folder: Path) -> None:
+        self.context, self.store = context, context.store
+        self.versions = [self._version(folder, weights) for weights in ("old", "new")]
+        self.old, self.new = (version.ref for version in self.versions)
+        self.provider = Adapters(bad="")
+        self.now_ms = 0
+        self.rollouts = Rollouts(self.store, clock_ms=lambda: self.now_ms)
+        resolver = RegistryResolver(self.store, ServeConfig())
+        self.desk: Desk = open_desk(self.store, self.provider, resolver, GatewayConfig())
+        self.desk.on_outcome = self.rollouts.note
+        self._asked = 0
+
+    def _version(self, folder: Path, weights: str):  # type: ignore[no-untyped-def]
+        place = folder / weights
+        place.mkdir()
+        facts = {"base": "builtin:seedling", "base_digest": "b" * 64, "special_tokens": {}, "recipe": ""}
+        (place / "espalier.json").write_text(json.dumps(facts))
+        (place / "adapter_model.safetensors").write_text(weights)
+        adapter = self.store.artifacts.put("adapter", place).digest
+        made = Registration(name="support", base="builtin:seedling", base_digest="b" * 64, adapter=adapter)
+        return approve(self.store, OPEN, register(self.store, made, actor="ann").ref, actor="bob")
+
+    def start_canary(self) -> None:
+        split = deployments.SplitDeployment(name="support", variants={self.old: 1})
+        deployments.split(self.context, split)
+        asked = deployments.StartCanary(
+            name="support", candidate=self.new, steps_percent=STEPS, step_s=60, min_requests=5
+        )
+        self.begin(deployments.canary(self.context, asked))
+
+    def begin(self, revision: Deployment) -> None:
+        """A step begins now, by the watch's clock."""
+        self.now_ms = revision.at_ms
+        self.rollouts.look()
+
+    def ask(self, times: int) -> dict[str, int]:
+        """Who answered; failures under ''."""
+
+        async def all_of_them() -> list[str]:
+            return [await self._ask_one() for _ in range(times)]
+
+        answers = asyncio.run(all_of_them())
+        return {name: answers.count(name) for name in sorted(set(answers))}
+
+    async def _ask_one(self) -> str:
+        self._asked += 1
+        call = ChatCall(model="support", messages=(Message("user", "one two"),), user=f"user-{self._asked}")
+        with suppress(EspalierError):
+            ticket = await self.desk.admit_soon(call, None)
+            return (await self.desk.complete(ticket)).resolved
+        return ""
+
+
+class Adapters(StrictProvider):
+    """Fails whoever asks under the adapter `bad`."""
+
+    def __init__(self, bad: str) -> None:
+        super().__init__()
+        self.bad = bad
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        async for delta in super().stream(request):
+            if request.adapter == self.bad:
+                raise Unavailable("its numbers overflowed")
+            yield delta
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    init_workspace(tmp_path / "project")
+    context = open_context(tmp_path / "project", actor="ann")
+    made = tmp_path / "made"
+    made.mkdir()
+    yield Bench(context, made)
+    context.close()
+
+
+def test_a_sound_candidate_takes_over_step_by_step(bench: Bench) -> None:
+    bench.start_canary()
+    shares = []
+    for _ in STEPS:
+        counts = bench.ask(150)
+        shares.append(counts.get(bench.new, 0) / 150)
+        assert set(counts) <= {bench.old, bench.new}
+        bench.now_ms += 60_000
+        changed = bench.rollouts.look()
+        assert len(changed) == 1
+        bench.begin(changed[0])
+    assert shares == [pytest.approx(0.1, abs=0.08), pytest.approx(0.5, abs=0.12), 1.0]
+    done = get_deployment(bench.store, "support")
+    assert (done.action, done.canary, [variant.model for variant in done.variants]) == ("finish", None, [bench.new])
+    assert bench.ask(20) == {bench.new: 20}
+
+
+def test_a_failing_candidate_is_rolled_back_by_itself_and_nobody_asks_it_again(bench: Bench) -> None:
+    bench.start_canary()
+    bench.provider.bad = bench.versions[1].adapter
+    failed = 0
+    for _ in range(100):
+        failed += bench.ask(1).get("", 0)
+        if bench.rollouts.look():
+            break
+    now = get_deployment(bench.store, "support")
+    assert (now.action, now.canary, now.actor) == ("rollback", None, "canary")
+    assert "failed" in now.reason and failed == 3
+    assert bench.ask(50) == {bench.old: 50}
+    event = bench.store.audit.list(subject="deployment:support")[0]
+    assert (event.action, event.actor) == ("deployments.rollback", "canary")
+
+
+def test_a_candidate_approved_no_longer_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start_canary()
+    rejected = bench.versions[1].model_copy(update={"status": "Rejected"})
+    monkeypatch.setattr("espalier.registry.versions.get_version", lambda store, ref: rejected)
+    with suppress(EspalierError):
+        bench.rollouts.look()
+    monkeypatch.undo()
+    assert [revision.action for revision in list_revisions(bench.store, "support")][:1] == ["rollback"]
+
+
+def test_a_person_who_is_first_is_not_overruled(bench: Bench) -> None:
+    bench.start_canary()
+    bench.ask(150)
+    bench.now_ms += 60_000
+    deployments.rollback(bench.context, deployments.RollbackDeployment(name="support", reason="on a hunch"))
+    assert bench.rollouts.look() == []
+    assert get_deployment(bench.store, "support").reason == "on a hunch"
+
+
+def test_what_serves_is_told_with_its_shares(bench: Bench) -> None:
+    bench.start_canary()
+    listed = {each.model: each.resolved for each in deployments.list_all(bench.context, deployments.ListDeployments())}
+    assert listed["support"] == "support@v1 90%, support@v2 10%"
+    shown = deployments.show(bench.context, deployments.NameDeployment(name="support"))
+    assert shown.shares == listed["support"] and len(shown.revisions) == 2
