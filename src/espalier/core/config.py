@@ -32,6 +32,17 @@ class StoreConfig(Spec):
     blobs: str = Field("", description="blob store; empty = a folder in the workspace; s3://bucket/prefix")
 
 
+class EngineConfig(Spec):
+    """What answers for a base."""
+
+    kind: str = Field("embedded", description="embedded (this process), vllm, openai, or what a plug-in is called")
+    url: str = Field("", description="a server that runs already; empty = the engine is started here")
+    key_env: str = Field("", description="the variable that holds that server's key")
+    min_replicas: int | None = Field(None, ge=0, description="for this base; empty = serve.min_replicas")
+    max_replicas: int | None = Field(None, ge=1, description="for this base; empty = serve.max_replicas")
+    options: dict[str, Any] = Field({}, description="what the kind takes besides, see docs/engines.md")
+
+
 class ServeConfig(Spec):
     """The process that answers: `espalier serve`."""
 
@@ -41,6 +52,9 @@ class ServeConfig(Spec):
     max_context_tokens: int = Field(1024, ge=16, description="prompt and answer together, per request")
     step_budget_tokens: int = Field(512, ge=16, description="tokens computed per engine step")
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores")
+    engines: dict[str, EngineConfig] = Field(
+        {}, description="by base, a trailing * matches the rest: which engine answers; embedded where no row matches"
+    )
     web: bool = Field(True, description="also serve the pages, where nicegui is installed")
     worker: bool = Field(True, description="also work on queued jobs")
     memory_bytes: int = Field(0, ge=0, description="what all loaded bases may take; 0 = a share of the machine's")
@@ -60,6 +74,7 @@ class PriceConfig(Spec):
 
     prompt: str = "0.10"
     completion: str = "0.40"
+    batch: str = Field("1", description="what a batch's requests cost, as a share of it: 0.5 is half")
 
 
 class GatewayConfig(Spec):
@@ -74,6 +89,17 @@ class GatewayConfig(Spec):
     )
     max_body_bytes: int = Field(1 << 20, ge=1024, description="larger requests are refused")
     request_timeout_s: float = Field(600.0, gt=0, description="an answer that takes longer is cut off")
+
+
+class BatchConfig(Spec):
+    """Files of requests that are answered when nobody else asks."""
+
+    max_in_flight: int = Field(64, ge=1, le=4096, description="requests of one batch that are being answered at a time")
+    at_once: int = Field(4, ge=1, le=64, description="batches that one process works on at a time")
+    max_lines: int = Field(1_000_000, ge=1, description="a file with more is refused")
+    max_file_bytes: int = Field(200 << 20, ge=1024, description="a larger upload is refused")
+    sync_every_s: float = Field(0.2, gt=0, le=60, description="answers are put on disk in groups this far apart")
+    lease_s: float = Field(15.0, ge=1, description="how long after its worker died a batch is taken up by another")
 
 
 class PolicyConfig(Spec):
@@ -99,6 +125,7 @@ class Config(Spec):
     store: StoreConfig = StoreConfig()
     serve: ServeConfig = ServeConfig()
     gateway: GatewayConfig = GatewayConfig()
+    batch: BatchConfig = BatchConfig()
     policy: PolicyConfig = PolicyConfig()
     train: TrainConfig = TrainConfig()
 

@@ -5,7 +5,7 @@ espalier.readers      suffix -> reader                       espalier.metrics   
 espalier.readers.engines   name -> reader chosen by a recipe instead of the suffix's own
 espalier.blobs        URL scheme -> Blobs factory             espalier.cleaners  name -> cleaning step of a dataset
 espalier.recognizers  name -> finder of personal data     espalier.tasks     kind -> task of a dataset
-espalier.methods      name -> way to train
+espalier.methods      name -> way to train         espalier.engines   kind -> maker of a ModelEngine
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ GROUPS = (
     "espalier.tasks",
     "espalier.recognizers",
     "espalier.methods",
+    "espalier.engines",
     "espalier.metrics",
     "espalier.blobs",
 )

@@ -1,0 +1,225 @@
+"""`Line`: HTTP to one server, from any thread and any event loop, over one session on a thread and loop of its own.
+
+An aiohttp session belongs to the loop it was made on, while an engine is started and stopped from threads and asked on
+the server's loop: so the session lives on neither, and every request is handed over. Knows no model and no vendor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import aiohttp
+
+from espalier import __version__
+from espalier.core.errors import EspalierError, Unavailable
+from espalier.core.ids import now_ms
+
+Result = TypeVar("Result")
+
+_CONNECT_S = 10.0
+_CALL_S = 120.0  # a call that is no stream; loading a large adapter takes seconds
+_LONGEST_LINE_BYTES = 1 << 20
+_LARGEST_REPLY_BYTES = 16 << 20
+_KEEPALIVE_S = 4.0  # below the five seconds after which uvicorn, under most of these servers, closes an idle one
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server said. `retry_after_s` is 0 where it named no time to wait."""
+
+    status: int
+    content: bytes
+    retry_after_s: float = 0.0
+
+
+class Refused(Exception):
+    """A stream that did not begin; what it means is the engine's to say."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(f"status {reply.status}")
+        self.reply = reply
+
+
+class Hung(Exception):
+    """The line was closed while a stream was open."""
+
+
+class Line:
+    """`open` before use; `close` ends open streams with `Hung`, and `open` may follow again.
+
+    idle_s: how long the server may say nothing, within a stream or before it.
+    """
+
+    def __init__(self, url: str, *, key: str = "", idle_s: float = 600.0, connections: int = 512) -> None:
+        self.url = url.rstrip("/")
+        self._key = key
+        self._idle_s = idle_s
+        self._connections = connections
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._streams: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._loop is not None
+
+    def open(self) -> None:
+        """Begin; opens no connection yet."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="espalier-line", daemon=True)
+            self._thread.start()
+            self._run(self._begin()).result()
+
+    def close(self) -> None:
+        """Hang up: open streams end, connections close, the thread ends."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        self._run(self._end()).result()
+        self._loop = self._thread = None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def call(self, method: str, path: str, body: Any = None, *, timeout_s: float = _CALL_S) -> Reply:
+        """One request and its whole reply, whatever its status. Blocks; call it from any thread but an event loop's.
+
+        Raises Unavailable where no reply comes.
+        """
+        try:
+            return self._run(self._call(method, path, body, timeout_s)).result()
+        except (aiohttp.ClientError, TimeoutError, OSError) as lost:
+            raise self._lost(lost) from None
+
+    async def stream(self, path: str, body: Any) -> AsyncIterator[bytes]:
+        """The lines of a streamed reply to a POST, each without its end. Closing the iterator closes the connection.
+
+        Raises Refused for any status but 200, Hung when the line is closed meanwhile, Unavailable when the connection
+        is lost.
+        """
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+
+        def tell(item: bytes | Exception | None) -> None:
+            if not loop.is_closed():  # else nobody is left to hear it
+                loop.call_soon_threadsafe(heard.put_nowait, item)
+
+        pumping = self._run(self._pump(path, body, tell))
+        try:
+            while (item := await heard.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            pumping.cancel()
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        if self._loop is None:
+            work.close()
+            raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _begin(self) -> None:
+        headers = {"Content-Type": "application/json", "User-Agent": f"espalier/{__version__}"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._idle_s),
+        )
+
+    async def _end(self) -> None:
+        streams = list(self._streams)
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise Unavailable("the engine is stopping", hint="ask again when it runs, or ask another process")
+        return self._session
+
+    async def _call(self, method: str, path: str, body: Any, timeout_s: float) -> Reply:
+        async with asyncio.timeout(timeout_s):
+            data = None if body is None else json.dumps(body).encode()
+            async with self._client().request(method, self.url + path, data=data, allow_redirects=False) as reply:
+                return await _read(reply)
+
+    async def _pump(self, path: str, body: Any, tell: Callable[[bytes | Exception | None], None]) -> None:
+        own = asyncio.current_task()
+        if own is not None:
+            self._streams.add(own)
+            own.add_done_callback(self._streams.discard)
+        ending: Exception | None = None
+        try:
+            data = json.dumps(body).encode()
+            async with self._client().post(self.url + path, data=data, allow_redirects=False) as reply:
+                if reply.status != 200:
+                    raise Refused(await _read(reply))
+                try:
+                    async for line in _split(reply.content.iter_any()):
+                        tell(line)
+                finally:
+                    reply.close()  # never back into the pool half read: an open connection is a running request
+        except asyncio.CancelledError:
+            ending = Hung()
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as lost:
+            ending = self._lost(lost)
+        except (Refused, EspalierError) as error:
+            ending = error
+        finally:
+            tell(ending)
+
+    def _lost(self, error: Exception) -> Unavailable:
+        told = str(error) or type(error).__name__
+        if self._key:
+            told = told.replace(self._key, "***")
+        return Unavailable(f"no answer from {self.url}: {told}"[:300], hint="is the server there?")
+
+
+async def _read(reply: aiohttp.ClientResponse) -> Reply:
+    content = bytearray()
+    async for chunk in reply.content.iter_any():
+        content += chunk
+        if len(content) > _LARGEST_REPLY_BYTES:
+            raise OSError(f"an answer of more than {_LARGEST_REPLY_BYTES >> 20} MiB")
+    return Reply(reply.status, bytes(content), read_wait_s(reply.headers.get("Retry-After", "")))
+
+
+async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines out of chunks cut anywhere; the last need not be ended."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
+        if len(rest) > _LONGEST_LINE_BYTES:
+            raise OSError(f"a line of more than {_LONGEST_LINE_BYTES >> 20} MiB")
+    if rest:
+        yield rest
+
+
+def read_wait_s(text: str) -> float:
+    """Seconds of a Retry-After header, a number or a date (RFC 9110, section 10.2.3); 0 where it is neither."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_ms() / 1000)
+    except ValueError:
+        return 0.0
