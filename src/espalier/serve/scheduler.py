@@ -1,9 +1,19 @@
 """Who computes which tokens next: continuous batching without a prefill or a decode phase. Imports no torch.
 
-A `Work` has *computed* tokens and *wanted* tokens. Each step shares a token budget among the works in order of
-admission: a fresh prompt is many wanted tokens, an answer under way is one, and nothing else tells them apart (the idea
-of vLLM's scheduler). When all of a work's tokens are computed, its next token can be chosen; appending it makes it want
-one more.
+A `Work` has *computed* tokens and *wanted* tokens. Each step shares a token budget among the works: a fresh prompt is
+many wanted tokens, an answer under way is one, and nothing else tells them apart (the idea of vLLM's scheduler). When
+all of a work's tokens are computed, its next token can be chosen; appending it makes it want one more.
+
+Three classes are served in this order, each by weighted fair queueing (`fairness.py`):
+
+    guaranteed   works whose reservation has tokens for them; their slots are set aside, and while they run, what others
+                 add to a step may make it no more than `slack` times as long as it is with them alone
+    on demand    all other interactive works, in the slots that are not set aside
+    batch        what is left of slots and tokens; a batch work gives its slot up when another needs it, keeps its
+                 tokens, and begins again where it stood as soon as there is room
+
+While a reservation is idle, steps are kept so short that its next request waits little for the one under way. Without
+reservations and batch works nothing is limited but by the budget.
 
 A running work sits in a cache slot. Running works fill slots 0..n-1 without a hole, so that attention reads views and
 never gathers. What a slot held stays readable until it is overwritten, and a prompt that begins like it, under the same
@@ -12,93 +22,90 @@ adapter, starts from a copy.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
-# Shorter common beginnings are cheaper to compute than to look up and copy.
-SHORTEST_PREFIX_TOKENS = 16
+from espalier.core.ports import EngineLoad, ReservedShare
+from espalier.serve.fairness import FairQueue, Flow, spend
+from espalier.serve.prefixes import SHORTEST_PREFIX_TOKENS, Prefixes, common_prefix
+from espalier.serve.reservations import Reservations
+from espalier.serve.stepcost import Shape, StepCost
+from espalier.serve.work import Chunk, Claim, Copy, Plan, Work
 
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """One request inside the engine. `tokens` is the prompt, then the answer as it grows; `adapter` never changes."""
-
-    id: str
-    adapter: str  # digest; empty = the base itself
-    tokens: list[int]
-    prompt_tokens: int
-    most_tokens: int  # prompt and answer together never grow beyond this
-    computed: int = 0
-    slot: int = -1
-    cancelled: bool = False
-
-    @property
-    def wanted(self) -> int:
-        """Tokens that are known but not computed."""
-        return len(self.tokens) - self.computed
-
-    @property
-    def answer(self) -> list[int]:
-        return self.tokens[self.prompt_tokens :]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Compute `work.tokens[start:end]`. When `ends` the last of them decides the work's next token."""
-
-    work: Work
-    start: int
-    end: int
-    ends: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Copy the first `count` cached positions of slot `source` into slot `target`."""
-
-    source: int
-    target: int
-    count: int
+__all__ = ["SHORTEST_PREFIX_TOKENS", "Chunk", "Claim", "Copy", "Plan", "Scheduler", "Work", "common_prefix"]
 
 
 @dataclass(slots=True)
-class Plan:
-    """One step: the copies in order, then the chunks together."""
+class _Step:
+    """A step as it is put together."""
 
-    copies: list[Copy] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Held:
-    """What a slot's cache holds: the first `count` of `tokens`, computed under `adapter`."""
-
-    adapter: str = ""
-    tokens: Sequence[int] = ()
-    count: int = 0
+    left: int  # tokens of the budget
+    plan: Plan = field(default_factory=Plan)
+    shape: Shape = field(default_factory=Shape)
+    limit_s: float = inf  # what is added now may not make it longer
+    begun: bool = False  # the class served now has a token in it
 
 
 class Scheduler:
     """`add`, `plan`, `commit` and `release` are a work's whole life. Not thread-safe: the engine locks."""
 
-    def __init__(self, slots: int, budget_tokens: int) -> None:
+    def __init__(
+        self,
+        slots: int,
+        budget_tokens: int,
+        *,
+        weights: Mapping[str, float] | None = None,
+        slack: float = 1.15,
+        batch_slack: float = 1.5,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.slots = slots
-        # Every running work must get at least a token a step, else an answer under way could stall.
+        # Every running work must be able to get a token a step, else an answer under way could stall.
         self.budget_tokens = max(budget_tokens, slots)
-        self.waiting: deque[Work] = deque()
         self.running: list[Work] = []  # in order of admission
-        self._held = [_Held() for _ in range(slots)]
+        self.cost = StepCost()
+        self._slack, self._batch_slack = slack, batch_slack
+        self._clock_s = clock_s
+        self._demand = FairQueue(weights)
+        self._batch = FairQueue(weights)
+        self._reserved = Reservations(self._demand)
+        self._prefixes = Prefixes(slots)
+        self._turn = 0
+        self._prompt_turns = {"demand": 0, "batch": 0}  # when a prompt of the class was last read
+
+    def hold(self, shares: Sequence[ReservedShare]) -> None:
+        """Hold exactly these shares from the next step on. What loses its reservation goes on, on demand."""
+        for work in self._reserved.hold(shares, self._clock_s()):
+            work.guaranteed = False
+            self._demand.add(work, work.claim.flow)
+        for work in self.running:
+            work.guaranteed = work.guaranteed and work.claim.reservation in self._reserved.held
 
     def add(self, work: Work) -> None:
-        """Queue a work; it gets a slot when one is free and the step has tokens left for it."""
-        self.waiting.append(work)
+        """Queue a work; it gets a slot when one is free for its class and the step has tokens left for it."""
+        work.arrived_s = self._clock_s()
+        if work.claim.lane == "batch":
+            self._batch.add(work, work.claim.flow)
+        elif not self._reserved.add(work, work.arrived_s):
+            self._demand.add(work, work.claim.flow)
 
     def cancel(self, work: Work) -> None:
         """Drop a waiting work at once; a running one leaves at the next `plan`."""
         work.cancelled = True
-        if work.slot < 0 and work in self.waiting:
-            self.waiting.remove(work)
+        if work.slot < 0 and work.flow is not None and work in work.flow.waiting:
+            work.flow.waiting.remove(work)
+            if work.guaranteed:
+                self._reserved.finish(work)
+
+    @property
+    def waiting(self) -> list[Work]:
+        """Those without a slot; a flow's works in their order."""
+        queues = (self._demand, self._batch)
+        bursts = {id(held.burst) for held in self._reserved.held.values()}
+        flows = [flow for queue in queues for flow in queue.flows.values() if id(flow) not in bursts]
+        return self._reserved.waiting + [work for flow in flows for work in flow.waiting]
 
     @property
     def busy(self) -> bool:
@@ -109,43 +116,146 @@ class Scheduler:
         """How many works, waiting or running and not cancelled, are pinned to `adapter`."""
         return sum(work.adapter == adapter and not work.cancelled for work in [*self.running, *self.waiting])
 
+    def load(self) -> EngineLoad:
+        """What runs and waits now."""
+        waiting, now_s = self.waiting, self._clock_s()
+        return EngineLoad(
+            running=len(self.running),
+            waiting=len(waiting),
+            tokens_in_flight=sum(work.most_tokens for work in [*self.running, *waiting]),
+            queue_s=max((now_s - work.arrived_s for work in waiting), default=0.0),
+            slots=self.slots,
+        )
+
     def plan(self) -> Plan:
         """The next step. Empty when there is nothing to do. Every plan must be committed before the next."""
-        plan = Plan()
+        self._turn += 1
+        step = _Step(self.budget_tokens)
         for work in [work for work in self.running if work.cancelled]:
             self.release(work)
-        self._close_holes(plan)
-        left = self.budget_tokens
-        for work in self.running:
-            left -= self._take(plan, work, left)
-        while left > 0 and self.waiting and len(self.running) < self.slots:
-            work = self.waiting.popleft()
-            self._admit(plan, work)
-            left -= self._take(plan, work, left)
-        return plan
+        self._close_holes(step.plan)
+        self._serve_guaranteed(step)
+        if self._reserved.held:
+            step.shape = _shape_of(step.plan)
+            step.limit_s = self._longest_step_s(step)
+        self._serve(step, "demand", self._demand, self._free_on_demand)
+        if step.plan.chunks and (self._batch.flows or any(work.claim.lane == "batch" for work in self.running)):
+            step.shape = _shape_of(step.plan)
+            step.limit_s = min(step.limit_s, self._batch_slack * self.cost.predict_s(step.shape))
+        self._serve(step, "batch", self._batch, lambda: len(self.running) < self.slots)
+        return step.plan
 
-    def commit(self, plan: Plan) -> None:
-        """The step has run: its tokens count as computed. New tokens are appended to a work by whoever chose them."""
+    def commit(self, plan: Plan, seconds: float = 0.0) -> None:
+        """The step has run, in `seconds` where they were measured: its tokens count as computed.
+
+        New tokens are appended to a work by whoever chose them.
+        """
+        if seconds > 0:
+            self.cost.learn(_shape_of(plan), seconds)
         for chunk in plan.chunks:
             chunk.work.computed = chunk.end
-            self._held[chunk.work.slot].count = chunk.end
+            spend(chunk.work, chunk.end - chunk.start)
+            self._prefixes.grow(chunk.work)
 
     def release(self, work: Work) -> None:
         """The work is done: its slot is free, what it holds stays for a prompt with the same beginning."""
         self.running.remove(work)
+        if work.queue is not None:
+            work.queue.finish(work)
+        if work.guaranteed:
+            self._reserved.finish(work)
         work.slot = -1
 
     def forget(self, adapter: str | None = None) -> None:
         """Drop what was cached under `adapter`, or everything: no later prompt starts from it."""
-        for held in self._held:
-            if adapter is None or held.adapter == adapter:
-                held.count = 0
+        self._prefixes.forget(adapter)
 
-    def _take(self, plan: Plan, work: Work, left: int) -> int:
-        count = min(work.wanted, left)
+    def _serve_guaranteed(self, step: _Step) -> None:
+        """All of them, as if nobody else were there."""
+        running = [work for work in self.running if work.guaranteed]
+        for work in sorted(running, key=lambda work: (work.wanted > 1, work.tag)):
+            self._take(step, work, work.wanted)
+        while step.left > 0 and self._has_slot() and (best := self._reserved.best()):
+            work = self._admit(step, self._reserved, best[1])
+            self._take(step, work, work.wanted)
+
+    def _serve(self, step: _Step, kind: str, queue: FairQueue, has_slot: Callable[[], bool]) -> None:
+        """One class, within the step's limit: answers under way, and prompts by their tags.
+
+        Within a limit not everybody gets a token each step. Whoever waited longest comes first; prompts take turns with
+        the answers, all prompts together being one more answer.
+        """
+        step.begun = False
+        works = [w for w in self.running if not w.guaranteed and (w.claim.lane == "batch") == (kind == "batch")]
+        rows = [work for work in works if work.wanted == 1]
+        if step.limit_s < inf:
+            rows.sort(key=lambda work: work.turn)
+            if rows and self._prompt_turns[kind] < rows[0].turn:
+                self._read_prompts(step, kind, works, queue, has_slot)
+        for work in rows:
+            if not self._take(step, work, self._room(step, work)):
+                break
+        self._read_prompts(step, kind, works, queue, has_slot)
+
+    def _read_prompts(
+        self, step: _Step, kind: str, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]
+    ) -> None:
+        """Prompts that have a slot, and those that get one now, whoever's tag is least."""
+        begun = sorted((w for w in works if w.wanted > 1 and w.turn < self._turn), key=lambda work: work.tag)
+        begun.reverse()
+        while step.left > 0 and (not step.begun or self._has_time(step)):
+            best = queue.best() if has_slot() else None
+            if begun and (best is None or begun[-1].tag <= best[0]):
+                work = begun.pop()
+            elif best is not None:
+                work = self._admit(step, queue, best[1])
+            else:
+                return
+            self._take(step, work, self._room(step, work))
+            self._prompt_turns[kind] = self._turn
+
+    def _room(self, step: _Step, work: Work) -> int:
+        """How many of a work's wanted tokens the step's limit leaves room for; the first of a class always gets one."""
+        if step.limit_s == inf:
+            return work.wanted
+        spare_s = step.limit_s - self.cost.predict_s(step.shape)
+        if work.wanted == 1:
+            one = Shape(step.shape.rows, step.shape.prompt, step.shape.read)
+            one.add(work.computed, work.computed + 1)
+            fits = int(self.cost.predict_s(one) <= step.limit_s)
+        else:
+            fits = self.cost.count_prompt(max(spare_s, 0.0), work.computed)
+        return max(min(fits, work.wanted), 0 if step.begun else 1)
+
+    def _has_time(self, step: _Step) -> bool:
+        return step.limit_s == inf or self.cost.predict_s(step.shape) < step.limit_s
+
+    def _longest_step_s(self, step: _Step) -> float:
+        """With guaranteed works in it: `slack` times what they take. Else as short as a fresh one can bear to wait."""
+        if step.plan.chunks:
+            return self._slack * self.cost.predict_s(step.shape)
+        prompt = min(held.prompt_tokens for held in self._reserved.held.values())
+        return (self._slack - 1) * self.cost.predict_s(Shape(prompt=round(prompt)))
+
+    def _take(self, step: _Step, work: Work, most: int) -> int:
+        count = min(work.wanted, step.left, most)
         if count > 0:
-            plan.chunks.append(Chunk(work, work.computed, work.computed + count, ends=count == work.wanted))
+            end = work.computed + count
+            step.plan.chunks.append(Chunk(work, work.computed, end, ends=count == work.wanted))
+            step.left -= count
+            step.shape.add(work.computed, end)
+            step.begun = True
+            work.turn = self._turn
         return count
+
+    def _has_slot(self) -> bool:
+        """Whether an interactive work can have a slot: a free one, or one that a batch work gives up."""
+        return len(self.running) < self.slots or any(work.claim.lane == "batch" for work in self.running)
+
+    def _free_on_demand(self) -> bool:
+        """Whether a slot is left that is not set aside."""
+        interactive = sum(work.claim.lane != "batch" for work in self.running)
+        return interactive + self._reserved.idle_slots < self.slots
 
     def _close_holes(self, plan: Plan) -> None:
         """Move the works in the highest slots down, until slots 0..n-1 are exactly those in use."""
@@ -155,38 +265,36 @@ class Scheduler:
         for work in [work for work in self.running if work.slot >= n]:
             target = holes.pop()
             plan.copies.append(Copy(work.slot, target, work.computed))
-            self._held[target] = _Held(work.adapter, work.tokens, work.computed)
             work.slot = target
+            self._prefixes.place(work, work.computed)
 
-    def _admit(self, plan: Plan, work: Work) -> None:
-        work.slot = len(self.running)
+    def _admit(self, step: _Step, queue: FairQueue | Reservations, flow: Flow) -> Work:
+        slot = self._evict() if len(self.running) == self.slots else len(self.running)
+        work = queue.take(flow)
+        source, count = self._prefixes.find(work)
+        work.slot = slot
         self.running.append(work)
-        source, count = self._find_prefix(work)
         if count > 0 and source != work.slot:
-            plan.copies.append(Copy(source, work.slot, count))
-        self._held[work.slot] = _Held(work.adapter, work.tokens, count)
+            step.plan.copies.append(Copy(source, work.slot, count))
         work.computed = count
+        self._prefixes.place(work, count)
+        if work.guaranteed:
+            self._reserved.begin(work)
+        return work
 
-    def _find_prefix(self, work: Work) -> tuple[int, int]:
-        """(slot, tokens) of the longest cached beginning of the prompt; its last token is always computed anew."""
-        best = (-1, 0)
-        head = work.tokens[:SHORTEST_PREFIX_TOKENS]
-        for slot, held in enumerate(self._held):
-            most = min(held.count, len(work.tokens) - 1)
-            if most < SHORTEST_PREFIX_TOKENS or most <= best[1] or held.adapter != work.adapter:
-                continue
-            if held.tokens[:SHORTEST_PREFIX_TOKENS] == head:
-                best = max(best, (slot, common_prefix(held.tokens, work.tokens, most)), key=lambda found: found[1])
-        return best
+    def _evict(self) -> int:
+        """The slot of the batch work that has the least to compute again."""
+        work = min((work for work in self.running if work.claim.lane == "batch"), key=lambda work: work.computed)
+        slot = work.slot
+        self.running.remove(work)
+        work.slot, work.computed = -1, 0
+        if work.queue is not None:
+            work.queue.put_back(work)
+        return slot
 
 
-def common_prefix(one: Sequence[int], other: Sequence[int], most: int) -> int:
-    """How many of the first `most` items are equal, by bisection over slices (compared in C)."""
-    low, high = 0, most  # the first `low` are equal; beyond `high` they are not, or not looked at
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _shape_of(plan: Plan) -> Shape:
+    shape = Shape()
+    for chunk in plan.chunks:
+        shape.add(chunk.start, chunk.end)
+    return shape
