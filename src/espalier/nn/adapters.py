@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from espalier.core.errors import InvalidInput, UnsupportedModel, did_you_mean
 from espalier.nn.adapterfiles import PREFIX, StoredAdapter, StoredLayer, origin_of, read_stored, write_stored
 from espalier.nn.base import LoadedBase
+from espalier.nn.dora import row_lengths
+from espalier.nn.frozen import FrozenWeight, dense
 from espalier.nn.linear import AdapterLinear
 from espalier.nn.lora import ALL_LINEAR, LoraSpec, choose_layers, layer_index
 from espalier.nn.quantized import QuantizedLinear
@@ -90,11 +92,15 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """An adapter as it is served: by layer name A (r, in) and B (out, r), the scale already multiplied into B."""
+    """An adapter as it is served: by layer name A (r, in) and B (out, r), the scale already multiplied into B.
+
+    A DoRA's layer has gains g (out) too, and y = g (W x) + B A x + bias: they are already multiplied into B.
+    """
 
     spec: LoraSpec
     layers: dict[str, tuple[Tensor, Tensor]]
     origin: dict[str, Any]
+    gains: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -182,24 +188,27 @@ def save_adapter(folder: Path, adapters: Adapters, base: LoadedBase, *, dataset:
 
 
 def read_adapter(folder: Path, base: LoadedBase, *, require_origin: bool = True) -> AdapterWeights:
-    """Read a PEFT folder to be served on `base`; raises what `read_stored` raises, and UnsupportedModel for a DoRA."""
+    """Read a PEFT folder to be served on `base`, whose weights must be there; raises what `read_stored` raises.
+
+    A DoRA's gains, m / |W + s B A| row by row, are computed here once: they never change again.
+    """
     stored = read_stored(folder, base, require_origin=require_origin)
-    if stored.spec.dora:
-        # Its rows' gains multiply W x as well, so it is no low-rank sum beside a base that other adapters share.
-        raise UnsupportedModel(
-            "a DoRA adapter cannot be served beside its base",
-            where=str(folder),
-            hint="merge it and serve the result: `espalier adapter merge`",
-        )
-    head = base.model.get_output_embeddings()
-    if any(base.model.get_submodule(name) is head for name in stored.layers):
-        raise UnsupportedModel(
-            "the adapter stands on the base's head, on which none is served",
-            where=str(folder),
-            hint="merge it and serve the result: `espalier adapter merge`",
-        )
     layers = {name: (layer.a, layer.b * layer.scale) for name, layer in stored.layers.items()}
-    return AdapterWeights(stored.spec, layers, stored.origin)
+    gains = {}
+    for name, layer in stored.layers.items():
+        if layer.magnitude is not None:
+            a, b = layers[name]
+            gains[name] = layer.magnitude / _lengths_at(base.model.get_submodule(name), a, b)
+            layers[name] = (a, b * gains[name][:, None])
+    return AdapterWeights(stored.spec, layers, stored.origin, gains)
+
+
+def _lengths_at(layer: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """|W + B A| of each row of the layer's W, (out) float32 on the CPU."""
+    weight: FrozenWeight = getattr(layer, "base", layer).weight  # type: ignore[assignment]
+    with torch.inference_mode():
+        w = dense(weight, torch.float32)
+        return row_lengths(w, a.to(w.device), b.to(w.device)).cpu()
 
 
 def _attach(model: nn.Module, spec: LoraSpec, names: list[str], seed: int) -> Adapters:

@@ -19,6 +19,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from espalier.nn.mixed import AdapterBank, Place
 from espalier.nn.slots import SlotCache
 
+_HEAD = "lm_head"
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -59,6 +61,7 @@ class FusedLlama:
         self._embedding = model.model.embed_tokens.weight
         self._norm = model.model.norm.weight
         self._head = model.lm_head.weight
+        bank.declare(_HEAD, [Place(_HEAD, config.hidden_size, config.vocab_size)])
         self._layers = [_fuse_layer(i, layer, bank) for i, layer in enumerate(model.model.layers)]
         self._scale = float(model.model.layers[0].self_attn.scaling)
 
@@ -77,7 +80,9 @@ class FusedLlama:
             y = functional.rms_norm(x, x.shape[-1:], layer.mlp_norm, self._eps)
             gate, up = self._project(layer, "gate_up", layer.gate_up, y).chunk(2, -1)
             x = self._add(x, layer, "down", layer.down, functional.silu(gate).mul_(up))
-        logits: Tensor = functional.rms_norm(x, x.shape[-1:], self._norm, self._eps) @ self._head.t()
+        y = functional.rms_norm(x, x.shape[-1:], self._norm, self._eps)
+        logits: Tensor = y @ self._head.t()
+        self._bank.add_to(logits, _HEAD, y)
         return logits
 
     def _attend(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -95,8 +100,13 @@ class FusedLlama:
         return y
 
     def _add(self, residual: Tensor, layer: _Layer, part: str, weight: Tensor, x: Tensor) -> Tensor:
+        key = layer.key(part)
+        if self._bank.scales(key):
+            y = x @ weight.t()
+            self._bank.add_to(y, key, x)
+            return y.add_(residual)
         y = torch.addmm(residual, x, weight.t())
-        self._bank.add_to(y, layer.key(part), x)
+        self._bank.add_to(y, key, x)
         return y
 
 

@@ -20,6 +20,9 @@ from espalier.core.types import Spec
 ALL_LINEAR = "all-linear"
 Number = TypeVar("Number", int, float)
 
+# PEFT's ways to start A and B that leave the base's weights alone. With the others (PiSSA, OLoRA, CorDA, LoftQ,
+# LoRA-GA) the adapter was trained on a base that is not the original any more.
+_HARMLESS_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 # PEFT options that change what an adapter computes in ways our layer does not, with the values that mean "off".
 _MUST_BE_OFF: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None, []),
@@ -160,6 +163,13 @@ def from_peft(config: Mapping[str, Any], where: str) -> LoraSpec:
                 where=where,
                 hint="train it without, or merge it into its base with peft and serve that with path:DIR",
             )
+    start = config.get("init_lora_weights")
+    if start not in _HARMLESS_STARTS:
+        raise UnsupportedModel(
+            f"the adapter was started with init_lora_weights={start!r}, which changes the base's weights",
+            where=where,
+            hint="convert it with peft: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )
     targets = config.get("target_modules") or [ALL_LINEAR]
     try:
         return LoraSpec(

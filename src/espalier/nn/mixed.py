@@ -1,9 +1,11 @@
 """Many adapters beside one frozen base: a batch may hold rows of several, each computed as if alone.
 
 The A and B of the adapters that a step uses are laid side by side; two dense products serve all rows, and between them
-what a row got from foreign adapters is set to zero. Knows no request; an adapter is a digest here.
+what a row got from foreign adapters is set to zero. Ranks, strengths and layers may differ from adapter to adapter and
+within one. Of a DoRA's rows the layer's own product is multiplied by its gains first. Knows no request; an adapter is a
+digest here.
 
-Shapes: t rows, i in, o out, R ranks of all active adapters together.
+Shapes: t rows, i in, o out, R ranks of all active adapters together, e active adapters that are DoRAs.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
-from espalier.core.errors import NotFound
+from espalier.core.errors import NotFound, UnsupportedModel
 from espalier.nn.adapters import AdapterWeights, find_targets
 from espalier.nn.lora import LoraSpec
 
@@ -40,6 +43,8 @@ class _Packed:
 
     places: dict[str, tuple[Tensor, Tensor]]
     owner: Tensor
+    gains: dict[str, Tensor]  # by place (e, c o): 1 where a DoRA does not stand
+    dora_of: Tensor  # by adapter: its row in those, -1 for a plain LoRA
 
 
 class AdapterBank:
@@ -56,13 +61,26 @@ class AdapterBank:
         self._places: dict[str, Sequence[Place]] = {}
         self._active: dict[str, tuple[Tensor, Tensor]] = {}
         self._foreign: dict[int, Tensor] = {}  # by c: (t, c R), true where a column is not the row's own
+        self._gains: dict[str, Tensor] = {}
+        self._dora_of: Tensor | None = None  # (t), each row's row in the gains, -1 for none; None where no row has one
+        self._gained: tuple[Tensor, Tensor] | None = None  # the rows that have gains, and which
 
     def declare(self, key: str, places: Sequence[Place]) -> None:
         """Make a place known. Several layers that read the same input may be one place, fused in this order."""
         self._places[key] = places
 
     def add(self, digest: str, weights: AdapterWeights) -> None:
-        """Hold an adapter; the same digest again changes nothing."""
+        """Hold an adapter; the same digest again changes nothing.
+
+        Raises UnsupportedModel when it stands on a layer that is no declared place: there it would be left out.
+        """
+        known = {place.name for places in self._places.values() for place in places}
+        strange = sorted(name for name in weights.layers if name not in known)
+        if strange:
+            raise UnsupportedModel(
+                f"the adapter stands on {strange[0]}, where none is served",
+                hint="merge it and serve the result: `espalier adapter merge`",
+            )
         with self._lock:
             self._loaded.setdefault(digest, weights)
 
@@ -82,26 +100,37 @@ class AdapterBank:
     def select(self, rows: Sequence[tuple[str, int]]) -> None:
         """Set up the coming step: `rows` are (digest, how many rows) in the step's order, digest empty for the base."""
         names = tuple(sorted({digest for digest, _ in rows if digest}))
-        self._active, self._foreign = {}, {}
+        self._active, self._foreign, self._gains, self._dora_of, self._gained = {}, {}, {}, None, None
         if not names:
             return
         with self._lock:
             packed = self._pack(names)
-        self._active = packed.places
-        if len(names) == 1 and all(digest for digest, _ in rows):
+        self._active, self._gains = packed.places, packed.gains
+        if len(names) == 1 and all(digest for digest, _ in rows) and not packed.gains:
             return
         index = {name: i for i, name in enumerate(names)}
-        owners = torch.tensor([index.get(digest, -1) for digest, _ in rows], device=self._device)
-        counts = torch.tensor([count for _, count in rows], device=self._device)
-        foreign = owners.repeat_interleave(counts)[:, None] != packed.owner
+        counts = torch.tensor([count for _, count in rows])
+        owners = torch.tensor([index.get(digest, -1) for digest, _ in rows]).repeat_interleave(counts)
+        if packed.gains:
+            self._set_gained(torch.where(owners < 0, -1, packed.dora_of[owners]).to(self._device))
+        foreign = owners.to(self._device)[:, None] != packed.owner
         self._foreign = {c: foreign.repeat(1, c) for c in {len(places) for places in self._places.values()}}
 
     def narrow(self, rows: Tensor) -> None:
         """From here on the step goes on with these of its rows only."""
         self._foreign = {c: foreign[rows] for c, foreign in self._foreign.items()}
+        if self._dora_of is not None:
+            self._set_gained(self._dora_of[rows])
 
-    def add_to(self, y: Tensor, key: str, x: Tensor) -> None:
-        """Add to y (t, o) in place, row by row, what the row's own adapter makes of x (t, i) at this place."""
+    def scales(self, key: str) -> bool:
+        """Whether `add_to` multiplies at this place too: y must then be the layer's product alone, no residual."""
+        return self._gained is not None and key in self._gains
+
+    def add_to(self, y: Tensor, key: str, x: Tensor, bias: Tensor | None = None) -> None:
+        """Add to y (t, o) in place, row by row, what the row's own adapter makes of x (t, i) at this place.
+
+        Where that is a DoRA, what y has of the layer, less its `bias`, is multiplied by its gains first.
+        """
         pair = self._active.get(key)
         if pair is None:
             return
@@ -109,7 +138,16 @@ class AdapterBank:
         if self._foreign:
             # Not a product with 0 or 1: 0 * inf of one adapter would be NaN in another's answer.
             inner.masked_fill_(self._foreign[len(self._places[key])], 0.0)
+        if self._gained is not None and key in self._gains:
+            rows, which = self._gained
+            gains = self._gains[key][which]
+            y[rows] = y[rows] * gains if bias is None else (y[rows] - bias) * gains + bias
         y.addmm_(inner, pair[1])
+
+    def _set_gained(self, dora_of: Tensor) -> None:
+        rows = (dora_of >= 0).nonzero()[:, 0]
+        self._dora_of = dora_of
+        self._gained = (rows, dora_of[rows]) if len(rows) else None
 
     def _pack(self, names: tuple[str, ...]) -> _Packed:
         if names in self._combinations:
@@ -127,7 +165,14 @@ class AdapterBank:
             if any(place.name in used for place in places)
         }
         owner = torch.arange(len(names)).repeat_interleave(torch.tensor(ranks)).to(self._device)
-        packed = _Packed(packed_places, owner)
+        doras = [adapter for adapter in adapters if adapter.gains]
+        gains = {
+            key: self._put(torch.stack([_gains_at(self._places[key], adapter) for adapter in doras]))
+            for key in packed_places
+            if any(place.name in adapter.gains for adapter in doras for place in self._places[key])
+        }
+        is_dora = torch.tensor([bool(adapter.gains) for adapter in adapters])
+        packed = _Packed(packed_places, owner, gains, torch.where(is_dora, is_dora.cumsum(0) - 1, -1))
         self._combinations[names] = packed
         if len(self._combinations) > _KEPT_COMBINATIONS:
             self._combinations.popitem(last=False)
@@ -155,6 +200,10 @@ def _pair_at(place: Place, adapter: AdapterWeights) -> tuple[Tensor, Tensor]:
     return (functional.pad(a, (0, 0, 0, lacking)), functional.pad(b, (0, lacking))) if lacking else (a, b)
 
 
+def _gains_at(places: Sequence[Place], adapter: AdapterWeights) -> Tensor:
+    return torch.cat([adapter.gains.get(place.name, torch.ones(place.out_features)) for place in places])
+
+
 class MixedLinear(nn.Module):
     """A frozen linear layer that adds, row by row, what the row's own adapter says."""
 
@@ -168,13 +217,33 @@ class MixedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (1, t, i) -> (1, t, o)
         y: Tensor = self.base(x)
-        self.bank.add_to(y[0], self.name, x[0])
+        self.bank.add_to(y[0], self.name, x[0], self.base.bias)
         return y
 
 
-def install_bank(model: nn.Module, bank: AdapterBank) -> None:
-    """Put a `MixedLinear` in place of every linear layer of `model` but its head."""
+class MixedHead(MixedLinear):
+    """The same for the model's head, which is given only the rows `deciding` of the step."""
+
+    deciding: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:  # (1, n, i) -> (1, n, v)
+        self.bank.narrow(self.deciding)
+        return super().forward(x)
+
+
+def install_bank(model: PreTrainedModel, bank: AdapterBank) -> MixedHead | None:
+    """Put a `MixedLinear` in place of every linear layer of `model`; returns its head's where that is one too."""
+    head = model.get_output_embeddings()
+    names = {module: name for name, module in model.named_modules()}
     for name in find_targets(model, LoraSpec()):
-        parent, _, leaf = name.rpartition(".")
-        layer = model.get_submodule(name)
-        setattr(model.get_submodule(parent), leaf, MixedLinear(layer, name, bank))  # type: ignore[arg-type]
+        _replace(model, name, MixedLinear(model.get_submodule(name), name, bank))
+    if not isinstance(head, nn.Linear) or head not in names:
+        return None
+    mixed = MixedHead(head, names[head], bank)
+    _replace(model, names[head], mixed)
+    return mixed
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from espalier.nn.base import LoadedBase
 from espalier.nn.fused import FusedLlama, can_fuse
+from espalier.nn.holding import held_bytes
 from espalier.nn.mixed import AdapterBank, install_bank
 from espalier.nn.slots import SlotCache, Span, Step, install_slots
 from espalier.serve.scheduler import Chunk, Plan, Work, common_prefix
@@ -60,16 +61,22 @@ class Runner:
         """The fused step where it fits, else transformers' own with our attention and our linear layers in it."""
         if can_fuse(model):
             return FusedLlama(model, self._cache, self.bank)
-        install_bank(model, self.bank)
+        head = install_bank(model, self.bank)
         install_slots(model, self._cache)
 
         def forward(ids: Tensor, positions: Tensor, deciding: Tensor) -> Tensor:
+            if head is not None:
+                head.deciding = deciding
             logits: Tensor = model(
                 input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=deciding
             ).logits
             return logits[0]
 
         return forward
+
+    def memory_bytes(self) -> int:
+        """What weights, cache (full) and adapters take."""
+        return held_bytes(self.base.model, vars(self._cache), vars(self.bank))
 
     def scrub(self, slot: int) -> None:
         """Clear a slot whose numbers overflowed."""

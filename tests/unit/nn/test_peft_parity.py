@@ -106,7 +106,7 @@ def test_we_read_what_peft_wrote_and_peft_reads_it_back(name: str, folder: Path,
     torch.testing.assert_close(logits(_wrapped(folder, tmp_path / "ours")), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in SPECS if "dora" not in name])
+@pytest.mark.parametrize("name", SPECS)
 def test_what_is_served_adds_up_to_the_trained_layer(name: str, base: LoadedBase, tmp_path: Path) -> None:
     adapters = attach_adapters(base.model, SPECS[name], seed=1)
     stir(adapters.parameters())
@@ -117,14 +117,21 @@ def test_what_is_served_adds_up_to_the_trained_layer(name: str, base: LoadedBase
         x = torch.randn(3, layer.a.shape[1])
         a, b = served.layers[key]
         with torch.no_grad():
-            torch.testing.assert_close(layer.base(x) + x @ a.t() @ b.t(), layer(x), rtol=1e-5, atol=1e-5)
+            bias = 0 if layer.base.bias is None else layer.base.bias
+            own = (layer.base(x) - bias) * served.gains.get(key, torch.ones(1)) + bias
+            torch.testing.assert_close(own + x @ a.t() @ b.t(), layer.eval()(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_dora_is_refused_for_serving_with_the_way_out(base: LoadedBase, tmp_path: Path) -> None:
-    save_adapter(tmp_path, attach_adapters(base.model, LoraSpec(dora=True), seed=0), base)
-    with pytest.raises(UnsupportedModel, match="DoRA") as caught:
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_an_adapter_whose_start_changed_its_base_is_refused_with_the_way_out(
+    start: str, base: LoadedBase, tmp_path: Path
+) -> None:
+    save_adapter(tmp_path, attach_adapters(base.model, LoraSpec(), seed=0), base)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "init_lora_weights": start}))
+    with pytest.raises(UnsupportedModel, match=start) as caught:
         read_adapter(tmp_path, base)
-    assert "adapter merge" in caught.value.hint
+    assert "path_initial_model_for_weight_conversion" in caught.value.hint
 
 
 def test_a_dora_whose_magnitudes_are_missing_is_refused(base: LoadedBase, tmp_path: Path) -> None:
