@@ -211,7 +211,8 @@ class Scheduler:
                 work = self._admit(step, queue, best[1])
             else:
                 return
-            self._take(step, work, self._room(step, work))
+            if not self._take(step, work, self._room(step, work)):
+                return
             self._prompt_turns[kind] = self._turn
 
     def _room(self, step: _Step, work: Work) -> int:
@@ -277,6 +278,8 @@ class Scheduler:
         if count > 0 and source != work.slot:
             step.plan.copies.append(Copy(source, work.slot, count))
         work.computed = count
+        if not work.turn:  # a batch work that had a slot before finds tokens of its own
+            work.cached = count
         self._prefixes.place(work, count)
         if work.guaranteed:
             self._reserved.begin(work)

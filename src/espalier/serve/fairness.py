@@ -1,0 +1,126 @@
+"""Who goes next: weighted fair queueing over tokens. Imports no torch; knows no slot and no step.
+
+Each flow has a clock that counts the tokens it was given, divided by its weight. Of all works that wait first in their
+flow, the one whose flow's clock would stand lowest with it done goes next (self-clocked fair queueing; Golestani 1994).
+A flow that begins to wait is not owed for the time in which it asked for nothing: its clock is brought up to the
+virtual time, the clock of whoever was served last (start-time fair queueing; Goyal, Vin, Cheng 1996).
+
+How long an answer will be is not known when its work is chosen. It is charged with what the flow's answers took so far
+(at first: with the most it may take), and the clock is put right as tokens are computed and when the answer ends: the
+virtual token counter of Sheng et al. 2024, "Fairness in Serving Large Language Models", with its length prediction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from espalier.serve.work import Work
+
+_NEW = 0.2  # how much the last answer says about the next one
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """Those who wait for one another, first come first served."""
+
+    name: str
+    weight: float = 1.0
+    clock: float = 0.0
+    waiting: deque[Work] = field(default_factory=deque)
+    running: int = 0
+    answer_tokens: float = 0.0  # of its answers so far; 0 = there was none
+    stays: bool = False  # also when nobody asks
+
+    def expect_tokens(self, work: Work) -> float:
+        """Tokens the work will probably need from here on, its prompt included."""
+        room = work.most_tokens - len(work.tokens)
+        answered = len(work.tokens) - work.prompt_tokens
+        guess = max(self.answer_tokens - answered, 1.0) if self.answer_tokens else room
+        return len(work.tokens) + min(room, guess)
+
+
+class FairQueue:
+    """The flows of one class of works. Not thread-safe."""
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = dict(weights or {})
+        self._virtual = 0.0
+        self.flows: dict[str, Flow] = {}
+
+    def add(self, work: Work, name: str) -> None:
+        """Queue a work as the last of its flow."""
+        flow = self.flows.get(name)
+        if flow is None:
+            self._drop_idle()
+            flow = self.flows[name] = Flow(name, self._weights.get(name, 1.0))
+        self.join(flow)
+        work.flow = flow
+        flow.waiting.append(work)
+
+    def join(self, flow: Flow) -> None:
+        """The flow begins to wait, or goes on waiting: the time in which it asked for nothing is not made up for."""
+        if not flow.waiting:
+            flow.clock = max(flow.clock, self._virtual)
+
+    def best(self, allowed: Callable[[Flow], bool] = lambda flow: True) -> tuple[float, Flow] | None:
+        """(tag, flow) of the flow whose first work goes next, or None."""
+        tagged = [
+            (flow.clock + flow.expect_tokens(flow.waiting[0]) / flow.weight, flow)
+            for flow in self.flows.values()
+            if flow.waiting and allowed(flow)
+        ]
+        return min(tagged, key=lambda each: each[0], default=None)
+
+    def take(self, flow: Flow) -> Work:
+        """The flow's first work, charged."""
+        work = flow.waiting.popleft()
+        self._virtual = max(self._virtual, flow.clock)
+        work.queue, work.flow, work.spent, work.charged = self, flow, 0, flow.expect_tokens(work)
+        flow.running += 1
+        flow.clock += work.charged / flow.weight
+        work.tag = flow.clock
+        return work
+
+    def put_back(self, work: Work) -> None:
+        """Take its slot from a work: it is its flow's first again."""
+        flow = _flow_of(work)
+        self._settle(work, flow)
+        flow.waiting.appendleft(work)
+
+    def finish(self, work: Work) -> None:
+        """The work is done, or cancelled while it had a slot."""
+        flow = _flow_of(work)
+        answered = len(work.tokens) - work.prompt_tokens
+        if answered:
+            flow.answer_tokens += (answered - flow.answer_tokens) * (_NEW if flow.answer_tokens else 1.0)
+        self._settle(work, flow)
+        if not any(flow.waiting or flow.running for flow in self.flows.values()):
+            self._virtual = max((flow.clock for flow in self.flows.values()), default=self._virtual)
+            self._drop_idle()
+
+    def _settle(self, work: Work, flow: Flow) -> None:
+        flow.running -= 1
+        flow.clock -= (work.charged - work.spent) / flow.weight
+        work.charged = work.spent = 0
+
+    def _drop_idle(self) -> None:
+        """A clock behind the virtual time says nothing: it would be brought up anyway."""
+        for flow in list(self.flows.values()):
+            if not (flow.stays or flow.waiting or flow.running) and flow.clock <= self._virtual:
+                del self.flows[flow.name]
+
+
+def spend(work: Work, tokens: int) -> None:
+    """So many tokens of the work were computed; beyond what was expected they are charged as they come."""
+    work.spent += tokens
+    if work.flow is not None and work.spent > work.charged:
+        work.flow.clock += (work.spent - work.charged) / work.flow.weight
+        work.charged = work.spent
+
+
+def _flow_of(work: Work) -> Flow:
+    if work.flow is None:
+        raise LookupError(f"work {work.id} was never queued")
+    return work.flow
