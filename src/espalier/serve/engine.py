@@ -79,6 +79,8 @@ class Engine:
 
     def load_adapter(self, digest: str, folder: Path, *, require_origin: bool = True) -> None:
         """Make the adapter in `folder` available as `digest`, or raise what `read_adapter` raises."""
+        with self._change:  # one that is on its way out is gone first
+            self._change.wait_for(lambda: digest not in self._closing)
         if digest not in self._runner.bank:
             self._runner.bank.add(digest, read_adapter(folder, self.base, require_origin=require_origin))
 
@@ -88,13 +90,20 @@ class Engine:
             self._check_adapter(digest)
             self._closing.add(digest)
             self._change.wait_for(lambda: not self._scheduler.uses(digest))
+        # The step under way may still hold a request that was just cancelled: not before it has run.
+        with self._turn, self._change:
             self._runner.bank.remove(digest)
             self._scheduler.forget(digest)
             self._closing.discard(digest)
+            self._change.notify_all()
 
     def list_adapters(self) -> list[str]:
         """Digests that may be asked."""
         return [digest for digest in self._runner.bank.digests() if digest not in self._closing]
+
+    def memory_bytes(self) -> int:
+        """What weights, cache (full) and adapters take."""
+        return self._runner.memory_bytes()
 
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Exact: the prompt as the model will read it."""

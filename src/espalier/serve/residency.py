@@ -153,7 +153,7 @@ class Residency(Generic[Thing]):
         with self._lock:
             return sum(resident.size_bytes for resident in self._occupants())
 
-    def list(self) -> list[Resident[Thing]]:
+    def residents(self) -> list[Resident[Thing]]:
         """What is there, by name; what is on its way out too."""
         now_s = self._clock()
         with self._lock:

@@ -1,0 +1,99 @@
+"""A `Seat`: one base that is loaded, whatever engine answers for it, with the adapters on it.
+
+Opens, warms, measures and closes; which bases have a seat is the pool's. Knows no request but the one that warms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from espalier.core.errors import InvalidInput
+from espalier.core.ids import make_id
+from espalier.core.ports import ChatRequest, ModelEngine, TellMemory
+from espalier.core.types import Message, SamplingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from espalier.core.config import ServeConfig
+    from espalier.core.ports import Delta
+
+Materialise = Callable[[str], Path]  # an artifact's digest -> its folder; raises NotFound
+
+_WARMING_WORDS = "one two three four five six seven eight nine ten eleven twelve " * 3
+_WARMING_TOKENS = 8
+
+
+class Seat:
+    """A started engine. Its adapters are loaded when they are asked for, and go when others need the room."""
+
+    def __init__(self, base: str, engine: ModelEngine, config: ServeConfig, materialise: Materialise) -> None:
+        from espalier.serve.residency import Residency
+
+        self.base = base
+        self.engine = engine
+        self._materialise = materialise
+        self.adapters: Residency[str] = Residency(
+            "adapter",
+            self._load_adapter,
+            lambda digest, _: engine.unload_adapter(digest),
+            budget_bytes=config.adapter_memory_bytes,
+            most=config.max_adapters,
+            patient=True,  # an answer ends soon, and with it an adapter's use
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Whether the engine has ended by itself, so that only a new one helps."""
+        return not getattr(self.engine, "answering", True)
+
+    def measure_bytes(self) -> int:
+        """What it takes of this machine's memory, adapters included."""
+        return self.engine.memory_bytes() if isinstance(self.engine, TellMemory) else 0
+
+    def warm(self) -> None:
+        """One short answer, so that kernels are built and pages touched before somebody waits for them.
+
+        Only where the model is in this machine's memory: elsewhere an answer may cost money.
+        """
+        if isinstance(self.engine, TellMemory):
+            asyncio.run(_answer_once(self.engine, self.base))
+
+    def close(self) -> None:
+        """Stop the engine; answers under way end as cancelled."""
+        self.adapters.close()
+        self.engine.stop()
+
+    def _load_adapter(self, digest: str) -> tuple[str, int]:
+        from espalier.serve.footprint import folder_bytes
+
+        folder = self._materialise(digest)
+        self.engine.load_adapter(digest, folder)
+        return digest, folder_bytes(folder)
+
+
+def give_memory_back() -> None:
+    """Collect what a closed engine left in cycles, and hand freed pages to the system, as glibc does not by itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def _answer_once(engine: ModelEngine, base: str) -> None:
+    sampling = SamplingSpec(max_tokens=_WARMING_TOKENS, ignore_end=True)
+    request = ChatRequest(make_id("req"), base, "", [Message("user", _WARMING_WORDS)], sampling, flow="warming")
+    with contextlib.suppress(InvalidInput):  # a context shorter than this prompt is warmed by its first request
+        async with aclosing(cast("AsyncGenerator[Delta, None]", engine.stream(request))) as deltas:
+            async for _ in deltas:
+                pass
