@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +57,32 @@ def test_being_told_to_stop_ends_the_child_and_marks_the_runs(project: Any) -> N
         run(project, emit=emit, stop=started.is_set)
     assert "finished steps are kept" in caught.value.hint
     assert {one.status for one in project.store.runs.list()} == {"cancelled"}
+
+
+def test_a_step_that_is_stopped_may_save_how_far_it_came(project: Any, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    body = f"""    import time
+    from pathlib import Path
+    from espalier.core.errors import Interrupted
+    from espalier.core.events import Event
+    try:
+        while True:
+            context.emit(Event("at.work", {{}}))
+            time.sleep(0.05)
+    except Interrupted:
+        Path({str(saved)!r}).write_text("so far")
+        raise
+"""
+    project.edit("toy_steps.py", "    from cleaning import Cleaner\n", body)
+    at_work = threading.Event()
+
+    def emit(event: Event) -> None:
+        if event.kind == "at.work":
+            at_work.set()
+
+    with pytest.raises(Interrupted):
+        run(project, emit=emit, stop=at_work.is_set)
+    assert saved.read_text() == "so far"
 
 
 def test_the_same_step_wanted_twice_at_once_is_done_once(project: Any) -> None:

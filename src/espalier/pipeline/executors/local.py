@@ -27,7 +27,8 @@ from espalier.store.disk import storage_errors
 from espalier.store.store import Store
 
 _POLL_S = 0.2
-_GRACE_S = 5.0  # between being asked to stop and being made to
+_GRACE_S = 5.0  # between being done and being gone
+_SAVING_S = 20.0  # between being asked to stop and being made to: a checkpoint may have to be written
 
 
 class LocalExecutor:
@@ -112,7 +113,7 @@ class _Child:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_GRACE_S)
+                    self._process.wait(_SAVING_S)
         with contextlib.suppress(OSError):
             self._stdin.close()
 
