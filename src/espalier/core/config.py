@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.recipefile import check_recipe, describe, hint_for, read_yaml, to_plain
@@ -43,6 +43,27 @@ class EngineConfig(Spec):
     options: dict[str, Any] = Field({}, description="what the kind takes besides, see docs/engines.md")
 
 
+class SharingConfig(Spec):
+    """Who gets how much of an engine when more is asked than it can do."""
+
+    weights: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="share of a flow (a key's id, or a model's name); others have 1"
+    )
+    max_waiting: int = Field(1024, ge=0, description="requests waiting in all; one more is refused (503)")
+    max_waiting_per_flow: int = Field(256, ge=0, description="requests of one flow waiting; one more is refused (429)")
+    max_waiting_tokens: int = Field(0, ge=0, description="tokens of all that wait, answers included; 0 = any number")
+    max_wait_s: float = Field(60.0, ge=0, description="a request that would wait longer is refused (429); 0 = any time")
+    reserved_slack: float = Field(
+        1.15, gt=1, le=4, description="a step of reserved requests may become so many times longer by others' tokens"
+    )
+    batch_slack: float = Field(
+        1.5, gt=1, le=8, description="a step of interactive requests may become so many times longer by batch tokens"
+    )
+    capacity_tokens_per_minute: int = Field(
+        0, ge=0, description="what reservations on one base may add up to; 0 = as measured by `capacity measure`"
+    )
+
+
 class ServeConfig(Spec):
     """The process that answers: `espalier serve`."""
 
@@ -52,6 +73,7 @@ class ServeConfig(Spec):
     max_context_tokens: int = Field(1024, ge=16, description="prompt and answer together, per request")
     step_budget_tokens: int = Field(512, ge=16, description="tokens computed per engine step")
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores")
+    sharing: SharingConfig = SharingConfig()
     engines: dict[str, EngineConfig] = Field(
         {}, description="by base, a trailing * matches the rest: which engine answers; embedded where no row matches"
     )

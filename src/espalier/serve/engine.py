@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -16,18 +17,17 @@ import torch
 
 from espalier.core.config import ServeConfig
 from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound, Unavailable
-from espalier.core.ports import ChatRequest, Delta
+from espalier.core.ports import ChatRequest, Delta, EngineLoad, ReservedShare
 from espalier.core.types import Generation, Message, SamplingSpec
 from espalier.nn.adapters import read_adapter
 from espalier.nn.base import LoadedBase
 from espalier.nn.sample import choose_tokens
+from espalier.serve.admission import check_admission, read_bounds
 from espalier.serve.probe import check_runner, expected_logits
 from espalier.serve.runner import Runner
-from espalier.serve.scheduler import Plan, Scheduler, Work
+from espalier.serve.scheduler import Claim, Plan, Scheduler, Work
 from espalier.serve.ticket import Ticket
-
-# A queue longer than this is answered sooner by asking again: at 2,000 tokens a second it is minutes long.
-MOST_WAITING = 1024
+from espalier.serve.work import NOBODYS
 
 
 class Engine:
@@ -46,7 +46,15 @@ class Engine:
         expected = expected_logits(base)
         self._runner = Runner(base, config.max_batch, self.context_tokens)
         check_runner(self._runner, expected)
-        self._scheduler = Scheduler(config.max_batch, config.step_budget_tokens)
+        sharing = config.sharing
+        self._scheduler = Scheduler(
+            config.max_batch,
+            config.step_budget_tokens,
+            weights=sharing.weights,
+            slack=sharing.reserved_slack,
+            batch_slack=sharing.batch_slack,
+        )
+        self._bounds = read_bounds(sharing)
         self._tickets: dict[Work, Ticket] = {}
         self._closing: set[str] = set()  # adapters that take no new request
         self._change = threading.Condition()  # guards all of the above; told whenever a request comes or goes
@@ -109,16 +117,31 @@ class Engine:
         """Exact: the prompt as the model will read it."""
         return len(self.base.tokenizer.encode_prompt(request.messages))
 
+    def hold(self, shares: Sequence[ReservedShare]) -> None:
+        """From the next step on hold exactly `shares`. Raises InvalidInput when they leave no slot for anybody else."""
+        slots = sum(share.slots for share in shares)
+        if slots >= self._scheduler.slots:
+            raise InvalidInput(
+                f"{slots} slots cannot be reserved of {self._scheduler.slots}",
+                hint="leave at least one for requests on demand, or raise serve.max_batch",
+            )
+        with self._change:
+            self._scheduler.hold(shares)
+            self._change.notify_all()
+
+    def load(self) -> EngineLoad:
+        """What runs and waits now."""
+        with self._change:
+            return self._scheduler.load()
+
     async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
         """Answer one request in pieces; the last carries finish reason and usage. Closing the iterator cancels it.
 
         Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going), Unavailable (not
-        started, too many waiting).
+        started, too many waiting), RateLimited (too many of this flow waiting, or for too long).
         """
         if not self.answering:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
-        if len(self._scheduler.waiting) >= MOST_WAITING:
-            raise Unavailable(f"{MOST_WAITING} requests are waiting already", hint="ask again in a moment")
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
         loop = asyncio.get_running_loop()
@@ -129,8 +152,10 @@ class Engine:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(queue.put_nowait, delta)
 
+        claim = Claim(request.flow, request.lane, request.reservation)
+        self._check_queue(claim)  # before the prompt is read: to refuse must cost nothing
         prompt = self.base.tokenizer.encode_prompt(request.messages)
-        ticket = self._submit(request.id, prompt, request.adapter, request.sampling, tell, in_pieces=True)
+        ticket = self._submit(request.id, prompt, request.adapter, request.sampling, tell, claim=claim, in_pieces=True)
         try:
             while True:
                 delta = await queue.get()
@@ -173,10 +198,11 @@ class Engine:
         sampling: SamplingSpec,
         tell: Callable[[Delta | EspalierError], None] | None = None,
         *,
+        claim: Claim = NOBODYS,
         in_pieces: bool,
     ) -> Ticket:
         self._check_length(len(prompt), sampling)
-        work = Work(name, adapter, list(prompt), len(prompt), len(prompt) + sampling.max_tokens)
+        work = Work(name, adapter, list(prompt), len(prompt), len(prompt) + sampling.max_tokens, claim=claim)
         ticket = Ticket(work, sampling, self.base, tell, in_pieces=in_pieces)
         with self._change:
             self._check_adapter(adapter)
@@ -184,6 +210,12 @@ class Engine:
             self._scheduler.add(work)
             self._change.notify_all()
         return ticket
+
+    def _check_queue(self, claim: Claim) -> None:
+        with self._change:
+            crowd = self._scheduler.crowd(claim)
+            tokens_per_s = self._scheduler.cost.tokens_per_s
+        check_admission(crowd, self._bounds[claim.lane], tokens_per_s)
 
     def _check_length(self, prompt_tokens: int, sampling: SamplingSpec) -> None:
         room = self.context_tokens - prompt_tokens
@@ -237,6 +269,7 @@ class Engine:
         """Run one step; False when there was nothing to do."""
         with self._turn:
             with self._change:
+                began_s = time.perf_counter()
                 plan = self._scheduler.plan()
                 if not plan.chunks:
                     self._change.notify_all()  # the plan may have let go of the last cancelled ones
@@ -249,7 +282,7 @@ class Engine:
                 self._fail(plan, error)
                 return True
             with self._change:
-                self._scheduler.commit(plan)
+                self._scheduler.commit(plan, time.perf_counter() - began_s)
                 sound = logits.isfinite().all(-1).tolist()
                 for chunk, ticket, token, whole in zip(deciding, tickets, tokens, sound, strict=True):
                     if not whole:

@@ -41,6 +41,17 @@ class Flow:
         return len(work.tokens) + min(room, guess)
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who waits in a queue, as one flow sees it."""
+
+    waiting: int = 0  # works
+    tokens: float = 0.0  # their prompts and expected answers
+    flow_waiting: int = 0  # the flow's own
+    flow_tokens: float = 0.0
+    share: float = 1.0  # of the engine, for the flow, among those that ask now
+
+
 class FairQueue:
     """The flows of one class of works. Not thread-safe."""
 
@@ -63,6 +74,18 @@ class FairQueue:
         """The flow begins to wait, or goes on waiting: the time in which it asked for nothing is not made up for."""
         if not flow.waiting:
             flow.clock = max(flow.clock, self._virtual)
+
+    def crowd(self, name: str) -> Crowd:
+        """What the next work of flow `name` would find before it."""
+        asking = [flow for flow in self.flows.values() if flow.waiting]
+        tokens = {flow.name: sum(map(flow.expect_tokens, flow.waiting)) for flow in asking}
+        own = self.flows.get(name)
+        weight = own.weight if own else self._weights.get(name, 1.0)
+        weights = weight + sum(flow.weight for flow in asking if flow is not own)
+        waiting = sum(len(flow.waiting) for flow in asking)
+        return Crowd(
+            waiting, sum(tokens.values()), len(own.waiting) if own else 0, tokens.get(name, 0.0), weight / weights
+        )
 
     def best(self, allowed: Callable[[Flow], bool] = lambda flow: True) -> tuple[float, Flow] | None:
         """(tag, flow) of the flow whose first work goes next, or None."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from espalier.core.ports import ReservedShare
-from espalier.serve.fairness import FairQueue, Flow
+from espalier.serve.fairness import Crowd, FairQueue, Flow
 from espalier.serve.work import Work
 
 _NEW = 0.2
@@ -95,6 +95,11 @@ class Reservations:
         work.flow = held.flow
         held.flow.waiting.append(work)
         return True
+
+    def crowd(self, name: str) -> Crowd | None:
+        """Who waits before the next work of a reservation that has tokens left; None where there is none such."""
+        held = self.held.get(name)
+        return self._queue.crowd(name) if held is not None and held.level > 0 else None
 
     def best(self) -> tuple[float, Flow] | None:
         """(tag, flow) of the next guaranteed work whose reservation has a slot left for it."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from espalier.core.ports import EngineLoad, ReservedShare
-from espalier.serve.fairness import FairQueue, Flow, spend
+from espalier.serve.fairness import Crowd, FairQueue, Flow, spend
 from espalier.serve.prefixes import SHORTEST_PREFIX_TOKENS, Prefixes, common_prefix
 from espalier.serve.reservations import Reservations
 from espalier.serve.stepcost import Shape, StepCost
@@ -98,6 +98,12 @@ class Scheduler:
             work.flow.waiting.remove(work)
             if work.guaranteed:
                 self._reserved.finish(work)
+
+    def crowd(self, claim: Claim) -> Crowd:
+        """Who waits before the next work with this claim."""
+        if claim.lane == "batch":
+            return self._batch.crowd(claim.flow)
+        return self._reserved.crowd(claim.reservation) or self._demand.crowd(claim.flow)
 
     @property
     def waiting(self) -> list[Work]:

@@ -20,6 +20,9 @@ class Claim:
     reservation: str = ""  # empty = on demand
 
 
+NOBODYS = Claim()  # of those who say nothing: one flow, on demand
+
+
 @dataclass(slots=True, eq=False)
 class Work:
     """One request inside the engine. `tokens` is the prompt, then the answer as it grows; `adapter` never changes."""
@@ -32,7 +35,7 @@ class Work:
     computed: int = 0
     slot: int = -1
     cancelled: bool = False
-    claim: Claim = Claim()
+    claim: Claim = NOBODYS
     cached: int = 0  # of the prompt: how many tokens were found in the cache, not computed
     # What follows is the scheduler's own.
     flow: Flow | None = field(default=None, repr=False)  # whose share it uses

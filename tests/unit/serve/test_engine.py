@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from espalier.core.config import ServeConfig
+from espalier.core.config import ServeConfig, SharingConfig
 from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Message, SamplingSpec
@@ -271,10 +271,12 @@ def test_two_requests_with_the_same_id_are_two_requests(engine: Engine) -> None:
             assert found[0].text == alone[("one", "two").index(end)]
 
 
-def test_a_full_queue_is_refused_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.serve.engine.MOST_WAITING", 0)
-    with pytest.raises(Unavailable, match="waiting"):
-        run(collect(engine, make_request()))
+def test_a_full_queue_is_refused_at_once_with_the_time_to_wait(load_tiny: Callable[[], LoadedBase]) -> None:
+    full = Engine(load_tiny(), SMALL.model_copy(update={"sharing": SharingConfig(max_waiting=0)})).start()
+    with pytest.raises(Unavailable, match="waiting") as caught:
+        run(collect(full, make_request()))
+    assert caught.value.retry_after_s > 0
+    full.stop()
 
 
 def test_a_cache_larger_than_any_memory_is_refused_with_its_size(load_tiny: Callable[[], LoadedBase]) -> None:
