@@ -26,7 +26,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from espalier.core.errors import InvalidInput, NotFound
-from espalier.core.types import Message
+from espalier.core.types import Message, Tool
 from espalier.tokens import chat
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -67,11 +67,16 @@ class ChatTokenizer:
         return text
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, on: date | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Tool] = (),
+        on: date | None = None,
     ) -> str:
         """The conversation as text, by this model's template; `on`: the day it may name, None = today.
 
-        Raises InvalidInput when there is no template.
+        Raises InvalidInput when there is no template, and where it knows no tools but is given some.
         """
         if not self.template:
             raise InvalidInput(
@@ -83,25 +88,32 @@ class ChatTokenizer:
             messages,
             add_generation_prompt=add_generation_prompt,
             special_tokens=self.special_tokens,
+            tools=tools,
             on=on,
         )
 
-    def encode_prompt(self, messages: Sequence[Message], *, on: date | None = None) -> list[int]:
+    def encode_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), on: date | None = None
+    ) -> list[int]:
         """Ids of the conversation with the assistant's turn opened: what serving feeds, what training puts first.
 
-        on: the day the template may name, None = today.
-        Raises InvalidInput for a message that spells a special token: it would end its turn and speak as another role.
+        tools: what the model may call. on: the day the template may name, None = today.
+        Raises InvalidInput for a message or tool that spells a special token: it would end its turn and speak as
+        another role; and where the template knows no tools but is given some.
         """
         marks = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
         for number, message in enumerate(messages):
-            spelt = next((mark for mark in marks if mark in message.content), "")
-            if spelt:
-                raise InvalidInput(
-                    f"message {number + 1} holds {spelt}, which marks turns for this model",
-                    where=f"messages[{number}].content",
-                    hint="take it out of the text, or put a space into it",
-                )
-        return self.encode(self.render(messages, add_generation_prompt=True, on=on))
+            said = [message.content, *(word for call in message.tool_calls for word in (call.name, call.arguments))]
+            _refuse_marks(marks, said, f"message {number + 1}", f"messages[{number}].content")
+        for number, tool in enumerate(tools):
+            said = [tool.name, tool.description, json.dumps(tool.parameters, ensure_ascii=False)]
+            _refuse_marks(marks, said, f"tool {tool.name}", f"tools[{number}]")
+        return self.encode(self.render(messages, add_generation_prompt=True, tools=tools, on=on))
+
+    @property
+    def call_format(self) -> chat.CallFormat | None:
+        """How this model writes calls of tools; None where its template knows none."""
+        return chat.call_format(self.template, **self.special_tokens) if self.template else None
 
     @property
     def eos_id(self) -> int | None:
@@ -198,6 +210,16 @@ def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, *, context_tokens: in
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(tokenizer.template)
+
+
+def _refuse_marks(marks: Sequence[str], said: Sequence[str], whose: str, where: str) -> None:
+    spelt = next((mark for mark in marks if any(mark in words for words in said)), "")
+    if spelt:
+        raise InvalidInput(
+            f"{whose} holds {spelt}, which marks turns for this model",
+            where=where,
+            hint="take it out of the text, or put a space into it",
+        )
 
 
 def _first_template(config: dict[str, Any]) -> str:
