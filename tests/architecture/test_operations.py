@@ -15,7 +15,7 @@ from espalier.core.plugins import GROUPS
 OPERATIONS = list(load_operations().values())
 NAMES = [operation.name for operation in OPERATIONS]
 # Paths the gateway answers before any operation is asked.
-GATEWAY = ("/v1/chat/", "/v1/models", "/healthz", "/metrics")
+GATEWAY = ("/v1/chat/", "/v1/models", "/v1/files", "/v1/batches", "/healthz", "/metrics")
 
 
 def test_every_entry_point_of_ours_loads() -> None:

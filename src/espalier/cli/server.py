@@ -62,7 +62,7 @@ class _Process:
 
     def build(self) -> Gateway:
         from espalier.api.app import build_api
-        from espalier.gateway.assembly import open_gateway
+        from espalier.gateway.assembly import add_batches, open_gateway
         from espalier.services.resolver import RegistryResolver
 
         api = build_api(lambda: self._context, self.authenticate)
@@ -75,6 +75,8 @@ class _Process:
         resolver = RegistryResolver(self._context.store, self._config.serve)
         gateway = open_gateway(self._context.store, self._pool, resolver, self._config.gateway, fallback=api)
         gateway.desk.on_outcome = self._rollouts.note
+        serve, most_line_bytes = self._config.serve, self._config.gateway.max_body_bytes
+        add_batches(gateway, self._context.store, self._config.batch, most_line_bytes, work=serve.worker)
         self._rollouts.start()
         return gateway
 

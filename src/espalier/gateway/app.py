@@ -13,6 +13,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
+from typing import Protocol
 
 from espalier.core.config import GatewayConfig
 from espalier.core.errors import EspalierError, NotFound, Unauthenticated, Unavailable, did_you_mean
@@ -29,6 +31,28 @@ _DRAIN_S = 10.0
 _log = logging.getLogger("espalier.gateway")
 
 
+class Door(Protocol):
+    """Routes of another kind under the same roof, such as batches."""
+
+    name: str  # as metrics know it
+
+    def owns(self, path: str) -> bool: ...
+
+    async def answer(
+        self, scope: Scope, exchange: Exchange, authenticate: Callable[[Exchange], Awaitable[ApiKey | None]]
+    ) -> None:
+        """Answer one request; it may raise EspalierError before anything was sent."""
+        ...
+
+
+class Runs(Protocol):
+    """Work that goes on beside the requests, from the gateway's start to its stop."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class Gateway:
     """An ASGI app. The desk's `on_settled` is taken over for the metrics."""
 
@@ -39,6 +63,8 @@ class Gateway:
         self._fallback = fallback
         self._running: set[asyncio.Future[None]] = set()
         self._stopping = False
+        self.doors: list[Door] = []
+        self.beside: list[Runs] = []
         self.metrics = Metrics()
         desk.on_settled = self.metrics.count_answer
 
@@ -66,7 +92,13 @@ class Gateway:
         }
         if path.startswith(_MODELS + "/"):
             return ("models", "GET", self._show_model)
+        for door in self.doors:
+            if door.owns(path):
+                return (door.name, "", partial(self._pass_on, door))
         return routes.get(path)
+
+    async def _pass_on(self, door: Door, scope: Scope, exchange: Exchange) -> None:
+        await door.answer(scope, exchange, self._authenticate)
 
     async def _handle(
         self, route: tuple[str, str, Callable[[Scope, Exchange], Awaitable[None]]], scope: Scope, exchange: Exchange
@@ -74,7 +106,7 @@ class Gateway:
         name, method, handler = route
         began_s = time.monotonic()
         try:
-            if scope["method"] != method:
+            if method and scope["method"] != method:
                 exchange.extra.append((b"allow", method.encode()))
                 text = f"{scope['path']} takes {method}, not {scope['method']}"[:200]
                 fault = failure.encode_fault(text, "invalid_request_error", "method_not_supported")
@@ -183,10 +215,14 @@ class Gateway:
     async def start(self) -> None:
         """Settle what a process that died left behind, before the first request is taken."""
         await self.desk.start()
+        for work in self.beside:
+            work.start()
 
     async def stop(self) -> None:
         """Let running answers finish for a while, then settle what is left."""
         self._stopping = True
+        for work in self.beside:
+            await work.stop()
         if self._running:
             await asyncio.wait(set(self._running), timeout=_DRAIN_S)
         for answering in list(self._running):

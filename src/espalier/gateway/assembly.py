@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from espalier.core.config import GatewayConfig
+from espalier.core.config import BatchConfig, GatewayConfig
 from espalier.core.ports import ChatProvider
 from espalier.gateway.app import Gateway
 from espalier.gateway.budget import Budgets
@@ -29,3 +29,13 @@ def open_gateway(
 ) -> Gateway:
     """The ASGI app over a desk of its own."""
     return Gateway(open_desk(store, provider, resolver, config), KeyRing(store), config, fallback)
+
+
+def add_batches(gateway: Gateway, store: Store, config: BatchConfig, most_line_bytes: int, *, work: bool) -> None:
+    """Have a gateway take files and batches, and, with `work`, answer them when nobody else asks."""
+    from espalier.gateway.batch.routes import BatchRoutes
+    from espalier.gateway.batch.runner import BatchRunner
+
+    gateway.doors.append(BatchRoutes(store, config, gateway.desk.off_loop))
+    if work:
+        gateway.beside.append(BatchRunner(store, gateway.desk, config, most_line_bytes=most_line_bytes))

@@ -7,6 +7,7 @@ ends:
     settle    real usage; the rest is free again. The ledger row of kind `usage` is written in the same transaction
     recover   a reservation of a process that died: charged in full, since nobody knows what was used. A budget is a
               promise that no more is spent; charging less could break it. Idempotent by request id, like the rest.
+              Not so a line of a batch: the batch asks it again under its reservation, and lets go of it at its end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from espalier.gateway.holder import Holder
 from espalier.gateway.keys import ApiKey
 from espalier.gateway.price import Price
 from espalier.store.ledger import Ledger, Reservation
+
+BATCH_LINES = "batch_"  # how the request ids of a batch's lines begin
 
 
 class Budgets:
@@ -62,9 +65,19 @@ class Budgets:
         """Write the usage row and charge its amount. False when this request was settled before."""
         return self._ledger.settle(entry)
 
+    def release(self, request: str) -> bool:
+        """Free what is held for a request that has cost nothing. False when nothing was held."""
+        return self._ledger.release(request)
+
+    def release_lines(self, batch: str) -> int:
+        """Free what is still held for lines of `batch` that will not be asked again; returns how many."""
+        left = [held.request for held in self._ledger.reservations() if held.request.startswith(f"{batch}-")]
+        return sum(self._ledger.release(request) for request in dict.fromkeys(left))
+
     def recover(self) -> int:
         """Settle what processes that died left reserved; returns how many requests. Call it at start."""
-        left = [held for held in self._ledger.reservations() if self._is_dead(held)]
+        held_now = (held for held in self._ledger.reservations() if not held.request.startswith(BATCH_LINES))
+        left = [held for held in held_now if self._is_dead(held)]
         recovered = sum(self._ledger.settle(self._lost(held)) for held in left)
         self._holder.bury_the_dead()
         return recovered

@@ -88,7 +88,9 @@ class Desk:
 
         `pinned` is the version that answers whatever the call's name means by now: its route was asked for before. In
         the batch lane no rate is limited, since it has what others leave over, and a ticket whose answer breaks off is
-        not settled: the same request is asked again, under the reservation it has. Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
+        not settled: the same request is asked again, under the reservation it has.
+
+        Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
         BudgetExceeded.
         """
         started_s, started_ms = time.monotonic(), now_ms()
@@ -201,6 +203,14 @@ class Desk:
     async def _admitting_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         """Run a blocking call that may wait for a model to be loaded."""
         return await asyncio.get_running_loop().run_in_executor(self._admitting, call, *arguments)
+
+    def release_line(self, request: str) -> None:
+        """Free what is held for a line of a batch that will not be asked again. Blocks."""
+        self._budgets.release(request)
+
+    def release_lines(self, batch: str) -> int:
+        """Free what is held for lines of a batch that has ended. Blocks."""
+        return self._budgets.release_lines(batch)
 
     async def start(self) -> None:
         """Settle what a process that died left reserved."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from espalier.core.errors import BudgetExceeded, EspalierError, InvalidInput, Unavailable
@@ -23,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
+_PIECE_BYTES = 1 << 18
 
 
 def retry_headers(error: EspalierError) -> Headers:
@@ -74,6 +76,27 @@ class Exchange:
             raise Unavailable("the request's body did not arrive", hint="check the connection") from None
         return b"".join(parts)
 
+    def header(self, name: bytes) -> str:
+        """A header as sent, or empty; `name` in lower case."""
+        return self._headers.get(name, b"").decode("latin-1")
+
+    async def chunks(self, most_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Raises InvalidInput when it is larger, Unavailable when it stops coming."""
+        size, more = 0, True
+        while more:
+            try:
+                async with asyncio.timeout(_BODY_TIMEOUT_S):
+                    message = await self._receive()
+            except TimeoutError:
+                raise Unavailable("the request's body stopped coming", hint="check the connection") from None
+            if message["type"] == "http.disconnect":
+                raise Unavailable("the client left before its request was read")
+            size += len(message.get("body", b""))
+            if size > most_bytes:
+                raise InvalidInput(f"the body is larger than {most_bytes} bytes", hint="send it in several")
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
+
     async def wait_for_leaving(self) -> None:
         """Return when the client has closed the connection. Only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -85,6 +108,14 @@ class Exchange:
     async def send_bytes(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
         await self._start(status, [(b"content-type", kind), (b"content-length", b"%d" % len(body))])
         await self._send({"type": "http.response.body", "body": body})
+
+    async def send_file(self, path: Path, kind: bytes) -> None:
+        """A file's bytes, a piece at a time."""
+        await self._start(200, [(b"content-type", kind), (b"content-length", b"%d" % path.stat().st_size)])
+        with path.open("rb") as stream:
+            while piece := await asyncio.to_thread(stream.read, _PIECE_BYTES):
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def send_error(self, error: EspalierError) -> None:
         """As a response where none was begun, else as the stream's last event."""

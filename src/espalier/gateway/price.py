@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from espalier.core.config import PriceConfig
 from espalier.core.errors import InvalidInput
 from espalier.core.money import price_tokens
+from espalier.core.ports import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,16 @@ class Price:
 
     prompt: Decimal
     completion: Decimal
+    batch: Decimal = Decimal(1)  # what a batch's requests cost, as a share of it
 
     def cost_nusd(self, prompt_tokens: int, completion_tokens: int) -> int:
         return price_tokens(prompt_tokens, self.prompt) + price_tokens(completion_tokens, self.completion)
+
+    def in_lane(self, lane: Lane) -> Price:
+        """The price in that lane."""
+        if lane == "interactive" or self.batch == 1:
+            return self
+        return Price(self.prompt * self.batch, self.completion * self.batch)
 
 
 class PriceList:
@@ -32,7 +40,11 @@ class PriceList:
         self._exact: dict[str, Price] = {}
         self._prefixes: dict[str, Price] = {}
         for name, row in rows.items():
-            price = Price(_parse(row.prompt, name, "prompt"), _parse(row.completion, name, "completion"))
+            price = Price(
+                _parse(row.prompt, name, "prompt"),
+                _parse(row.completion, name, "completion"),
+                _parse(row.batch, name, "batch"),
+            )
             if "*" in name[:-1]:
                 raise InvalidInput(f"a * may only end a name, not {name!r}", where="gateway.prices")
             if name.endswith("*"):
@@ -40,14 +52,14 @@ class PriceList:
             else:
                 self._exact[name] = price
 
-    def find(self, names: Iterable[str]) -> Price | None:
+    def find(self, names: Iterable[str], lane: Lane = "interactive") -> Price | None:
         """The price of a model known by any of `names`, the most telling first; None when no row matches."""
         known = tuple(names)
-        for name in known:
-            if name in self._exact:
-                return self._exact[name]
-        matching = [prefix for prefix in self._prefixes if any(name.startswith(prefix) for name in known)]
-        return self._prefixes[max(matching, key=len)] if matching else None
+        found = next((self._exact[name] for name in known if name in self._exact), None)
+        if found is None:
+            matching = [prefix for prefix in self._prefixes if any(name.startswith(prefix) for name in known)]
+            found = self._prefixes[max(matching, key=len)] if matching else None
+        return found.in_lane(lane) if found is not None else None
 
 
 def _parse(text: str, model: str, side: str) -> Decimal:

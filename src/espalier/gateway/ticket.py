@@ -56,7 +56,6 @@ class Ticket:
     settled: bool = False
     heard: list[str] = field(default_factory=list)  # the answer's words, kept only where a shadow is compared with them
     shadow_of: ShadowOf | None = None
-    given_up: bool = False  # of a batch: it will not be asked again
 
     @property
     def id(self) -> str:
@@ -65,7 +64,7 @@ class Ticket:
     @property
     def is_to_be_resumed(self) -> bool:
         """Whether its answer broke off and its batch will ask for it again."""
-        return self.request.lane == "batch" and self.finished < self.request.sampling.n and not self.given_up
+        return self.request.lane == "batch" and self.finished < self.request.sampling.n
 
     def note(self, delta: Delta) -> None:
         """Take in a delta's figures. Raises EspalierError when another adapter computed it than the pinned one."""

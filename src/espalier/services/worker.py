@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from espalier.store.jobs import Job, Lease
     from espalier.store.store import Store
 
+BATCHES = "batches:"  # jobs of batch inference, which gateway/batch/runner.py takes
 _ENDED = ("succeeded", "failed", "cancelled")
 _ORPHANS_EVERY_S = 30.0
 _BEAT_S = 2.0  # how soon a cancellation is heard of
@@ -64,7 +65,7 @@ class Worker:
             if now_ms() - since_ms > _ORPHANS_EVERY_S * 1000:
                 settle_orphans(self._context.store)
                 since_ms = now_ms()
-            lease = self._context.store.jobs.lease(self._name, self._ttl_s)
+            lease = self._context.store.jobs.lease(self._name, self._ttl_s, without=BATCHES)
             if lease is None:
                 self._stopping.wait(self._poll_s)
             else:

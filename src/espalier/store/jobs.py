@@ -106,12 +106,19 @@ class Jobs:
         return job
 
     def lease(
-        self, worker: str, ttl_s: float = 30, operations: Sequence[str] = (), *, job_id: str = ""
+        self,
+        worker: str,
+        ttl_s: float = 30,
+        operations: Sequence[str] = (),
+        *,
+        job_id: str = "",
+        last: bool = True,
+        without: str = "",
     ) -> Lease | None:
         """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none.
 
-        With `job_id` that job or none; the attempt is then its last: who takes a job by name waits for it, and when he
-        dies nobody else does it.
+        With `job_id` that job or none; unless `last` is false the attempt is then its last: who takes a job by name
+        waits for it, and when he dies nobody else does it. `without` is how operations begin that he does not know.
         """
         now = self._clock()
         until_ms = now + round(ttl_s * 1000)
@@ -120,6 +127,8 @@ class Jobs:
             query = select(jobs).where(jobs.c.status == "queued", jobs.c.due_ms <= now)
             if operations:
                 query = query.where(jobs.c.operation.in_(operations))
+            if without:
+                query = query.where(~jobs.c.operation.startswith(without, autoescape=True))
             if job_id:
                 query = query.where(jobs.c.id == job_id)
             row = connection.execute(query.order_by(jobs.c.due_ms, jobs.c.id).limit(1)).mappings().first()
@@ -131,7 +140,7 @@ class Jobs:
                 status="running",
                 worker=worker,
                 attempts=row["attempts"] + 1,
-                max_attempts=row["attempts"] + 1 if job_id else row["max_attempts"],
+                max_attempts=row["attempts"] + 1 if job_id and last else row["max_attempts"],
                 token=row["token"] + 1,
                 lease_until_ms=until_ms,
                 started_ms=row["started_ms"] or now,

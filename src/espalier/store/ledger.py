@@ -11,7 +11,7 @@ moment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -78,6 +78,13 @@ class Ledger:
     def find(self, request: str) -> Sequence[LedgerEntry]:
         """Every row of a request, in the order they were written."""
         return self._entries(select(entries).where(entries.c.request == request).order_by(entries.c.seq))
+
+    def charged(self, prefix: str) -> Iterator[str]:
+        """Every request with a usage row whose id begins with `prefix`, in order of their ids."""
+        here = (entries.c.request >= prefix) & (entries.c.request < prefix + "\U0010ffff") & (entries.c.kind == "usage")
+        query = select(entries.c.request).where(here).order_by(entries.c.request)
+        with self._database.read() as connection:
+            yield from connection.execution_options(yield_per=10_000).execute(query).scalars()
 
     def list(self, *, key: str = "", model: str = "", kind: str = "", limit: int = 100) -> Sequence[LedgerEntry]:
         """The newest first."""

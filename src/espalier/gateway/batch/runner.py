@@ -1,0 +1,294 @@
+"""`BatchRunner`: takes batches off the durable queue and works on them, some at a time, until it is stopped.
+
+    lease -> journal's lock -> work -> results and the job's end in one transaction, or nothing of it
+      |         heartbeat: prolongs the lease; hears of cancellation, expiry, a revoked key
+      '-- lost, or the process is stopping: the batch waits in the queue as it stands
+
+Two processes never do one batch twice: a lease ends only when its worker has been silent, the journal's lock tells a
+slow worker from a dead one, and a worker whose lease went to another may not write down an end. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import functools
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from espalier.core.config import BatchConfig
+from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, LeaseLost, NotFound, StorageFull
+from espalier.core.ids import now_ms
+from espalier.gateway.batch.deliver import deliver
+from espalier.gateway.batch.files import Files
+from espalier.gateway.batch.publish import Results
+from espalier.gateway.batch.records import Batch, BatchEnd, Batches, Ending, job_id
+from espalier.gateway.batch.work import Why, Work
+from espalier.gateway.desk import Desk
+from espalier.gateway.keys import KeyRing
+from espalier.store.jobs import Lease
+from espalier.store.store import Store
+
+Result = TypeVar("Result")
+
+_POLL_S = 0.5
+_BEAT_S = 2.0  # how soon a cancellation is heard of, at the latest
+_ORPHANS_EVERY_S = 60.0
+_AGAIN_S = 30.0  # after a failure that may pass: a full disk, a busy database
+_BUSY_S = 2.0  # after another process was found at work
+_ENDINGS: dict[Why, Ending] = {"cancel": "cancelled", "expire": "expired", "revoke": "cancelled", "fail": "failed"}
+_FINAL = (InvalidInput, NotFound, DigestMismatch)
+_log = logging.getLogger("espalier.gateway")
+
+
+class BatchRunner:
+    """Works in the loop it is started in. With `only`, on that batch and no other."""
+
+    def __init__(
+        self, store: Store, desk: Desk, config: BatchConfig, *, most_line_bytes: int = 1 << 20, only: str = ""
+    ) -> None:
+        self._store, self._desk, self._config = store, desk, config
+        self._most_line_bytes, self._only = most_line_bytes, only
+        self._batches, self._files, self._keys = Batches(store), Files(store), KeyRing(store)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._threads = ThreadPoolExecutor(4, "batch")
+        self._works: dict[str, Work] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._loop: asyncio.Future[None] | None = None
+        self._stopping = asyncio.Event()
+        self._sign = -1
+
+    def start(self) -> None:
+        """Begin in the running loop."""
+        self._sign = raise_sign(self._batches.folder) if not self._only else -1
+        self._loop = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """Drop what is under way; the journals and the reservations keep it for the next process."""
+        self._stopping.set()
+        for work in self._works.values():
+            work.halt("stop")
+        if self._loop is not None:
+            await asyncio.wait({self._loop, *self._tasks})
+        self._threads.shutdown(wait=True)
+        if self._sign >= 0:
+            os.close(self._sign)
+
+    async def _run(self) -> None:
+        looked_s = float("-inf")
+        while not self._stopping.is_set():
+            try:
+                if asyncio.get_running_loop().time() - looked_s > _ORPHANS_EVERY_S and not self._only:
+                    looked_s = asyncio.get_running_loop().time()
+                    await self._settle_orphans()
+                while len(self._works) < self._config.at_once and await self._take_one():
+                    pass
+            except EspalierError as error:  # the database is busy or away: the queue waits
+                _log.warning("batches cannot be taken: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _POLL_S)
+
+    async def _take_one(self) -> bool:
+        lease = await self._off_loop(self._lease)
+        if lease is None or self._stopping.is_set():
+            if lease is not None:
+                await self._off_loop(self._store.jobs.release, lease)
+            return False
+        batch = await self._off_loop(self._store.records.get, "batch", lease.job.payload["batch"], Batch)
+        self._spawn(batch, lease, "")
+        return True
+
+    def _lease(self) -> Lease | None:
+        job = job_id(self._only) if self._only else ""
+        return self._store.jobs.lease(
+            self._name, self._config.lease_s, [self._batches.operation], job_id=job, last=False
+        )  # fmt: skip
+
+    def _spawn(self, batch: Batch, lease: Lease | None, why: Why) -> None:
+        work = Work(self._store, self._desk, batch, self._config, self._most_line_bytes)
+        if why:
+            work.halt(why)
+        self._works[batch.id] = work
+        task = asyncio.ensure_future(self._work(work, lease))
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._forget, batch.id))
+
+    def _forget(self, id: str, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        del self._works[id]
+
+    async def _work(self, work: Work, lease: Lease | None) -> None:
+        """One batch until it has ended or is let go of; whatever happens, the queue is told."""
+        pulse = _Pulse(self, work, lease)
+        beating = asyncio.ensure_future(pulse.beat())
+        try:
+            results = await work.run()
+            if results is None:
+                await self._let_go(pulse.lease, 0.0 if pulse.lost else None)
+            else:
+                await self._off_loop(self._finish, pulse.lease, work, results)
+        except LeaseLost:
+            _log.warning("batch %s went to another worker", work.batch.id)
+        except _FINAL as error:
+            await self._off_loop(self._fail, pulse.lease, work.batch, error)
+        except Conflict as error:
+            await self._let_go(pulse.lease, _BUSY_S, error)
+        except EspalierError as error:
+            _log.warning("batch %s is put off: %s", work.batch.id, error)
+            await self._let_go(pulse.lease, _AGAIN_S, error)
+        except Exception as error:  # noqa: BLE001 - a bug in one batch must not take the others with it
+            _log.exception("batch %s broke down", work.batch.id)
+            bug = EspalierError(f"{type(error).__name__}: {error}", hint="this is a bug; the log has the traceback")
+            await self._let_go(pulse.lease, _AGAIN_S, bug)
+        finally:
+            beating.cancel()
+            await asyncio.wait({beating})
+
+    async def _let_go(self, lease: Lease | None, again_s: float | None, error: EspalierError | None = None) -> None:
+        """Back to the queue: as it was found when `again_s` is None, else after so many seconds."""
+        if lease is None:
+            return
+        with suppress(EspalierError):  # lost, or the database is away: the lease ends by itself
+            if again_s is None:
+                await self._off_loop(self._store.jobs.release, lease)
+            elif error is not None:
+                await self._off_loop(self._store.jobs.fail, lease, error, again_s)
+
+    def _finish(self, lease: Lease | None, work: Work, results: Results) -> None:
+        """Results, files and end in one transaction, then the folder goes."""
+        batch, progress = work.batch, work.progress
+        ending: Ending = _ENDINGS.get(work.why, "completed")
+        fault: EspalierError | None = None
+        if batch.destination:
+            try:
+                deliver(self._store.blobs, batch, results, progress)
+            except StorageFull:
+                raise
+            except EspalierError as error:  # the results are kept, and can be fetched from here
+                ending, fault = "failed", error
+        job = self._store.jobs.get(job_id(batch.id))
+        with self._store.transaction():
+            end = BatchEnd(
+                id=batch.id,
+                status=ending,
+                output=results.output,
+                output_file=self._name_file(batch, results.output, results.output_bytes, "output"),
+                errors=results.errors,
+                error_file=self._name_file(batch, results.errors, results.errors_bytes, "errors"),
+                started_ms=job.started_ms,
+                ended_ms=now_ms(),
+                fault_code=fault.code if fault else "",
+                fault=str(fault.message) if fault else "",
+                **progress.model_dump(
+                    include={"total", "completed", "failed", "prompt_tokens", "completion_tokens", "finalizing_ms"}
+                ),
+            )
+            self._batches.finish(lease, end)
+        shutil.rmtree(self._batches.folder_of(batch.id), ignore_errors=True)
+
+    def _name_file(self, batch: Batch, sha256: str, size_bytes: int, what: str) -> str:
+        if not sha256:
+            return ""
+        name = f"{batch.id}_{what}.jsonl"
+        return self._files.record(sha256, size_bytes, name, "batch_output", batch.owner).id
+
+    def _fail(self, lease: Lease | None, batch: Batch, error: EspalierError) -> None:
+        fault = f"{error.message}. Next: {error.hint}" if error.hint else error.message
+        end = BatchEnd(id=batch.id, status="failed", ended_ms=now_ms(), fault_code=error.code, fault=fault)
+        with suppress(LeaseLost):
+            self._batches.finish(lease, end)
+
+    async def _settle_orphans(self) -> None:
+        """Publish what is done of batches that the queue has given up, and sweep the folders of those that ended."""
+        for batch, why in await self._off_loop(self._find_orphans):
+            if batch.id not in self._works:
+                self._spawn(batch, None, why)
+
+    def _find_orphans(self) -> list[tuple[Batch, Why]]:
+        orphans: list[tuple[Batch, Why]] = []
+        for folder in self._batches.folder.glob("batch_*"):
+            with suppress(NotFound):
+                standing = self._batches.get(folder.name)
+                job = self._store.jobs.get(job_id(folder.name))
+                if standing.end is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif job.status in ("failed", "cancelled"):
+                    orphans.append((standing.batch, "cancel" if job.status == "cancelled" else "fail"))
+        return orphans
+
+    def wants_end(self, batch: Batch) -> Why:
+        """Why a batch is to end now, if it is. Blocks."""
+        if self._batches.is_cancelled(batch.id):
+            return "cancel"
+        if batch.key is not None and self._keys.is_revoked(batch.key):
+            return "revoke"
+        return "expire" if now_ms() > batch.expires_ms else ""
+
+    async def _off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def heartbeat(self, lease: Lease) -> Lease:
+        """The lease, longer. Raises LeaseLost."""
+        return await self._off_loop(self._store.jobs.heartbeat, lease)
+
+    async def look(self, batch: Batch) -> Why:
+        """`wants_end` off the loop."""
+        return await self._off_loop(self.wants_end, batch)
+
+
+class _Pulse:
+    """Keeps one batch's lease alive, and tells its work when it is to end."""
+
+    def __init__(self, runner: BatchRunner, work: Work, lease: Lease | None) -> None:
+        self._runner, self._work = runner, work
+        self.lease = lease
+        self.lost = False
+
+    async def beat(self) -> None:
+        while True:
+            try:
+                why = await self._runner.look(self._work.batch)
+                if why:
+                    self._work.halt(why)
+                if self.lease is not None:
+                    self.lease = await self._runner.heartbeat(self.lease)
+                    if self.lease.cancel_requested:
+                        self._work.halt("cancel")
+            except LeaseLost:
+                self.lost = True
+                self._work.halt("stop")
+                return
+            except EspalierError as error:  # the database is busy or away: the lease holds until its time is up
+                _log.warning("no heartbeat for batch %s: %s", self._work.batch.id, error)
+            await asyncio.sleep(min(_BEAT_S, (self.lease.ttl_s if self.lease else _BEAT_S) / 3))
+
+
+def raise_sign(folder: Path) -> int:
+    """Show that a server of this workspace takes batches: a locked file, its lock gone however the process ends.
+
+    Several servers may show it at once. Returns the descriptor that holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "served", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def sees_sign(folder: Path) -> bool:
+    """Whether some living server takes batches of this workspace."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(folder / "served", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
