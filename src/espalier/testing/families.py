@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from espalier.testing import templates
+from espalier.testing.tooltemplates import TOOL_FAMILIES
+from espalier.tokens.chat import CallFormat
 from espalier.tokens.tokenizer import ChatTokenizer, save_tokenizer
 
 WINDOW = 8  # of layers that look back only so far; shorter than most test documents
@@ -190,3 +192,20 @@ def family_tokenizer(name: str) -> ChatTokenizer:
     )
     backend.train_from_iterator(_TEXTS, trainer)
     return ChatTokenizer(backend, family.template, dict(family.roles))
+
+
+def tool_tokenizer(format: CallFormat) -> ChatTokenizer:
+    """The tokenizer of a family whose template knows tools, written as `format`."""
+    name, template, special = TOOL_FAMILIES[format]
+    plain = family_tokenizer(name)
+    plain.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return ChatTokenizer(plain.backend, template, plain.special_tokens)
+
+
+def make_tool_family(format: CallFormat, folder: Path, seed: int = 0, *, context_tokens: int = 1024) -> Path:
+    """Write a base into `folder` that is asked with tools; returns it."""
+    transformers_logging.disable_progress_bar()
+    words = tool_tokenizer(format)
+    save_tokenizer(words, folder, context_tokens=context_tokens)
+    family_model(TOOL_FAMILIES[format][0], words, seed, context_tokens=context_tokens).save_pretrained(folder)
+    return folder
