@@ -12,33 +12,12 @@ virtual token counter of Sheng et al. 2024, "Fairness in Serving Large Language 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from espalier.serve.work import Work
+from espalier.serve.work import Flow, Work
 
 _NEW = 0.2  # how much the last answer says about the next one
-
-
-@dataclass(slots=True, eq=False)
-class Flow:
-    """Those who wait for one another, first come first served."""
-
-    name: str
-    weight: float = 1.0
-    clock: float = 0.0
-    waiting: deque[Work] = field(default_factory=deque)
-    running: int = 0
-    answer_tokens: float = 0.0  # of its answers so far; 0 = there was none
-    stays: bool = False  # also when nobody asks
-
-    def expect_tokens(self, work: Work) -> float:
-        """Tokens the work will probably need from here on, its prompt included."""
-        room = work.most_tokens - len(work.tokens)
-        answered = len(work.tokens) - work.prompt_tokens
-        guess = max(self.answer_tokens - answered, 1.0) if self.answer_tokens else room
-        return len(work.tokens) + min(room, guess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +32,10 @@ class Crowd:
 
 
 class FairQueue:
-    """The flows of one class of works. Not thread-safe."""
+    """The flows of one class of works, called `name`. Not thread-safe."""
 
-    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, name: str, weights: Mapping[str, float] | None = None) -> None:
+        self.name = name
         self._weights = dict(weights or {})
         self._virtual = 0.0
         self.flows: dict[str, Flow] = {}
@@ -65,10 +45,17 @@ class FairQueue:
         flow = self.flows.get(name)
         if flow is None:
             self._drop_idle()
-            flow = self.flows[name] = Flow(name, self._weights.get(name, 1.0))
+            flow = self.open(name, self._weights.get(name, 1.0))
         self.join(flow)
         work.flow = flow
         flow.waiting.append(work)
+
+    def open(self, name: str, weight: float = 1.0, like: Flow | None = None) -> Flow:
+        """A new flow; with `like` it shares that flow's waiting works."""
+        flow = self.flows[name] = Flow(name, self.name, weight)
+        if like is not None:
+            flow.waiting = like.waiting
+        return flow
 
     def join(self, flow: Flow) -> None:
         """The flow begins to wait, or goes on waiting: the time in which it asked for nothing is not made up for."""
@@ -100,7 +87,7 @@ class FairQueue:
         """The flow's first work, charged."""
         work = flow.waiting.popleft()
         self._virtual = max(self._virtual, flow.clock)
-        work.queue, work.flow, work.spent, work.charged = self, flow, 0, flow.expect_tokens(work)
+        work.flow, work.spent, work.charged = flow, 0, flow.expect_tokens(work)
         flow.running += 1
         flow.clock += work.charged / flow.weight
         work.tag = flow.clock

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from espalier.core.ports import ReservedShare
-from espalier.serve.fairness import Crowd, FairQueue, Flow
-from espalier.serve.work import Work
+from espalier.serve.fairness import Crowd, FairQueue
+from espalier.serve.work import Flow, Work
 
 _NEW = 0.2
 _TYPICAL_PROMPT_TOKENS = 64  # until a reservation's first prompt tells
@@ -65,7 +65,7 @@ class Reservations:
 
     def __init__(self, among: FairQueue) -> None:
         self._among = among
-        self._queue = FairQueue()
+        self.queue = FairQueue("guaranteed")
         self.held: dict[str, Held] = {}
 
     def hold(self, shares: Sequence[ReservedShare], now_s: float) -> list[Work]:
@@ -90,7 +90,7 @@ class Reservations:
         held = self.held.get(work.claim.reservation)
         if held is None or not held.guarantee(work, now_s):
             return False
-        self._queue.join(held.flow)
+        self.queue.join(held.flow)
         self._among.join(held.burst)
         work.flow = held.flow
         held.flow.waiting.append(work)
@@ -99,15 +99,11 @@ class Reservations:
     def crowd(self, name: str) -> Crowd | None:
         """Who waits before the next work of a reservation that has tokens left; None where there is none such."""
         held = self.held.get(name)
-        return self._queue.crowd(name) if held is not None and held.level > 0 else None
+        return self.queue.crowd(name) if held is not None and held.level > 0 else None
 
     def best(self) -> tuple[float, Flow] | None:
         """(tag, flow) of the next guaranteed work whose reservation has a slot left for it."""
-        return self._queue.best(lambda flow: self.held[flow.name].idle_slots > 0)
-
-    def take(self, flow: Flow) -> Work:
-        """The flow's first work, charged among reservations."""
-        return self._queue.take(flow)
+        return self.queue.best(lambda flow: self.held[flow.name].idle_slots > 0)
 
     def begin(self, work: Work) -> None:
         """A guaranteed work has got a slot, one of its own or one beyond."""
@@ -126,13 +122,8 @@ class Reservations:
     def idle_slots(self) -> int:
         return sum(held.idle_slots for held in self.held.values())
 
-    @property
-    def waiting(self) -> list[Work]:
-        return [work for held in self.held.values() for work in held.flow.waiting]
-
     def _open(self, share: ReservedShare, now_s: float) -> Held:
-        flow = Flow(share.name, share.tokens_per_minute, stays=True)
-        burst = Flow(f"reservation:{share.name}", waiting=flow.waiting, stays=True)
-        self._queue.flows[flow.name] = flow
-        self._among.flows[burst.name] = burst
+        flow = self.queue.open(share.name, share.tokens_per_minute)
+        burst = self._among.open(f"reservation:{share.name}", like=flow)
+        flow.stays = burst.stays = True
         return Held(share, flow, burst, float(share.tokens_per_minute), now_s)

@@ -28,11 +28,11 @@ from dataclasses import dataclass, field
 from math import inf
 
 from espalier.core.ports import EngineLoad, ReservedShare
-from espalier.serve.fairness import Crowd, FairQueue, Flow, spend
+from espalier.serve.fairness import Crowd, FairQueue, spend
 from espalier.serve.prefixes import SHORTEST_PREFIX_TOKENS, Prefixes, common_prefix
 from espalier.serve.reservations import Reservations
 from espalier.serve.stepcost import Shape, StepCost
-from espalier.serve.work import Chunk, Claim, Copy, Plan, Work
+from espalier.serve.work import Chunk, Claim, Copy, Flow, Plan, Work
 
 __all__ = ["SHORTEST_PREFIX_TOKENS", "Chunk", "Claim", "Copy", "Plan", "Scheduler", "Work", "common_prefix"]
 
@@ -68,9 +68,10 @@ class Scheduler:
         self.cost = StepCost()
         self._slack, self._batch_slack = slack, batch_slack
         self._clock_s = clock_s
-        self._demand = FairQueue(weights)
-        self._batch = FairQueue(weights)
+        self._demand = FairQueue("demand", weights)
+        self._batch = FairQueue("batch", weights)
         self._reserved = Reservations(self._demand)
+        self._queues = {queue.name: queue for queue in (self._reserved.queue, self._demand, self._batch)}
         self._prefixes = Prefixes(slots)
         self._turn = 0
         self._prompt_turns = {"demand": 0, "batch": 0}  # when a prompt of the class was last read
@@ -108,10 +109,9 @@ class Scheduler:
     @property
     def waiting(self) -> list[Work]:
         """Those without a slot; a flow's works in their order."""
-        queues = (self._demand, self._batch)
         bursts = {id(held.burst) for held in self._reserved.held.values()}
-        flows = [flow for queue in queues for flow in queue.flows.values() if id(flow) not in bursts]
-        return self._reserved.waiting + [work for flow in flows for work in flow.waiting]
+        flows = [flow for queue in self._queues.values() for flow in queue.flows.values() if id(flow) not in bursts]
+        return [work for flow in flows for work in flow.waiting]
 
     @property
     def busy(self) -> bool:
@@ -144,11 +144,11 @@ class Scheduler:
         if self._reserved.held:
             step.shape = _shape_of(step.plan)
             step.limit_s = self._longest_step_s(step)
-        self._serve(step, "demand", self._demand, self._free_on_demand)
+        self._serve(step, self._demand, self._free_on_demand)
         if step.plan.chunks and (self._batch.flows or any(work.claim.lane == "batch" for work in self.running)):
             step.shape = _shape_of(step.plan)
             step.limit_s = min(step.limit_s, self._batch_slack * self.cost.predict_s(step.shape))
-        self._serve(step, "batch", self._batch, lambda: len(self.running) < self.slots)
+        self._serve(step, self._batch, lambda: len(self.running) < self.slots)
         return step.plan
 
     def commit(self, plan: Plan, seconds: float = 0.0) -> None:
@@ -166,8 +166,8 @@ class Scheduler:
     def release(self, work: Work) -> None:
         """The work is done: its slot is free, what it holds stays for a prompt with the same beginning."""
         self.running.remove(work)
-        if work.queue is not None:
-            work.queue.finish(work)
+        if work.flow is not None:
+            self._queues[work.flow.queue].finish(work)
         if work.guaranteed:
             self._reserved.finish(work)
         work.slot = -1
@@ -182,30 +182,28 @@ class Scheduler:
         for work in sorted(running, key=lambda work: (work.wanted > 1, work.tag)):
             self._take(step, work, work.wanted)
         while step.left > 0 and self._has_slot() and (best := self._reserved.best()):
-            work = self._admit(step, self._reserved, best[1])
+            work = self._admit(step, self._reserved.queue, best[1])
             self._take(step, work, work.wanted)
 
-    def _serve(self, step: _Step, kind: str, queue: FairQueue, has_slot: Callable[[], bool]) -> None:
+    def _serve(self, step: _Step, queue: FairQueue, has_slot: Callable[[], bool]) -> None:
         """One class, within the step's limit: answers under way, and prompts by their tags.
 
         Within a limit not everybody gets a token each step. Whoever waited longest comes first; prompts take turns with
         the answers, all prompts together being one more answer.
         """
         step.begun = False
-        works = [w for w in self.running if not w.guaranteed and (w.claim.lane == "batch") == (kind == "batch")]
+        works = [w for w in self.running if not w.guaranteed and (w.claim.lane == "batch") == (queue is self._batch)]
         rows = [work for work in works if work.wanted == 1]
         if step.limit_s < inf:
             rows.sort(key=lambda work: work.turn)
-            if rows and self._prompt_turns[kind] < rows[0].turn:
-                self._read_prompts(step, kind, works, queue, has_slot)
+            if rows and self._prompt_turns[queue.name] < rows[0].turn:
+                self._read_prompts(step, works, queue, has_slot)
         for work in rows:
             if not self._take(step, work, self._room(step, work)):
                 break
-        self._read_prompts(step, kind, works, queue, has_slot)
+        self._read_prompts(step, works, queue, has_slot)
 
-    def _read_prompts(
-        self, step: _Step, kind: str, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]
-    ) -> None:
+    def _read_prompts(self, step: _Step, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]) -> None:
         """Prompts that have a slot, and those that get one now, whoever's tag is least."""
         begun = sorted((w for w in works if w.wanted > 1 and w.turn < self._turn), key=lambda work: work.tag)
         begun.reverse()
@@ -219,7 +217,7 @@ class Scheduler:
                 return
             if not self._take(step, work, self._room(step, work)):
                 return
-            self._prompt_turns[kind] = self._turn
+            self._prompt_turns[queue.name] = self._turn
 
     def _room(self, step: _Step, work: Work) -> int:
         """How many of a work's wanted tokens the step's limit leaves room for; the first of a class always gets one."""
@@ -275,7 +273,7 @@ class Scheduler:
             work.slot = target
             self._prefixes.place(work, work.computed)
 
-    def _admit(self, step: _Step, queue: FairQueue | Reservations, flow: Flow) -> Work:
+    def _admit(self, step: _Step, queue: FairQueue, flow: Flow) -> Work:
         slot = self._evict() if len(self.running) == self.slots else len(self.running)
         work = queue.take(flow)
         source, count = self._prefixes.find(work)
@@ -297,8 +295,7 @@ class Scheduler:
         slot = work.slot
         self.running.remove(work)
         work.slot, work.computed = -1, 0
-        if work.queue is not None:
-            work.queue.put_back(work)
+        self._batch.put_back(work)
         return slot
 
 

@@ -1,14 +1,11 @@
-"""What the scheduler deals with: works, and the plan of one step. Imports no torch."""
+"""What the scheduler deals with: works, the flows they wait in, and the plan of one step. Imports no torch."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from espalier.core.ports import Lane
-
-if TYPE_CHECKING:
-    from espalier.serve.fairness import FairQueue, Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,6 @@ class Work:
     cached: int = 0  # of the prompt: how many tokens were found in the cache, not computed
     # What follows is the scheduler's own.
     flow: Flow | None = field(default=None, repr=False)  # whose share it uses
-    queue: FairQueue | None = field(default=None, repr=False)  # which charged it when it got its slot
     guaranteed: bool = False  # a reservation's tokens were set aside for it
     set_aside: float = 0.0  # of those tokens, how many
     charged: float = 0.0  # tokens its flow was charged since it has a slot
@@ -56,6 +52,27 @@ class Work:
     @property
     def answer(self) -> list[int]:
         return self.tokens[self.prompt_tokens :]
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """Those who wait for one another, first come first served."""
+
+    name: str
+    queue: str  # the class of works it belongs to
+    weight: float = 1.0
+    clock: float = 0.0
+    waiting: deque[Work] = field(default_factory=deque)
+    running: int = 0
+    answer_tokens: float = 0.0  # of its answers so far; 0 = there was none
+    stays: bool = False  # also when nobody asks
+
+    def expect_tokens(self, work: Work) -> float:
+        """Tokens the work will probably need from here on, its prompt included."""
+        room = work.most_tokens - len(work.tokens)
+        answered = len(work.tokens) - work.prompt_tokens
+        guess = max(self.answer_tokens - answered, 1.0) if self.answer_tokens else room
+        return len(work.tokens) + min(room, guess)
 
 
 @dataclass(frozen=True, slots=True)
