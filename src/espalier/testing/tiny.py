@@ -12,6 +12,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from espalier.nn.adapters import attach_adapters, save_adapter
+from espalier.nn.base import load_base
+from espalier.nn.lora import LoraSpec
 from espalier.tokens.tokenizer import save_tokenizer, train_tokenizer
 
 _TEXTS = ['The quick brown fox jumps over the lazy dog. 0123456789 <record id="1">Größe</record>\n']
@@ -45,4 +48,19 @@ def make_tiny_base(folder: Path, seed: int = 0, *, context_tokens: int = 512) ->
             if parameter.dim() == 2:
                 parameter.normal_(std=0.3, generator=generator)
     model.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_adapter(folder: Path, base: Path, spec: LoraSpec, seed: int = 0) -> Path:
+    """Write a random adapter on the tiny base in folder `base` into `folder`; returns it. Same seed, same bytes.
+
+    Strong enough that its greedy answers are other than the base's.
+    """
+    loaded = load_base(f"path:{base}")
+    adapters = attach_adapters(loaded.model, spec, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.normal_(std=0.12, generator=generator)
+    save_adapter(folder, adapters, loaded)
     return folder

@@ -1,0 +1,36 @@
+"""What the tests of engines share: a tiny base, two adapters on it, and one on another base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from espalier.nn.lora import LoraSpec
+from espalier.testing.tiny import make_tiny_adapter, make_tiny_base
+
+# Unlike each other, and the second unlike from layer to layer.
+SPECS = (
+    LoraSpec(rank=4, alpha=8),
+    LoraSpec(rank=8, alpha=5, rslora=True, ranks={"q_proj": 3, "down_proj": 2}, alphas={"q_proj": 9}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Folders; adapters by a digest."""
+
+    base: Path
+    adapters: dict[str, Path]
+    foreign: Path
+
+
+def make_material(root: Path) -> Material:
+    """Everything, in folders under `root`."""
+    base = make_tiny_base(root / "base")
+    other = make_tiny_base(root / "other", seed=9)
+    adapters = {}
+    for number, spec in enumerate(SPECS):
+        folder = make_tiny_adapter(root / f"adapter-{number}", base, spec, seed=number)
+        adapters[sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()] = folder
+    return Material(base, adapters, make_tiny_adapter(root / "foreign", other, SPECS[0]))
