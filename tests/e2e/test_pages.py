@@ -108,6 +108,19 @@ def test_a_run_is_watched_approved_by_the_second_person_and_compared(
             expect(page.get_by_test_id(f"figures-{pane}")).to_contain_text("$")
             expect(page.get_by_test_id(f"answer-{pane}")).not_to_be_empty()
         take_picture(page, "playground")
+
+        with Client(folder, actor="grace") as grace:
+            grace.models.approve(ref="support@v1", comment="the one before")
+            grace.deployments.split(name="support", variants={"support@v1": 1}, reason="as it was")
+            grace.deployments.canary(name="support", candidate="support@v2")
+        page.goto(f"{url}/serving")
+        expect(page.get_by_test_id("shares")).to_contain_text("support@v2 5%")
+        take_picture(page, "serving-canary")
+        page.get_by_label("Reason").fill("answers in the wrong tone")
+        page.get_by_test_id("rollback").click()
+        expect(page.get_by_test_id("shares")).to_have_text("support@v1 100%")
+        expect(page.get_by_test_id("deployment")).to_contain_text("answers in the wrong tone")
+        take_picture(page, "serving")
     with Client(folder, actor="ada") as ada:
         assert ada.models.show(ref="support@production").version.approvals[0].actor == "grace"
         assert {row.name for row in ada.usage.show()} >= {"model:support@v2"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def mount_pages(
     api: FastAPI, *, call: Call, authenticate: Authenticate, storage: Path, base_url: Callable[[], str]
 ) -> None:
-    """Add /, /runs, /models and /playground to `api`.
+    """Add /, /runs, /models, /serving and /playground to `api`.
 
     `storage` keeps the browser sessions; `base_url` gives the address of this very server, for the playground speaks to
     the OpenAI endpoint like any client. Raises MissingExtra when nicegui is not installed.
@@ -31,12 +31,13 @@ def mount_pages(
     except ModuleNotFoundError as error:
         raise MissingExtra("the pages need nicegui", hint="pip install 'espalier[web]'") from error
 
-    from espalier.web import models, playground, runs, session
+    from espalier.web import models, playground, runs, serving, session
 
     gate = session.Gate(call, authenticate)
     session.add_pages(gate)
     runs.add_pages(gate)
     models.add_pages(gate)
+    serving.add_pages(gate)
     playground.add_pages(gate, base_url)
     ui.run_with(
         api,

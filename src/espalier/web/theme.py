@@ -42,7 +42,12 @@ def frame(title: str, who: Principal | None) -> Iterator[None]:
     with ui.header().classes("items-center gap-6 px-6 py-2").style(f"background: {INK}"):
         ui.link("Espalier", "/").classes("text-white text-lg font-semibold no-underline")
         if who is not None:
-            for name, path in (("Runs", "/runs"), ("Models", "/models"), ("Playground", "/playground")):
+            for name, path in (
+                ("Runs", "/runs"),
+                ("Models", "/models"),
+                ("Serving", "/serving"),
+                ("Playground", "/playground"),
+            ):
                 weight = "font-semibold underline underline-offset-8" if name == title else "opacity-80"
                 ui.link(name, path).classes(f"text-white no-underline {weight}")
             ui.space()
