@@ -1,9 +1,9 @@
 """Who goes next: weighted fair queueing over tokens. Imports no torch; knows no slot and no step.
 
-Each flow has a clock that counts the tokens it was given, divided by its weight. Of all works that wait first in their
-flow, the one whose flow's clock would stand lowest with it done goes next (self-clocked fair queueing; Golestani 1994).
-A flow that begins to wait is not owed for the time in which it asked for nothing: its clock is brought up to the
-virtual time, the clock of whoever was served last (start-time fair queueing; Goyal, Vin, Cheng 1996).
+Each flow has a clock that counts the tokens it was given, divided by its weight; the flow whose clock stands lowest
+goes next, with the work that waits first in it (start-time fair queueing; Goyal, Vin, Cheng 1996). A flow that begins
+to wait is not owed for the time in which it asked for nothing: its clock is brought up to the virtual time, the clock
+of whoever was served last.
 
 How long an answer will be is not known when its work is chosen. It is charged with what the flow's answers took so far
 (at first: with the most it may take), and the clock is put right as tokens are computed and when the answer ends: the
@@ -75,22 +75,21 @@ class FairQueue:
         )
 
     def best(self, allowed: Callable[[Flow], bool] = lambda flow: True) -> tuple[float, Flow] | None:
-        """(tag, flow) of the flow whose first work goes next, or None."""
-        tagged = [
-            (flow.clock + flow.expect_tokens(flow.waiting[0]) / flow.weight, flow)
-            for flow in self.flows.values()
-            if flow.waiting and allowed(flow)
-        ]
-        return min(tagged, key=lambda each: each[0], default=None)
+        """(tag, flow) of the flow whose first work goes next, or None. Among equals, who came first."""
+        waiting = [flow for flow in self.flows.values() if flow.waiting and allowed(flow)]
+        if not waiting:
+            return None
+        best = min(waiting, key=lambda flow: (flow.clock, flow.waiting[0].arrived_s))
+        return best.clock, best
 
     def take(self, flow: Flow) -> Work:
         """The flow's first work, charged."""
         work = flow.waiting.popleft()
         self._virtual = max(self._virtual, flow.clock)
         work.flow, work.spent, work.charged = flow, 0, flow.expect_tokens(work)
+        work.tag = flow.clock
         flow.running += 1
         flow.clock += work.charged / flow.weight
-        work.tag = flow.clock
         return work
 
     def put_back(self, work: Work) -> None:

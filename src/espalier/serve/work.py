@@ -40,7 +40,7 @@ class Work:
     set_aside: float = 0.0  # of those tokens, how many
     charged: float = 0.0  # tokens its flow was charged since it has a slot
     spent: int = 0  # tokens computed since it has a slot
-    tag: float = 0.0  # its flow's virtual time when it is done: whoever's is least goes first
+    tag: float = 0.0  # its flow's clock when it got its slot: whoever's is least goes first
     arrived_s: float = 0.0
     turn: int = 0  # the last step that computed a token of it
 
