@@ -1,7 +1,7 @@
 """What a base will take of the machine's memory, read off its files before anything is loaded, and what there is.
 
-Weights as they will be computed with, the cache of all slots at their longest, and a step's own room. Knows no engine;
-what was really taken is measured there.
+Weights as they will be computed with, and the cache of all slots at their longest. What a step allocates and gives back
+is not counted: the share of the machine leaves room for it. Knows no engine; what was really taken is measured there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from espalier.nn.locate import count_parameters, locate_base
 # The rest is for the system, for what training takes beside, and for what a step allocates.
 _SHARE_OF_MACHINE = 0.7
 _SHARE_OF_GPU = 0.85
-_STEP_COPIES = 4  # a step's rows, as wide as the widest layer, that are alive at the same time
 
 
 def estimate_bytes(place: str, config: ServeConfig) -> int:
@@ -33,7 +32,7 @@ def estimate_bytes(place: str, config: ServeConfig) -> int:
     shape = said.get("text_config") or said
     parameters = count_parameters(folder)
     item_bytes = choose_dtype("auto", parameters, "cuda" if torch.cuda.is_available() else "cpu").itemsize
-    return parameters * item_bytes + cache_bytes(shape, config, item_bytes) + _step_bytes(shape, config, item_bytes)
+    return parameters * item_bytes + cache_bytes(shape, config, item_bytes)
 
 
 def cache_bytes(shape: dict[str, Any], config: ServeConfig, item_bytes: int) -> int:
@@ -61,12 +60,6 @@ def budget_bytes(config: ServeConfig) -> int:
 def folder_bytes(folder: Path) -> int:
     """Bytes of the safetensors in a folder: what an adapter takes."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def _step_bytes(shape: dict[str, Any], config: ServeConfig, item_bytes: int) -> int:
-    logits = config.max_batch * int(shape.get("vocab_size") or 0) * 4  # float32
-    widest = int(shape.get("intermediate_size") or 4 * int(shape.get("hidden_size") or 0))
-    return logits + _STEP_COPIES * max(config.step_budget_tokens, config.max_batch) * widest * item_bytes
 
 
 def _limit_bytes() -> int:

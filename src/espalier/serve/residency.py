@@ -273,6 +273,7 @@ class Residency(Generic[Thing]):
 
     def _fail(self, resident: _Resident[Thing], error: BaseException) -> None:
         del self._present[resident.name]
+        resident.state, resident.going = "leaving", True
         resident.loaded.set_exception(error)
         resident.gone.set()
 
@@ -330,4 +331,4 @@ class Residency(Generic[Thing]):
 
 
 def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.0f} MB"
+    return f"{size_bytes / 1e6:,.1f} MB"

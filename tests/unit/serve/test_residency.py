@@ -129,9 +129,9 @@ def test_what_is_in_use_never_goes_and_who_does_not_fit_is_told_the_figures(make
     first = house.rooms.acquire("a", lambda: 1_500_000)
     first.loaded.result(20)
     house.rooms.resize("a", 1_500_000)
-    with pytest.raises(Unavailable, match=r"b would take 1 MB of 2 MB; in use now: a \(2 MB\)"):
+    with pytest.raises(Unavailable, match=r"b would take 1.0 MB of 2.0 MB; in use now: a \(1.5 MB\)"):
         house.rooms.acquire("b", lambda: 1_000_000).loaded.result(20)
-    with pytest.raises(InvalidInput, match=r"would take 3 MB, all together may take 2 MB"):
+    with pytest.raises(InvalidInput, match=r"would take 3.0 MB, all together may take 2.0 MB"):
         house.rooms.acquire("b", lambda: 3_000_000)
     assert names(house) == ["a"]
     first.release()
