@@ -65,9 +65,8 @@ def _shares(shares: str) -> None:
     with ui.row().classes("w-full gap-0 flex-nowrap rounded overflow-hidden").props("data-testid=shares"):
         for number, (version, share) in enumerate(parts):
             colour = (theme.LEAF, theme.SUN, theme.STONE, theme.CLAY)[number % 4]
-            with ui.element("div").style(
-                f"width: {share}; min-width: 7rem; background: {colour}; color: white; padding: .35rem .6rem"
-            ):
+            style = f"width: {share}; min-width: 9rem; background: {colour}; color: white"
+            with ui.element("div").classes("px-3 py-1 whitespace-nowrap").style(style):
                 ui.label(f"{version} {share}").classes("text-sm")
 
 
