@@ -6,6 +6,7 @@ family's: its markers, where its turns end, what it does with a system message, 
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -191,6 +192,10 @@ def family_tokenizer(name: str) -> ChatTokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(_TEXTS, trainer)
+    if plain:  # the trainer takes bytes into the vocabulary as special tokens only; in SentencePiece they are not
+        written = json.loads(backend.to_str())
+        written["added_tokens"] = [token for token in written["added_tokens"] if token["content"] not in plain]
+        backend = Tokenizer.from_str(json.dumps(written))
     return ChatTokenizer(backend, family.template, dict(family.roles))
 
 
