@@ -68,13 +68,16 @@ class VllmOptions(Spec):
 
 
 class VllmEngine:
-    """Implements core.ports.ModelEngine. Raises InvalidInput for options that are none, or a key that is missing."""
+    """Implements core.ports.ModelEngine. Raises InvalidInput for options that are none, or a key that is missing.
+
+    A server found at a URL stays as it is when this stops, with the adapters that were loaded into it.
+    """
 
     def __init__(self, plan: EnginePlan) -> None:
         self._plan = plan
         self._options = plan.options(VllmOptions)
         self._roster = Roster()
-        self._loading = threading.Lock()
+        self._changing = threading.Lock()  # held while it starts or an adapter is loaded; `stop` cuts in
         self._line: Line | None = None
         self._process: ServerProcess | None = None
         self._base: LoadedBase | None = None
@@ -88,16 +91,18 @@ class VllmEngine:
         Raises MissingExtra (no vLLM here), Unavailable (it does not come up), DigestMismatch (another tokenizer), and
         what `outline_base` raises.
         """
-        if self._line is not None and self._line.is_open:
-            return self
-        self._base = replace(outline_base(self._plan.place), spec=self._plan.base)
-        try:
-            self._line = self._reach(self._base)
-            self._describe(self._line)
-            self._check_tokenizer(self._line, self._base)
-        except EspalierError:
-            self.stop()
-            raise
+        with self._changing:
+            if self._answering:
+                return self
+            self.stop()  # what is left of one that died
+            self._base = replace(outline_base(self._plan.place), spec=self._plan.base)
+            try:
+                line = self._reach(self._base)
+                self._describe(line)
+                self._check_tokenizer(line, self._base)
+            except EspalierError:
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:
@@ -115,7 +120,7 @@ class VllmEngine:
         Raises what `read_stored` raises, UnsupportedModel (DoRA, a rank too large), InvalidInput (vLLM refuses it).
         """
         line, base = self._started()
-        with self._loading:
+        with self._changing:
             if digest in self._roster.digests():
                 return
             theirs = self._translate(self._place_adapter(digest, folder, base))
@@ -194,6 +199,11 @@ class VllmEngine:
         raise Unavailable("vLLM ended an answer before its end", hint="ask again; its log says why")
 
     @property
+    def _answering(self) -> bool:
+        alive = self._process is None or self._process.running
+        return self._line is not None and self._line.is_open and alive
+
+    @property
     def _has_priorities(self) -> bool:
         return self._options.priorities or not self._plan.engine.url
 
@@ -204,13 +214,14 @@ class VllmEngine:
         return replace(delta, adapter=adapter) if delta.finish_reason else delta
 
     def _started(self) -> tuple[Line, LoadedBase]:
-        if self._line is None or self._base is None or not self._line.is_open:
+        if self._line is None or self._base is None or not self._answering:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
         return self._line, self._base
 
     def _encode(self, request: ChatRequest) -> list[int]:
         _, base = self._started()
-        return base.tokenizer.encode_prompt(request.messages)
+        tools = () if request.tool_choice == "none" else request.tools
+        return base.tokenizer.encode_prompt(request.messages, tools=tools)
 
     def _reach(self, base: LoadedBase) -> Line:
         """An open line to a server that is healthy."""
@@ -329,7 +340,7 @@ def _explain_load(reply: Reply) -> EspalierError:
             "this vLLM loads no adapters at run time",
             hint="start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
         )
-    if isinstance(error, InvalidInput | Unavailable):
+    if reply.status in (401, 403, 502, 503, 504):
         return error
     return InvalidInput(f"vLLM does not take the adapter: {error.message}", hint="its log says more")
 
