@@ -56,6 +56,9 @@ class SharingConfig(Spec):
     reserved_slack: float = Field(
         1.15, gt=1, le=4, description="a step of reserved requests may become so many times longer by others' tokens"
     )
+    reserved_wait_share: float = Field(
+        0.15, gt=0, description="while a reservation is idle, a step takes this share of what its next prompt will"
+    )
     batch_slack: float = Field(
         1.5, gt=1, le=8, description="a step of interactive requests may become so many times longer by batch tokens"
     )

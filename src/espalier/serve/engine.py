@@ -52,6 +52,7 @@ class Engine:
             config.step_budget_tokens,
             weights=sharing.weights,
             slack=sharing.reserved_slack,
+            wait_share=sharing.reserved_wait_share,
             batch_slack=sharing.batch_slack,
         )
         self._bounds = read_bounds(sharing)

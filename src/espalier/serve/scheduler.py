@@ -12,8 +12,8 @@ Three classes are served in this order, each by weighted fair queueing (`fairnes
     batch        what is left of slots and tokens; a batch work gives its slot up when another needs it, keeps its
                  tokens, and begins again where it stood as soon as there is room
 
-While a reservation is idle, steps are kept so short that its next request waits little for the one under way. Without
-reservations and batch works nothing is limited but by the budget.
+While a reservation is idle, a step takes no longer than `wait_share` of what its next prompt will, so that this one
+waits little for the step under way. Without reservations and batch works nothing is limited but by the budget.
 
 A running work sits in a cache slot. Running works fill slots 0..n-1 without a hole, so that attention reads views and
 never gathers. What a slot held stays readable until it is overwritten, and a prompt that begins like it, under the same
@@ -58,6 +58,7 @@ class Scheduler:
         *,
         weights: Mapping[str, float] | None = None,
         slack: float = 1.15,
+        wait_share: float = 0.15,
         batch_slack: float = 1.5,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,7 +67,7 @@ class Scheduler:
         self.budget_tokens = max(budget_tokens, slots)
         self.running: list[Work] = []  # in order of admission
         self.cost = StepCost()
-        self._slack, self._batch_slack = slack, batch_slack
+        self._slack, self._wait_share, self._batch_slack = slack, wait_share, batch_slack
         self._clock_s = clock_s
         self._demand = FairQueue("demand", weights)
         self._batch = FairQueue("batch", weights)
@@ -240,7 +241,7 @@ class Scheduler:
         if step.plan.chunks:
             return self._slack * self.cost.predict_s(step.shape)
         prompt = min(held.prompt_tokens for held in self._reserved.held.values())
-        return (self._slack - 1) * self.cost.predict_s(Shape(prompt=round(prompt)))
+        return self._wait_share * self.cost.predict_s(Shape(prompt=round(prompt)))
 
     def _take(self, step: _Step, work: Work, most: int) -> int:
         count = min(work.wanted, step.left, most)
