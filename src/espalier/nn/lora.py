@@ -58,7 +58,7 @@ class LoraSpec(Spec):
         None, description="only in these layers: [FIRST, LAST], counted from 0, or N for the last N; empty = in all"
     )
     rslora: bool = Field(False, description="scale by alpha / sqrt(rank), for ranks above 64")
-    dora: bool = Field(False, description="learn each row's length by itself (DoRA); serve it merged into the base")
+    dora: bool = Field(False, description="learn each row's length by itself (DoRA)")
     init: Literal["kaiming", "gaussian"] = Field(
         "kaiming", description="how A starts: uniform up to 1 / sqrt(in), or normal with deviation 1 / rank; B is 0"
     )
