@@ -55,9 +55,10 @@ class Objective(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Likelihood:
-    """Weighted mean negative log-likelihood of the supervised tokens: fine-tuning and continued pre-training alike."""
+class MeanByWeight:
+    """What objectives share that take the mean by supervised weight and need to see nothing of a step beforehand."""
+
+    __slots__ = ()
 
     @property
     def measures(self) -> bool:
@@ -68,6 +69,11 @@ class Likelihood:
 
     def measure(self, backbone: Backbone, pack: Pack) -> tuple[float, ...]:
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood(MeanByWeight):
+    """Weighted mean negative log-likelihood of the supervised tokens: fine-tuning and continued pre-training alike."""
 
     def loss(self, backbone: Backbone, pack: Pack, step: StepTotals) -> Loss:
         hidden = backbone.hidden(pack)

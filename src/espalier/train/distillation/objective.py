@@ -16,13 +16,13 @@ from espalier.nn.crossentropy import Head, head_cross_entropy, head_logp
 from espalier.nn.tensors import tensor_of
 from espalier.tokens.pack import Pack
 from espalier.train.distillation.divergence import Divergence, divergences
-from espalier.train.objective import Loss, StepTotals
+from espalier.train.objective import Loss, MeanByWeight, StepTotals
 
 IDS, LOGP = "teacher_ids", "teacher_logp"  # extras: int32 and float32, (r, k) each
 
 
 @dataclass(frozen=True, slots=True)
-class Imitation:
+class Imitation(MeanByWeight):
     """alpha T^2 divergence + (1 - alpha) cross-entropy, each the mean over supervised weight.
 
     T^2 keeps the gradient's size when the temperature changes (Hinton et al. 2015, section 2.1).
@@ -32,16 +32,6 @@ class Imitation:
     temperature: float
     alpha: float
     whole: bool  # the teacher's k tokens are the vocabulary
-
-    @property
-    def measures(self) -> bool:
-        return False
-
-    def weigh(self, pack: Pack) -> float:
-        return float(pack.weights.sum())
-
-    def measure(self, backbone: Backbone, pack: Pack) -> tuple[float, ...]:
-        return ()
 
     def loss(self, backbone: Backbone, pack: Pack, step: StepTotals) -> Loss:
         hidden, head = backbone.hidden(pack), backbone.head()

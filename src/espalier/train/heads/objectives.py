@@ -17,7 +17,7 @@ from espalier.nn.backbone import Backbone
 from espalier.nn.scorehead import ScoreHead
 from espalier.nn.tensors import tensor_of
 from espalier.tokens.pack import Pack
-from espalier.train.objective import Loss, StepTotals
+from espalier.train.objective import Loss, MeanByWeight, StepTotals
 
 MARGIN = "margin"  # of each pair, in a pack's extras
 
@@ -47,22 +47,12 @@ def pair_losses(chosen: Tensor, rejected: Tensor, margins: Tensor, centering: fl
 
 
 @dataclass(frozen=True, slots=True)
-class Labelling:
+class Labelling(MeanByWeight):
     """Cross-entropy of a label for each text, the mean taken by the labels' weights, as torch takes it."""
 
     head: ScoreHead
     label_weights: Tensor  # (n,)
     smoothing: float = 0.0
-
-    @property
-    def measures(self) -> bool:
-        return False
-
-    def weigh(self, pack: Pack) -> float:
-        return float(pack.weights.sum())
-
-    def measure(self, backbone: Backbone, pack: Pack) -> tuple[float, ...]:
-        return ()
 
     def loss(self, backbone: Backbone, pack: Pack, step: StepTotals) -> Loss:
         logits = self.head.logits(backbone.hidden(pack))
