@@ -33,6 +33,7 @@ SECTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "Serve": (
         ("serve", "answer over HTTP: OpenAI endpoint, pages, workers"),
         ("ask", "put one question to a model"),
+        ("batch", "answer a file of requests: run, create, show, cancel, results"),
         ("deployments", "what is being served"),
         ("keys", "API keys: roles, budgets, revocation"),
         ("usage", "what was asked, by whom, at what cost"),
@@ -56,7 +57,7 @@ SHORT: dict[str, str] = {
 }
 
 # A noun of the command line -> the operations' noun, where people say another word.
-NOUNS: dict[str, str] = {"adapter": "adapters", "data": "datasets", "train": "training"}
+NOUNS: dict[str, str] = {"adapter": "adapters", "batch": "batches", "data": "datasets", "train": "training"}
 
 EPILOG = """\
 Examples:

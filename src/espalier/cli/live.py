@@ -41,7 +41,7 @@ def show_stream(items: Iterator[Any], options: Options) -> None:
                 if getattr(item, "kind", "") != IDLE:
                     click.echo(_to_json(item))
             return
-        screen = _Screen(terminal=False)
+        screen = _Screen(terminal=sys.stderr.isatty())
         wrote_text = False
         for item in items:
             if isinstance(item, Event):

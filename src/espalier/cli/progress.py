@@ -48,6 +48,8 @@ class Progress:
             "eval.progress": self._eval_progress,
             "eval.finished": self._eval_finished,
             "generate.progress": self._generate_progress,
+            "batch.progress": self._generate_progress,
+            "batch.finished": self._batch_finished,
             "generate.finished": self._generate_finished,
             "step.skipped": self._step_skipped,
             "step.retry": self._step_skipped,
@@ -205,6 +207,12 @@ class Progress:
         self.status = ""
         lines = [f"    {data.get('kept', 0)} of {data.get('rows', 0)} rows kept"]
         return lines + [f"    left out: {counts}" for counts in [_list_counts(data.get("drops", {}))] if counts]
+
+    def _batch_finished(self, data: dict[str, Any]) -> list[str]:
+        self.status = ""
+        failed = f", {data['failed']} failed: {data.get('errors') or data['output']}" if data.get("failed") else ""
+        told = f"{data.get('status', '')}: {data.get('completed', 0)} of {data.get('total', 0)} lines answered"
+        return [f"    {told}{failed}", f"    answers: {data.get('output', '')}"]
 
     def _show(self, what: str, done: int, total: int, rest: str) -> None:
         self.share = done / total if total else 0.0

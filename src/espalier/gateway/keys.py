@@ -165,6 +165,10 @@ class KeyRing:
             raise Unauthenticated(f"key {stored.key.id} has expired", hint="ask for a new one")
         return stored.key
 
+    def get(self, id: str) -> ApiKey:
+        """A key by its id, or by a name that only one live key has. Raises NotFound, InvalidInput."""
+        return self._find(id)
+
     def is_revoked(self, key: ApiKey) -> bool:
         """Whether who pays for its requests was revoked. A loan that has ended does not count: its lender pays on."""
         return self._is_revoked(key.payer)

@@ -17,8 +17,10 @@ from espalier.core.errors import EspalierError, MissingExtra
 from espalier.core.ports import Blobs
 from espalier.gateway.batch.publish import Results
 from espalier.gateway.batch.records import Batch, BatchEnd, Progress
-from espalier.store.disk import write_file
+from espalier.store.disk import new_file, write_all, write_file
 from espalier.wire.bedrock.invocation import encode_manifest
+
+_PIECE_BYTES = 1 << 20
 
 
 def deliver(blobs: Blobs, batch: Batch, results: Results, progress: Progress) -> None:
@@ -30,8 +32,17 @@ def deliver(blobs: Blobs, batch: Batch, results: Results, progress: Progress) ->
     folder = Path(batch.destination) / batch.id
     folder.mkdir(parents=True, exist_ok=True)
     if results.output:
-        blobs.fetch(results.output, folder / f"{batch.name}.out")
+        copy_blob(blobs, results.output, folder / f"{batch.name}.out")
     write_file(folder / "manifest.json.out", manifest)
+
+
+def copy_blob(blobs: Blobs, sha256: str, target: Path) -> None:
+    """A blob's bytes at `target` as a file of its own: what its reader does to it, the store does not feel."""
+    with tempfile.TemporaryDirectory(prefix=".espalier-", dir=target.parent) as folder, new_file(target) as descriptor:
+        blobs.fetch(sha256, Path(folder) / "blob")
+        with (Path(folder) / "blob").open("rb") as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                write_all(descriptor, piece)
 
 
 def manifest_of(counts: Progress | BatchEnd) -> dict[str, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from espalier.core.errors import Conflict, InvalidInput, NotFound
-from espalier.core.ids import digest_of, make_id, now_ms
+from espalier.core.ids import make_id, now_ms
 from espalier.core.types import Spec
 from espalier.gateway.batch.shapes import ShapeName
 from espalier.gateway.keys import ApiKey
@@ -56,11 +56,6 @@ class Batch(Spec):
     @property
     def owner(self) -> str:
         return self.key.payer if self.key else ""
-
-    @property
-    def likeness(self) -> str:
-        """The same for two batches that ask the same of the same models for the same account."""
-        return digest_of([self.shape, self.source, self.model, self.owner, self.home])
 
     def request_id(self, line: int) -> str:
         """The one id under which a line is ever asked, and charged."""

@@ -1,0 +1,319 @@
+"""Batches: a file of requests answered when nobody else asks, resumed after any crash; OpenAI's shape or Bedrock's.
+
+OpenAI's own client speaks to /v1/files and /v1/batches (gateway/batch/routes.py); these are the same batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from espalier.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from espalier.core.events import Event
+from espalier.core.operations import operation
+from espalier.core.types import Spec
+
+if TYPE_CHECKING:
+    from espalier.gateway.batch.records import Batch, Batches, Standing
+    from espalier.gateway.keys import ApiKey
+    from espalier.services.context import Context
+
+_LOOK_S = 0.3
+_LOOK_BACK = 200  # batches among which one that was begun before is looked for
+_GONE = ("failed", "cancelled", "expired")
+
+
+class CreateBatch(Spec):
+    """What to ask, in whose shape."""
+
+    file: str = Field(description="JSONL file of requests, one a line")
+    model: str = Field("", description="what is asked where a line names no model; Bedrock's shapes need it")
+    shape: Literal["openai", "invoke", "converse"] = Field(
+        "openai", description="openai: custom_id, method, url, body; invoke, converse: Bedrock's recordId, modelInput"
+    )
+    window: str = Field("24h", description="when what is not answered expires: 30m, 24h, 7d")
+    destination: str = Field("", description="folder, or s3:// prefix, to put Bedrock's output and manifest in besides")
+
+
+class BatchView(Spec):
+    """One batch and how it stands. `completed` and `failed` count lines; `left_s` is an estimate."""
+
+    id: str
+    status: str
+    name: str
+    shape: str
+    model: str
+    total: int
+    completed: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    left_s: float | None
+    output_file: str
+    error_file: str
+    created_ms: int
+    ended_ms: int
+    fault: str
+
+
+@operation("batches.create", "POST /v1/batch-jobs", positional=("file",))
+def create(context: Context, request: CreateBatch) -> BatchView:
+    """Queue a file of requests; a server of this workspace answers them when nobody else asks.
+
+    Example:
+        espalier batch create tickets.jsonl --model support@production
+    """
+    return _view(_create(context, request))
+
+
+class ListBatches(Spec):
+    """How many to list."""
+
+    limit: int = Field(20, ge=1, le=200, description="at most this many, the newest first")
+
+
+@operation("batches.list", "GET /v1/batch-jobs")
+def list_all(context: Context, request: ListBatches) -> list[BatchView]:
+    """List batches, the newest first: your key's, or all for an admin."""
+    return [_view(standing) for standing in _open(context).list(_owner(context), limit=request.limit)]
+
+
+class NameBatch(Spec):
+    """Which batch."""
+
+    id: str = Field(description="the batch's id, as `espalier batch list` shows it")
+
+
+@operation("batches.show", "GET /v1/batch-jobs/{id}", positional=("id",))
+def show(context: Context, request: NameBatch) -> BatchView:
+    """Show how a batch stands."""
+    return _view(_open(context).get(request.id, _owner(context)))
+
+
+@operation("batches.cancel", "POST /v1/batch-jobs/{id}/cancel", positional=("id",))
+def cancel(context: Context, request: NameBatch) -> BatchView:
+    """End a batch: what is under way is finished, what is done is kept and can be fetched."""
+    return _view(_open(context).cancel(request.id, _owner(context), actor=context.actor))
+
+
+class FetchResults(Spec):
+    """Which batch's results, and where to."""
+
+    id: str = Field(description="the batch's id")
+    output: str = Field(description="file for the answers; failures go beside it, to NAME.errors.jsonl")
+
+
+class BatchResults(Spec):
+    """Where the results are. A path is empty where there is nothing to tell."""
+
+    id: str
+    status: str
+    output: str
+    errors: str
+    manifest: str
+    completed: int
+    failed: int
+    total: int
+
+
+@operation("batches.results", "POST /v1/batch-jobs/{id}/results", positional=("id",))
+def results(context: Context, request: FetchResults) -> BatchResults:
+    """Write an ended batch's results to files: every line of the input once, in the input's order.
+
+    Example:
+        espalier batch results batch_1hq5z8k3m7wq2c9d4e6f --output answers.jsonl
+    """
+    return _deliver(context, _open(context).get(request.id, _owner(context)), context.place(request.output))
+
+
+class RunBatch(CreateBatch):
+    """What to ask, in whose shape, and where the answers go."""
+
+    output: str = Field("", description="file for the answers; empty = FILE with .out.jsonl in place of its ending")
+
+
+@operation("batches.run", "POST /v1/batch-jobs/run", shape="stream", positional=("file",))
+def run(context: Context, request: RunBatch) -> Iterator[Event]:
+    """Answer a file of requests and wait: by a server of this workspace where one runs, else in this process.
+
+    Stopped or killed, the same command goes on where it was: nothing is asked or charged twice.
+
+    Example:
+        espalier batch run tickets.jsonl --model support@production --output answers.jsonl
+    """
+    file = context.place(request.file)
+    output = context.place(request.output or str(file.with_suffix(".out.jsonl")))
+    batches = _open(context)
+    begun = _find_begun(context, batches, request)
+    batch = (begun or _create(context, request)).batch
+    yield Event("log", {"message": f"{'going on with' if begun else 'batch'} {batch.id}"})
+    standing = yield from _follow(context, batches, batch)
+    written = _deliver(context, standing, output)
+    context.store.records.put("batch-delivered", batch.id, NameBatch(id=batch.id))
+    yield Event("batch.finished", written.model_dump())
+
+
+def _follow(context: Context, batches: Batches, batch: Batch) -> Generator[Event, None, Standing]:
+    """Events until it has ended; returns how it stands then. Works on it in this process where no server does."""
+    from espalier.gateway.batch.runner import sees_sign
+    from espalier.services.batchworker import BatchWorker
+
+    worker: BatchWorker | None = None
+    try:
+        while True:
+            standing = batches.get(batch.id)
+            if standing.end is not None:
+                return standing
+            yield _progress(standing)
+            if worker is None and not sees_sign(batches.folder):
+                if context.confined:
+                    raise Unavailable("this server takes no batches", hint="start one with serve.worker=true")
+                worker = BatchWorker(context, batch.id).start()
+            if worker is not None:
+                worker.check()
+            time.sleep(_LOOK_S)
+    finally:
+        if worker is not None:
+            worker.stop()
+
+
+def _progress(standing: Standing) -> Event:
+    progress = standing.progress
+    if progress is None:
+        return Event("batch.progress", {"batch": standing.batch.id, "what": standing.status, "done": 0, "total": 0})
+    told = {
+        "batch": standing.batch.id,
+        "what": standing.status.replace("_", " "),
+        "done": progress.completed + progress.failed,
+        "failed": progress.failed,
+        "total": progress.total,
+        "prompt_tokens": progress.prompt_tokens,
+        "completion_tokens": progress.completion_tokens,
+        "eta_ms": round((progress.left_s or 0) * 1000),
+    }
+    return Event("batch.progress", told)
+
+
+def _create(context: Context, request: CreateBatch) -> Standing:
+    file = context.place(request.file)
+    if not file.is_file():
+        raise NotFound(f"no file {request.file}", hint="name a JSONL file of requests")
+    if request.shape != "openai" and not request.model:
+        raise InvalidInput("a job in Bedrock's shape names its model", where="model", hint="--model support@production")
+    if request.destination and request.shape == "openai":
+        raise InvalidInput("a destination goes with Bedrock's shapes", where="destination", hint="use batches.results")
+    destination = request.destination
+    if destination and not destination.startswith("s3://"):
+        destination = str(context.place(destination))
+    batches = _open(context)
+    sha256, size_bytes = context.store.blobs.put_file(file)
+    batch = batches.create(
+        request.shape,
+        file.name,
+        sha256,
+        size_bytes,
+        model=request.model,
+        key=_key(context),
+        actor=context.actor,
+        window=request.window,
+        destination=destination,
+    )
+    return batches.get(batch.id)
+
+
+def _find_begun(context: Context, batches: Batches, request: CreateBatch) -> Standing | None:
+    """A batch that asks the same, begun before and not yet handed over."""
+    from espalier.store.blobs import hash_file
+
+    file = context.place(request.file)
+    if not file.is_file():
+        return None
+    source, key = hash_file(file), _key(context)
+    for standing in batches.list(key.payer if key else "", limit=_LOOK_BACK):
+        known = standing.batch
+        same = (known.source, known.shape, known.model, known.home) == (
+            source, request.shape, request.model, batches.home,
+        )  # fmt: skip
+        if same and standing.status not in _GONE and not context.store.records.has("batch-delivered", known.id):
+            return standing
+    return None
+
+
+def _deliver(context: Context, standing: Standing, output: Path) -> BatchResults:
+    from espalier.core.ids import canonical_json
+    from espalier.gateway.batch.deliver import copy_blob, manifest_of
+    from espalier.store.disk import write_file
+
+    batch, end = standing.batch, standing.end
+    if end is None:
+        raise Conflict(f"batch {batch.id} is {standing.status}", hint="its results are whole when it has ended")
+    if end.status == "failed" and not end.total:
+        raise InvalidInput(f"batch {batch.id} failed: {end.fault}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    errors, manifest = output.with_suffix(".errors.jsonl"), output.with_name("manifest.json.out")
+    if end.output:
+        copy_blob(context.store.blobs, end.output, output)
+    else:
+        write_file(output, b"")
+    if end.errors:
+        copy_blob(context.store.blobs, end.errors, errors)
+    if batch.shape != "openai":
+        write_file(manifest, canonical_json(manifest_of(end)))
+    return BatchResults(
+        id=batch.id,
+        status=end.status,
+        output=str(output),
+        errors=str(errors) if end.errors else "",
+        manifest=str(manifest) if batch.shape != "openai" else "",
+        completed=end.completed,
+        failed=end.failed,
+        total=end.total,
+    )
+
+
+def _open(context: Context) -> Batches:
+    from espalier.gateway.batch.records import Batches
+
+    return Batches(context.store)
+
+
+def _key(context: Context) -> ApiKey | None:
+    """On whose account: the key that asks over the network; at the files themselves, the owner's."""
+    from espalier.gateway.keys import KeyRing
+
+    return KeyRing(context.store).get(context.principal.key) if context.principal.key else None
+
+
+def _owner(context: Context) -> str | None:
+    """Whose batches may be seen: an admin sees all."""
+    if context.principal.may("admin"):
+        return None
+    key = _key(context)
+    return key.payer if key else ""
+
+
+def _view(standing: Standing) -> BatchView:
+    batch, end, progress = standing.batch, standing.end, standing.progress
+    counts = end or progress
+    return BatchView(
+        id=batch.id,
+        status=standing.status,
+        name=batch.name,
+        shape=batch.shape,
+        model=batch.model,
+        total=counts.total if counts else 0,
+        completed=counts.completed if counts else 0,
+        failed=counts.failed if counts else 0,
+        prompt_tokens=counts.prompt_tokens if counts else 0,
+        completion_tokens=counts.completion_tokens if counts else 0,
+        left_s=progress.left_s if progress and not end else None,
+        output_file=end.output_file if end else "",
+        error_file=end.error_file if end else "",
+        created_ms=batch.created_ms,
+        ended_ms=end.ended_ms if end else 0,
+        fault=end.fault if end else "",
+    )
