@@ -70,12 +70,18 @@ class Bench:
         self._work: Path = given.work.resolve()
         self._threads: int = given.threads
         self._rank: int = given.rank
+        self._repeats: int = given.repeats
         # Libraries are imported once; each case is a fork of a process that has nothing but them.
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["torch", "transformers"])
 
     def run(self, case: Case, questions: list[Question], *, arrivals: bool = False) -> Figures | str:
-        """One case's figures; a failure is its last words."""
+        """One case's figures, of the run with the most tokens a CPU-second; a failure is its last words."""
+        runs = [self._run_once(case, questions, arrivals=arrivals) for _ in range(self._repeats)]
+        measured = [run for run in runs if not isinstance(run, str)]
+        return max(measured, key=lambda run: run["tokens_per_cpu_s"]) if measured else runs[0]
+
+    def _run_once(self, case: Case, questions: list[Question], *, arrivals: bool) -> Figures | str:
         base = make_serving_base(self._work / f"base-{case.size}", case.size)
         folder = self._work / f"adapters-{case.size}"
         job = {
@@ -150,6 +156,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", default=list(MODULES), choices=list(MODULES))
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1, help="measure each case so often, keep its fastest")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--work", type=Path, default=HERE.parent / ".benchmarks" / "serve")
     given = parser.parse_args()
