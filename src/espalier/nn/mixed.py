@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,11 @@ from transformers import PreTrainedModel
 
 from espalier.core.errors import NotFound, UnsupportedModel
 from espalier.nn.adapters import AdapterWeights, find_targets
+from espalier.nn.kernels.step import AdapterPack
 from espalier.nn.lora import LoraSpec
+
+# Lays an adapter out for a kernel; gives it back as views of that.
+Packer = Callable[[AdapterWeights], tuple[AdapterPack, AdapterWeights]]
 
 # Combinations of adapters kept laid out. A step's combination mostly repeats the last one's.
 _KEPT_COMBINATIONS = 8
@@ -64,6 +68,13 @@ class AdapterBank:
         self._gains: dict[str, Tensor] = {}
         self._dora_of: Tensor | None = None  # (t), each row's row in the gains, -1 for none; None where no row has one
         self._gained: tuple[Tensor, Tensor] | None = None  # the rows that have gains, and which
+        self._packer: Packer | None = None
+        self._packs: dict[str, AdapterPack] = {}
+        self.chosen: list[tuple[AdapterPack | None, int]] = []  # of the step, where a kernel adds: None for the base
+
+    def pack_each(self, packer: Packer) -> None:
+        """From now on a kernel adds: adapters are laid out once, as they come, and a step only names them."""
+        self._packer = packer
 
     def declare(self, key: str, places: Sequence[Place]) -> None:
         """Make a place known. Several layers that read the same input may be one place, fused in this order."""
@@ -81,13 +92,19 @@ class AdapterBank:
                 f"the adapter stands on {strange[0]}, where none is served",
                 hint="merge it and serve the result: `espalier adapter merge`",
             )
+        pack = None
+        if self._packer is not None and digest not in self:
+            pack, weights = self._packer(weights)
         with self._lock:
             self._loaded.setdefault(digest, weights)
+            if pack is not None:
+                self._packs.setdefault(digest, pack)
 
     def remove(self, digest: str) -> None:
         """Let an adapter go. The caller has made sure that no running work is pinned to it."""
         with self._lock:
             self._loaded.pop(digest, None)
+            self._packs.pop(digest, None)
             for combination in [names for names in self._combinations if digest in names]:
                 del self._combinations[combination]
 
@@ -99,6 +116,9 @@ class AdapterBank:
 
     def select(self, rows: Sequence[tuple[str, int]]) -> None:
         """Set up the coming step: `rows` are (digest, how many rows) in the step's order, digest empty for the base."""
+        if self._packer is not None:
+            self._choose(rows)
+            return
         names = tuple(sorted({digest for digest, _ in rows if digest}))
         self._active, self._foreign, self._gains, self._dora_of, self._gained = {}, {}, {}, None, None
         if not names:
@@ -115,6 +135,23 @@ class AdapterBank:
             self._set_gained(torch.where(owners < 0, -1, packed.dora_of[owners]).to(self._device))
         foreign = owners.to(self._device)[:, None] != packed.owner
         self._foreign = {c: foreign.repeat(1, c) for c in {len(places) for places in self._places.values()}}
+
+    def _choose(self, rows: Sequence[tuple[str, int]]) -> None:
+        """Neighbouring rows of one adapter become one run."""
+        runs: list[tuple[str, int]] = []
+        for digest, count in rows:
+            if runs and runs[-1][0] == digest:
+                runs[-1] = (digest, runs[-1][1] + count)
+            else:
+                runs.append((digest, count))
+        with self._lock:
+            for digest, _ in runs:
+                self._check_loaded(digest)
+            self.chosen = [(self._packs[digest] if digest else None, count) for digest, count in runs]
+
+    def _check_loaded(self, digest: str) -> None:
+        if digest and digest not in self._loaded:
+            raise NotFound(f"adapter {digest[:12]} is not loaded", hint="load it before asking it")
 
     def narrow(self, rows: Tensor) -> None:
         """From here on the step goes on with these of its rows only."""
@@ -154,8 +191,7 @@ class AdapterBank:
             self._combinations.move_to_end(names)
             return self._combinations[names]
         for name in names:
-            if name not in self._loaded:
-                raise NotFound(f"adapter {name[:12]} is not loaded", hint="load it before asking it")
+            self._check_loaded(name)
         adapters = [self._loaded[name] for name in names]
         ranks = [adapter.rank for adapter in adapters]
         used = {name for adapter in adapters for name in adapter.layers}

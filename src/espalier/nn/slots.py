@@ -61,6 +61,15 @@ class SlotCache:
         self._step = Step()
         self._layouts: dict[int | None, Layout] = {}  # of the step, by window
 
+    @property
+    def step(self) -> Step:
+        """The step under way."""
+        return self._step
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys[0].dtype
+
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first `count` positions of one slot into another."""
         for tensor in (*self.keys, *self.values):

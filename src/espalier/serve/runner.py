@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from espalier.nn.base import LoadedBase
-from espalier.nn.fused import FusedLlama, can_fuse
+from espalier.nn.fused import FusedDecoder, can_fuse
 from espalier.nn.holding import held_bytes
 from espalier.nn.mixed import AdapterBank, install_bank
 from espalier.nn.slots import SlotCache, Span, Step, install_slots
@@ -29,6 +29,7 @@ class Runner:
         self.slots = slots
         self.bank = AdapterBank(base.dtype, base.device)
         self._cache = SlotCache(base.model, slots, context_tokens)
+        self._by_adapter = False  # rows of one adapter stand together, rather than neighbouring slots
         self._shared: tuple[list[Work], int] = ([], 0)
         self._forward = self._choose_forward(base.model)
 
@@ -37,7 +38,8 @@ class Runner:
         """Compute a step: the chunks that decide a next token, and their logits in that order, (n, v) float32."""
         for copy in plan.copies:
             self._cache.copy(copy.source, copy.target, copy.count)
-        answers = sorted((c for c in plan.chunks if c.end - c.start == 1), key=lambda c: c.work.slot)
+        answers = [c for c in plan.chunks if c.end - c.start == 1]
+        answers.sort(key=lambda c: (c.work.adapter if self._by_adapter else "", c.work.slot))
         ordered = answers + [c for c in plan.chunks if c.end - c.start > 1]
         ids = [token for c in ordered for token in c.work.tokens[c.start : c.end]]
         positions = [position for c in ordered for position in range(c.start, c.end)]
@@ -60,7 +62,9 @@ class Runner:
     def _choose_forward(self, model: PreTrainedModel) -> Forward:
         """The fused step where it fits, else transformers' own with our attention and our linear layers in it."""
         if can_fuse(model):
-            return FusedLlama(model, self._cache, self.bank)
+            fused = FusedDecoder(model, self._cache, self.bank)
+            self._by_adapter = fused.compiled
+            return fused
         head = install_bank(model, self.bank)
         install_slots(model, self._cache)
 

@@ -23,9 +23,9 @@ from pathlib import Path
 SWITCH = "ESPALIER_KERNELS"
 
 _SOURCES = Path(__file__).parent / "sources"
-_UNITS = ("attention.c", "rows.c", "logits.c")
+_UNITS = ("attention.c", "rows.c", "logits.c", "step.c", "crew.c")
 # No -ffast-math: what is NaN or infinite must stay so, or a run that diverges would not be noticed.
-_FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 _TUNINGS = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
 _TIMEOUT_S = 300
 _lock = threading.Lock()
