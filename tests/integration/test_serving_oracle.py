@@ -2,7 +2,7 @@
 
 Ten adapters unlike each other (ranks, strengths, targets, layers, rsLoRA, DoRA, one on the head) and the base, float32
 and greedy, on a tiny random model of each family: in several orders and batch sizes, prompts in chunks, beginnings
-taken from the cache, neighbours that are cancelled, adapters that come and go. And the control: a wrong adapter is seen.
+taken from the cache, neighbours that are cancelled, adapters that come and go. The control: a wrong adapter is seen.
 """
 
 from __future__ import annotations

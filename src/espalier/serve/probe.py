@@ -51,7 +51,8 @@ def check_runner(runner: Runner, expected: Tensor) -> None:
         ) from error
     ends = [9, 19, *range(20, _TOKENS)][: len(found)]
     spread = float(expected.std())
-    worst = max(float((row - expected[end]).abs().max()) for row, end in zip(found, ends, strict=True))
+    # By root mean square: among so many logits, plain rounding alone brings the largest difference to 5 deviations.
+    worst = max(float((row - expected[end]).square().mean().sqrt()) for row, end in zip(found, ends, strict=True))
     if not worst <= _TOLERANCE[base.dtype] * spread:  # also true of NaN
         name = type(base.model).__name__
         raise UnsupportedModel(
