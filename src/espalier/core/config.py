@@ -75,6 +75,9 @@ class ServeConfig(Spec):
     max_batch: int = Field(32, ge=1, le=512, description="requests decoded together")
     max_context_tokens: int = Field(1024, ge=16, description="prompt and answer together, per request")
     step_budget_tokens: int = Field(512, ge=16, description="tokens computed per engine step")
+    reader_patience_s: float = Field(
+        60.0, gt=0, description="an answer is cancelled whose reader takes nothing so long"
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 = all cores")
     sharing: SharingConfig = SharingConfig()
     engines: dict[str, EngineConfig] = Field(

@@ -1,9 +1,18 @@
-"""Choose the next token from logits: greedy, or temperature and nucleus sampling with a seed of each request's own.
+"""Choose the next token from logits: greedy or drawn, under biases, penalties, filters and grammars.
 
-Nucleus (top-p) sampling: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751. A request's draws depend on its own
-seed and how many tokens it has drawn, never on who shares its batch.
+What is done to a row of logits, in the order of vLLM's sampler (https://docs.vllm.ai/en/latest/, `v1/sample`):
 
-Shapes: n requests, v vocabulary.
+    grammar              tokens that would leave the form are never chosen
+    logit bias           added                                         (OpenAI's `logit_bias`)
+    repetition penalty   Keskar et al. 2019, https://arxiv.org/abs/1909.05858; over prompt and answer
+    frequency, presence  minus count x frequency, minus presence      (OpenAI; over the answer alone)
+    temperature          0: the first of the largest, and nothing below applies
+    min-p                Nguyen et al. 2024, https://arxiv.org/abs/2407.01082
+    top-k                Fan et al. 2018, https://arxiv.org/abs/1805.04833
+    top-p                Holtzman et al. 2019, https://arxiv.org/abs/1904.09751; of what top-k and min-p have left
+
+A request's draws depend on its own seed and how many tokens it has drawn, never on who shares its batch. Rows that ask
+for none of it cost one argmax together. Shapes: n requests, m of them that draw, v vocabulary.
 """
 
 from __future__ import annotations
@@ -11,39 +20,183 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import numpy
 import torch
 from torch import Tensor
 
 from espalier.core.types import SamplingSpec
 
+# Filters mostly decide among far fewer tokens than these; sorting a whole large vocabulary would cost more than a step.
+_HEAD = 1024
+
+
+class Form(Protocol):
+    """What an answer must look like."""
+
+    def allowed(self) -> numpy.typing.NDArray[numpy.bool_]:
+        """(at most v): whether each id may come next; ids beyond its end may not."""
+        ...
+
 
 @dataclass(slots=True)
 class Sampler:
-    """One request's way of choosing, and the random stream it draws from. Without a seed each draws differently."""
+    """One answer's way of choosing, and the random stream it draws from. Without a seed each draws differently.
+
+    prompt: its ids, for the repetition penalty. number: which of the `n` answers to one prompt it is; the first draws
+    as an only one would.
+    """
 
     spec: SamplingSpec
+    prompt: Sequence[int] = ()
+    number: int = 0
+    form: Form | None = None
     stream: random.Random = field(init=False)
+    _prompt: list[int] = field(init=False, default_factory=list)  # each id once
+    _counts: dict[int, int] = field(init=False, default_factory=dict)  # of the answer's tokens
 
     def __post_init__(self) -> None:
-        self.stream = random.Random(self.spec.seed)
+        seed = self.spec.seed
+        self.stream = random.Random(seed if seed is None or self.number == 0 else f"{seed}/{self.number}")
+        if self.spec.repetition_penalty != 1:
+            self._prompt = sorted(set(self.prompt))
+
+    @property
+    def draws(self) -> bool:
+        return self.spec.temperature > 0
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether it chooses by other logits than the model's own."""
+        spec = self.spec
+        return bool(
+            self.form or spec.logit_bias or spec.presence_penalty or spec.frequency_penalty
+            or spec.repetition_penalty != 1
+        )  # fmt: skip
+
+    def note(self, token: int) -> None:
+        """The answer has grown by `token`."""
+        spec = self.spec
+        if spec.presence_penalty or spec.frequency_penalty or spec.repetition_penalty != 1:
+            self._counts[token] = self._counts.get(token, 0) + 1
+
+    def adjust(self, row: Tensor) -> None:
+        """Grammar, bias and penalties on a row (v) of logits, in place."""
+        spec, device = self.spec, row.device
+        if self.form is not None:
+            allowed = torch.from_numpy(self.form.allowed()).to(device)
+            row[: len(allowed)].masked_fill_(~allowed[: len(row)], float("-inf"))
+            row[len(allowed) :] = float("-inf")
+        if spec.logit_bias:
+            ids, biases = zip(*spec.logit_bias, strict=True)
+            row[torch.tensor(ids, device=device)] += torch.tensor(biases, device=device)
+        if spec.repetition_penalty != 1:
+            seen = torch.tensor(list({*self._prompt, *self._counts}), dtype=torch.int64, device=device)
+            said = row[seen]
+            row[seen] = torch.where(said > 0, said / spec.repetition_penalty, said * spec.repetition_penalty)
+        if self._counts and (spec.presence_penalty or spec.frequency_penalty):
+            counts = torch.tensor(list(self._counts.values()), dtype=row.dtype, device=device)
+            amounts = counts * spec.frequency_penalty + spec.presence_penalty
+            row[torch.tensor(list(self._counts), device=device)] -= amounts
 
 
 def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None]) -> list[int]:
     """The next token of each request from `logits` (n, v). Temperature 0, or no sampler: the first of the largest."""
     chosen: list[int] = logits.argmax(-1).tolist()
-    for i, sampler in enumerate(samplers):
-        if sampler is not None and sampler.spec.temperature > 0:
-            chosen[i] = _draw(logits[i], sampler)
+    rows = {i: sampler for i, sampler in enumerate(samplers) if sampler and (sampler.draws or sampler.adjusts)}
+    if not rows:
+        return chosen
+    own = logits[list(rows)].float()  # a copy
+    drawing = []
+    for place, (i, sampler) in enumerate(rows.items()):
+        if sampler.adjusts:
+            sampler.adjust(own[place])
+            chosen[i] = int(own[place].argmax())
+        if sampler.draws:
+            drawing.append((place, i, sampler))
+    if drawing:
+        drawn = _draw(own[[place for place, _, _ in drawing]], [sampler for _, _, sampler in drawing])
+        for (_, i, _), token in zip(drawing, drawn, strict=True):
+            chosen[i] = token
     return chosen
 
 
-def _draw(logits: Tensor, sampler: Sampler) -> int:
-    probabilities = (logits.float() / sampler.spec.temperature).softmax(-1)
-    ranked, ids = probabilities.sort(descending=True, stable=True)
-    before = ranked.cumsum(-1) - ranked  # mass ranked above each token
-    # The nucleus is the shortest head whose mass reaches top_p; the most probable token always belongs to it.
-    ranked[1:][before[1:] >= sampler.spec.top_p] = 0.0
-    mass = ranked.double().cumsum(-1)
-    place = torch.searchsorted(mass, sampler.stream.random() * mass[-1], right=True)
-    return int(ids[min(int(place), int((ranked > 0).sum()) - 1)])
+def tell_logprobs(
+    logits: Tensor, tokens: Sequence[int], wanted: Sequence[int | None]
+) -> list[tuple[float, list[tuple[int, float]]] | None]:
+    """Of each row of `logits` (n, v) that wants k >= 0: log-probability of its token, and the k likeliest with theirs.
+
+    Of the model's own distribution, before bias, penalties and filters, as OpenAI and vLLM tell them.
+    """
+    rows = [i for i, k in enumerate(wanted) if k is not None]
+    told: list[tuple[float, list[tuple[int, float]]] | None] = [None] * len(wanted)
+    if not rows:
+        return told
+    likely = logits[rows].float().log_softmax(-1)
+    chosen = likely.gather(1, torch.tensor([tokens[i] for i in rows], device=likely.device)[:, None])[:, 0].tolist()
+    top = likely.topk(min(max(wanted[i] or 0 for i in rows), likely.shape[1]))
+    for place, i in enumerate(rows):
+        k = wanted[i] or 0
+        ids, values = top.indices[place, :k].tolist(), top.values[place, :k].tolist()
+        told[i] = (chosen[place], list(zip(ids, values, strict=True)))
+    return told
+
+
+def filter_tokens(logits: Tensor, specs: Sequence[SamplingSpec]) -> tuple[Tensor, Tensor | None]:
+    """Temperature, min-p, top-k and top-p: what may be drawn of `logits` (m, v).
+
+    (m, r) float32: weights to draw by, zero where nothing may be drawn; and (m, r) the ids they are of, or None where
+    r is v and they stand in order. Rows are independent of one another.
+    """
+    device = logits.device
+    temperature = torch.tensor([spec.temperature for spec in specs], device=device)[:, None]
+    weights = (logits / temperature).softmax(-1)
+    if all(spec.top_p == 1 and spec.top_k == 0 and spec.min_p == 0 for spec in specs):
+        return weights, None
+    size = weights.shape[1]
+    ranked, ids = weights.topk(min(_HEAD, size))
+    if size > _HEAD and not all(_is_decided(row, spec) for row, spec in zip(ranked, specs, strict=True)):
+        ranked, ids = weights.sort(descending=True, stable=True)
+    top_k = torch.tensor([spec.top_k or size for spec in specs], device=device)[:, None]
+    top_p = torch.tensor([spec.top_p for spec in specs], device=device)[:, None]
+    min_p = torch.tensor([spec.min_p for spec in specs], device=device)[:, None]
+    places = torch.arange(ranked.shape[1], device=device)
+    ranked = ranked * ((places < top_k) & (ranked >= min_p * ranked[:, :1]))
+    before = ranked.double().cumsum(-1) - ranked  # mass ranked above each token
+    # The nucleus is the shortest head whose mass reaches top_p; the likeliest token always belongs to it.
+    within = before < top_p * _mass_left(ranked, specs)
+    return ranked * (within | (places == 0)), ids
+
+
+def _is_decided(ranked: Tensor, spec: SamplingSpec) -> bool:
+    """Whether the filters leave nothing beyond this head (r) of a row's probabilities, or nothing that counts."""
+    if 0 < spec.top_k <= len(ranked) or float(ranked[-1]) < spec.min_p * float(ranked[0]):
+        return True
+    return spec.top_k == 0 and spec.min_p == 0 and float(ranked.double().sum()) >= spec.top_p + 1e-6
+
+
+def _mass_left(ranked: Tensor, specs: Sequence[SamplingSpec]) -> Tensor:
+    """(m, 1): mass of what top-k and min-p have left; all of it where neither asks for anything."""
+    whole = torch.tensor([spec.top_k == 0 and spec.min_p == 0 for spec in specs], device=ranked.device)
+    return torch.where(whole, 1.0, ranked.double().sum(-1))[:, None]
+
+
+def _draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """One token of each row of `logits` (m, v)."""
+    # In three groups, so that how a row is drawn is decided by its own settings alone.
+    plain = [i for i, s in enumerate(samplers) if s.spec.top_p == 1 and s.spec.top_k == 0 and s.spec.min_p == 0]
+    rest = sorted(set(range(len(samplers))) - set(plain))
+    tokens = [0] * len(samplers)
+    for group in (plain, rest):
+        if group:
+            weights, ids = filter_tokens(logits[group], [samplers[i].spec for i in group])
+            luck = torch.tensor([samplers[i].stream.random() for i in group], dtype=torch.float64)
+            mass = weights.double().cumsum(-1)
+            places = torch.searchsorted(mass, luck.to(mass.device)[:, None] * mass[:, -1:], right=True)[:, 0]
+            last = weights.shape[1] - 1 - weights.flip(-1).ne(0).to(torch.uint8).argmax(-1)
+            places = torch.minimum(places, last)[:, None]
+            found = places if ids is None else ids.gather(1, places)
+            for i, token in zip(group, found[:, 0].tolist(), strict=True):
+                tokens[i] = token
+    return tokens

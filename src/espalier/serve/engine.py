@@ -21,12 +21,15 @@ from espalier.core.ports import ChatRequest, Delta, EngineLoad, ReservedShare
 from espalier.core.types import Generation, Message, SamplingSpec
 from espalier.nn.adapters import read_adapter
 from espalier.nn.base import LoadedBase
-from espalier.nn.sample import choose_tokens
+from espalier.nn.sample import choose_tokens, tell_logprobs
 from espalier.serve.admission import check_admission, read_bounds
+from espalier.serve.asked import check_sampling
+from espalier.serve.mailbox import Mailbox
 from espalier.serve.probe import check_runner, expected_logits
 from espalier.serve.runner import Runner
 from espalier.serve.scheduler import Claim, Plan, Scheduler, Work
-from espalier.serve.ticket import Ticket
+from espalier.serve.shape import Shape, Shaper, is_plain, shown_tools
+from espalier.serve.ticket import Tell, Ticket, tell_together
 from espalier.serve.work import NOBODYS
 
 
@@ -56,6 +59,8 @@ class Engine:
             batch_slack=sharing.batch_slack,
         )
         self._bounds = read_bounds(sharing)
+        self._shaper = Shaper(base.tokenizer, base.eos_ids)
+        self._patience_s = config.reader_patience_s
         self._tickets: dict[Work, Ticket] = {}
         self._closing: set[str] = set()  # adapters that take no new request
         self._change = threading.Condition()  # guards all of the above; told whenever a request comes or goes
@@ -116,7 +121,8 @@ class Engine:
 
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Exact: the prompt as the model will read it."""
-        return len(self.base.tokenizer.encode_prompt(request.messages))
+        self._shape(request)  # what cannot be answered is refused before anything is paid
+        return len(self._encode(request))
 
     def hold(self, shares: Sequence[ReservedShare]) -> None:
         """From the next step on hold exactly `shares`. Raises InvalidInput when they leave no slot for anybody else."""
@@ -145,28 +151,33 @@ class Engine:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Delta | EspalierError] = asyncio.Queue()
-
-        def tell(delta: Delta | EspalierError) -> None:
-            # A closed loop means nobody reads any more; `finally` below has cancelled, or will never run.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(queue.put_nowait, delta)
-
         claim = Claim(request.flow, request.lane, request.reservation)
         self._check_queue(claim)  # before the prompt is read: to refuse must cost nothing
-        prompt = self.base.tokenizer.encode_prompt(request.messages)
-        ticket = self._submit(request.id, prompt, request.adapter, request.sampling, tell, claim=claim, in_pieces=True)
+        shape = self._shape(request) if is_plain(request) else await asyncio.to_thread(self._shape, request)
+        mailbox = Mailbox(self._patience_s)
+        tickets: list[Ticket] = []
+        tell = mailbox.put if request.sampling.n == 1 else tell_together(mailbox, tickets)
+        prompt = self._encode(request)
+        for number in range(request.sampling.n):
+            tickets.append(
+                self._make_ticket(
+                    request.id, prompt, request.adapter, request.sampling, tell,
+                    claim=claim, in_pieces=True, shape=shape, number=number,
+                )
+            )  # fmt: skip
+        tickets[0].followers = tickets[1:]
+        self._submit(tickets[0])
         try:
-            while True:
-                delta = await queue.get()
-                if isinstance(delta, EspalierError):
-                    raise delta
+            unfinished = len(tickets)
+            while unfinished:
+                delta = await mailbox.get()
+                unfinished -= delta.finish_reason is not None
                 yield delta
-                if delta.finish_reason:
+                if delta.finish_reason == "cancelled":
                     return
         finally:
-            self._cancel(ticket)
+            for ticket in tickets:
+                self._cancel(ticket)
 
     def generate(
         self, batch: Sequence[Sequence[Message]], sampling: SamplingSpec, adapter: str = ""
@@ -175,6 +186,10 @@ class Engine:
 
         With temperature, the i-th conversation draws from its own stream, seeded by (seed, i). Raises as `stream` does.
         """
+        if sampling.n != 1:
+            raise InvalidInput(f"n is {sampling.n}", hint="a batch gives one answer each: repeat the conversation")
+        check_sampling(sampling, self.base.tokenizer.size)
+        shape = self._shaper.shape_form(sampling)
         prompts = [self.base.tokenizer.encode_prompt(messages) for messages in batch]
         for prompt in prompts:
             self._check_length(len(prompt), sampling)
@@ -184,33 +199,48 @@ class Engine:
             for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
                 seed = None if sampling.seed is None else sampling.seed * 1_000_003 + i
                 own = sampling.model_copy(update={"seed": seed})
-                tickets[i] = self._submit(f"batch-{i}", prompts[i], adapter, own, in_pieces=False)
+                ticket = self._make_ticket(f"batch-{i}", prompts[i], adapter, own, in_pieces=False, shape=shape)
+                tickets[i] = self._submit(ticket)
             self._run_until(lambda: all(ticket.done for ticket in tickets.values()))
         finally:
             for ticket in tickets.values():
                 self._cancel(ticket)
         return [tickets[i].generation() for i in range(len(prompts))]
 
-    def _submit(
+    def _shape(self, request: ChatRequest) -> Shape:
+        check_sampling(request.sampling, self.base.tokenizer.size)
+        return self._shaper.shape(request)
+
+    def _encode(self, request: ChatRequest) -> list[int]:
+        return self.base.tokenizer.encode_prompt(request.messages, tools=shown_tools(request))
+
+    def _make_ticket(
         self,
         name: str,
         prompt: list[int],
         adapter: str,
         sampling: SamplingSpec,
-        tell: Callable[[Delta | EspalierError], None] | None = None,
+        tell: Tell | None = None,
         *,
         claim: Claim = NOBODYS,
         in_pieces: bool,
+        shape: Shape,
+        number: int = 0,
     ) -> Ticket:
         self._check_length(len(prompt), sampling)
         work = Work(name, adapter, list(prompt), len(prompt), len(prompt) + sampling.max_tokens, claim=claim)
-        ticket = Ticket(work, sampling, self.base, tell, in_pieces=in_pieces)
+        return Ticket(work, sampling, self.base, tell, in_pieces=in_pieces, shape=shape, number=number)
+
+    def _submit(self, ticket: Ticket) -> Ticket:
         with self._change:
-            self._check_adapter(adapter)
-            self._tickets[work] = ticket
-            self._scheduler.add(work)
+            self._check_adapter(ticket.work.adapter)
+            self._enter(ticket)
             self._change.notify_all()
         return ticket
+
+    def _enter(self, ticket: Ticket) -> None:
+        self._tickets[ticket.work] = ticket
+        self._scheduler.add(ticket.work)
 
     def _check_queue(self, claim: Claim) -> None:
         with self._change:
@@ -279,18 +309,22 @@ class Engine:
                 deciding, logits = self._runner.run(plan)
                 tickets = [self._tickets.get(chunk.work) for chunk in deciding]
                 tokens = choose_tokens(logits, [ticket.sampler if ticket else None for ticket in tickets])
+                told = tell_logprobs(logits, tokens, [ticket.logprobs if ticket else None for ticket in tickets])
             except RuntimeError as error:  # out of memory, a kernel that fails: these requests end, the engine goes on
                 self._fail(plan, error)
                 return True
             with self._change:
                 self._scheduler.commit(plan, time.perf_counter() - began_s)
                 sound = logits.isfinite().all(-1).tolist()
-                for chunk, ticket, token, whole in zip(deciding, tickets, tokens, sound, strict=True):
+                for chunk, ticket, token, likely, whole in zip(deciding, tickets, tokens, told, sound, strict=True):
                     if not whole:
                         self._drop(chunk.work)
-                    elif ticket is not None and not ticket.work.cancelled and ticket.add(token):
-                        self._scheduler.release(ticket.work)
-                        del self._tickets[ticket.work]
+                    elif ticket is not None and not ticket.work.cancelled:
+                        while ticket.followers:  # the prompt is computed: theirs is copied
+                            self._enter(ticket.followers.pop(0))
+                        if ticket.add(token, likely):
+                            self._scheduler.release(ticket.work)
+                            del self._tickets[ticket.work]
                 self._change.notify_all()
             return True
 

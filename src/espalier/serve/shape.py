@@ -90,6 +90,11 @@ class Shaper:
         return {id: token.content for id, token in added.items() if token.special and token.content in MARKS[format]}
 
 
+def is_plain(request: ChatRequest) -> bool:
+    """Whether there is nothing to compile or to parse."""
+    return request.sampling.format is None and not shown_tools(request)
+
+
 def shown_tools(request: ChatRequest) -> tuple[Tool, ...]:
     """The tools the model is shown: none where none may be called."""
     return () if request.tool_choice == "none" else request.tools

@@ -1,51 +1,80 @@
-"""A `Ticket`: one request from admission to its last token, and how its asker hears of it. Knows no batch."""
+"""A `Ticket`: one answer from admission to its last token, and how its asker hears of it. Knows no batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from espalier.core.errors import EspalierError, InvalidInput
+from espalier.core.errors import EspalierError, Unavailable
 from espalier.core.ports import Delta
-from espalier.core.types import Generation, SamplingSpec, Usage
+from espalier.core.types import Generation, SamplingSpec, TokenLogprob, ToolCall, Usage
 from espalier.core.types.inference import FinishReason
 from espalier.nn.base import LoadedBase
 from espalier.nn.sample import Sampler
-from espalier.serve.answer import Detokenizer, StopFilter
-from espalier.serve.scheduler import Work
+from espalier.serve.mailbox import Mailbox
+from espalier.serve.shape import PLAIN, Shape
+from espalier.serve.telling import Piece, Telling
+from espalier.serve.work import Work
+from espalier.tokens.tokenbytes import token_bytes
 
-Tell = Callable[[Delta | EspalierError], None]
+# Takes a piece, or the error an answer ends with; False when nobody will read it.
+Tell = Callable[[Delta | EspalierError], bool]
+Told = tuple[float, list[tuple[int, float]]]  # log-probability of a token; the likeliest ids there with theirs
 
 
 class Ticket:
     """Every method but `generation` is called by the engine under its lock.
 
-    The token that ends an answer counts and is listed among its ids, as in `transformers`; it is no text.
+    The token that ends an answer counts and is listed among its ids, as in `transformers`; it is no text, and its
+    log-probability is not told. `number`: which of the `n` answers to a request it is.
     """
 
     def __init__(
-        self, work: Work, sampling: SamplingSpec, base: LoadedBase, tell: Tell | None, *, in_pieces: bool
+        self,
+        work: Work,
+        sampling: SamplingSpec,
+        base: LoadedBase,
+        tell: Tell | None,
+        *,
+        in_pieces: bool,
+        shape: Shape = PLAIN,
+        number: int = 0,
     ) -> None:
-        _check_sampling(sampling)
         self.work = work
-        self.sampler = Sampler(sampling)
+        self.number = number
+        self.followers: list[Ticket] = []  # answers to the same prompt, which begin when it is computed
         self.done = False
+        self._form = shape.open_grammar()
+        self.sampler = Sampler(sampling, work.tokens, number, self._form)
         self._base = base
+        self._ends = frozenset() if sampling.ignore_end else base.eos_ids
         self._tell = tell
-        # Text is followed token by token only where somebody reads it so, or where a stop string must be seen in time.
-        self._follows = in_pieces or bool(sampling.stop)
-        self._detokenizer = Detokenizer(base.tokenizer)
-        self._stop = StopFilter(sampling.stop)
-        self._pieces: list[str] = []
+        # Text is followed token by token only where somebody reads it so, or where what it says must be seen in time.
+        self._telling: Telling | None = None
+        parser = shape.open_parser()
+        if in_pieces or sampling.stop or parser or sampling.logprobs is not None:
+            self._telling = Telling(base.tokenizer, sampling.stop, parser, shape.marks)
+        self._text: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._logprobs: list[TokenLogprob] = []
         self._reason: FinishReason = "error"
         self._error: EspalierError | None = None
 
-    def add(self, token: int) -> bool:
+    @property
+    def logprobs(self) -> int | None:
+        """How many likeliest tokens are told beside each chosen one; None for no log-probabilities at all."""
+        return self.sampler.spec.logprobs
+
+    def add(self, token: int, told: Told | None = None) -> bool:
         """Take the next token; True when the answer ends with it."""
         self.work.tokens.append(token)
-        ended = token in self._base.eos_ids
-        if not ended and self._follows:
-            self._say(self._stop.add(self._detokenizer.add(token)))
-        if ended or self._stop.stopped:
+        self.sampler.note(token)
+        ended = token in self._ends
+        if not ended:
+            self._follow(token, told)
+        if self.done:  # nobody reads it, or its form cannot be followed
+            return True
+        if ended or (self._telling and self._telling.stopped) or (self._form and self._form.complete):
             self.end("stop")
         elif len(self.work.tokens) >= self.work.most_tokens:
             self.end("length")
@@ -55,15 +84,16 @@ class Ticket:
         """Give out what was held back, then the finish reason and the usage; after the first time, nothing."""
         if self.done:
             return
-        self.done, self._reason = True, reason
-        if self._follows:
-            rest = self._stop.add(self._detokenizer.flush()) + self._stop.flush()
+        self.done = True
+        if self._telling is not None:
+            rest = self._telling.flush()
+            reason = "tool_calls" if reason == "stop" and self._telling.called else reason
         else:
             answer = self.work.answer
-            rest = self._base.tokenizer.decode(answer[:-1] if reason == "stop" else answer)
-        self._pieces.append(rest)
-        if self._tell is not None:
-            self._tell(Delta(rest, reason, self._usage()))
+            ended = bool(answer) and answer[-1] in self._ends
+            rest = Piece(self._base.tokenizer.decode(answer[:-1] if ended else answer))
+        self._reason = reason
+        self._say(rest, reason)
 
     def fail(self, error: EspalierError) -> None:
         """The answer ends with an error."""
@@ -76,26 +106,69 @@ class Ticket:
         if self._error is not None:
             raise self._error
         return Generation(
-            text="".join(self._pieces),
+            text="".join(self._text),
             finish_reason=self._reason,
-            usage=self._usage(),
+            usage=self.usage(),
             token_ids=tuple(self.work.answer),
+            logprobs=tuple(self._logprobs),
+            tool_calls=tuple(self._calls),
         )
 
-    def _say(self, text: str) -> None:
-        if text:
-            self._pieces.append(text)
-            if self._tell is not None:
-                self._tell(Delta(text, usage=self._usage()))
+    def usage(self) -> Usage:
+        """Tokens of this answer, so far."""
+        work = self.work
+        return Usage(
+            prompt_tokens=work.prompt_tokens,
+            completion_tokens=len(work.tokens) - work.prompt_tokens,
+            cached_tokens=min(work.cached, work.prompt_tokens),
+        )
 
-    def _usage(self) -> Usage:
-        return Usage(prompt_tokens=self.work.prompt_tokens, completion_tokens=len(self.work.answer))
+    def _follow(self, token: int, told: Told | None) -> None:
+        if self._form is not None:
+            try:
+                self._form.accept(token)
+            except EspalierError as error:
+                self.fail(error)
+                return
+        if self._telling is not None:
+            piece = self._telling.add(token, self._name(token, told) if told else None)
+            if piece:
+                self._say(piece)
+
+    def _name(self, token: int, told: Told) -> TokenLogprob:
+        backend = self._base.tokenizer.backend
+        top = tuple(TokenLogprob(id, token_bytes(backend, id), logprob) for id, logprob in told[1])
+        return TokenLogprob(token, token_bytes(backend, token), told[0], top)
+
+    def _say(self, piece: Piece, reason: FinishReason | None = None) -> None:
+        self._text.append(piece.text)
+        self._calls += piece.calls
+        self._logprobs += piece.logprobs
+        if self._tell is None:
+            return
+        heard = self._tell(
+            Delta(
+                piece.text,
+                reason,
+                self.usage(),
+                self.number,
+                piece.logprobs,
+                piece.calls,
+                self.work.adapter if reason else None,
+            )
+        )
+        if not heard and not self.done:
+            self.fail(Unavailable("nobody reads this answer", hint="read it as it comes, or ask for fewer tokens"))
 
 
-def _check_sampling(sampling: SamplingSpec) -> None:
-    if sampling.max_tokens < 1:
-        raise InvalidInput(f"max_tokens is {sampling.max_tokens}", hint="ask for at least one token")
-    if not 0 <= sampling.temperature <= 10:
-        raise InvalidInput(f"temperature is {sampling.temperature}", hint="0 (greedy) to 2 is usual")
-    if not 0 < sampling.top_p <= 1:
-        raise InvalidInput(f"top_p is {sampling.top_p}", hint="above 0, and at most 1")
+def tell_together(mailbox: Mailbox, tickets: Sequence[Ticket]) -> Tell:
+    """How several answers to one request are told: each piece with the usage of all, the prompt counted once."""
+
+    def tell(piece: Delta | EspalierError) -> bool:
+        if isinstance(piece, Delta):
+            usage = tickets[0].usage()
+            written = sum(ticket.usage().completion_tokens for ticket in tickets)
+            piece = replace(piece, usage=usage.model_copy(update={"completion_tokens": written}))
+        return mailbox.put(piece)
+
+    return tell
