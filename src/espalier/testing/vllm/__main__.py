@@ -10,10 +10,10 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from espalier.testing.vllm.server import VllmDouble, VllmSettings
+if TYPE_CHECKING:
+    from espalier.testing.vllm.server import VllmSettings
 
 
 def main() -> None:
@@ -37,8 +37,10 @@ def main() -> None:
     told = parser.parse_args()
     if (told.max_cpu_loras or told.max_loras) < told.max_loras:
         sys.exit("max_cpu_loras must be greater than or equal to max_loras")
+    from espalier.testing.vllm import server  # it brings torch, which no wrong flag need wait for
+
     runtime = os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true")
-    settings = VllmSettings(
+    settings = server.VllmSettings(
         told.model,
         told.served_model_name,
         key=os.environ.get("VLLM_API_KEY", ""),
@@ -52,6 +54,10 @@ def main() -> None:
 
 
 async def _serve(settings: VllmSettings, host: str, port: int) -> None:
+    from aiohttp import web
+
+    from espalier.testing.vllm.server import VllmDouble
+
     double = VllmDouble(settings)
     runner = web.AppRunner(double.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
