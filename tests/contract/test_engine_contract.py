@@ -1,29 +1,40 @@
-"""The real engine, over a tiny random base, keeps the promises of a `ChatProvider`."""
+"""The engine in this process, over a tiny random base, keeps the promises of a `ModelEngine`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.contract.enginematerial import Material, make_material
 
 from espalier.core.config import ServeConfig
 from espalier.nn.base import load_base
 from espalier.serve.engine import Engine
-from espalier.testing.contracts.provider import ProviderContract
-from espalier.testing.tiny import make_tiny_base
+from espalier.testing.contracts.engine import EngineContract
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"path:{make_tiny_base(tmp_path_factory.mktemp('tiny'))}"
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return make_material(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture(scope="module")
-def provider(base: str) -> Iterator[Engine]:
-    engine = Engine(load_base(base), ServeConfig(max_batch=4, max_context_tokens=128)).start()
+def engine(material: Material) -> Iterator[Engine]:
+    engine = Engine(load_base(f"path:{material.base}"), ServeConfig(max_batch=4, max_context_tokens=256)).start()
     yield engine
     engine.stop()
 
 
-class TestEngine(ProviderContract):
-    pass
+class TestEngine(EngineContract):
+    @pytest.fixture
+    def base(self, material: Material) -> str:
+        return f"path:{material.base}"
+
+    @pytest.fixture
+    def adapters(self, material: Material) -> dict[str, Path]:
+        return material.adapters
+
+    @pytest.fixture
+    def foreign(self, material: Material) -> Path:
+        return material.foreign
