@@ -117,6 +117,9 @@ class GatewayConfig(Spec):
     )
     max_body_bytes: int = Field(1 << 20, ge=1024, description="larger requests are refused")
     request_timeout_s: float = Field(600.0, gt=0, description="an answer that takes longer is cut off")
+    reader_patience_s: float = Field(
+        30.0, gt=0, description="a client that takes nothing of its answer so long is left"
+    )
 
 
 class BatchConfig(Spec):

@@ -74,7 +74,7 @@ class Gateway:
             return
         route = self._find_route(scope["path"]) if scope["type"] == "http" else None
         if route is not None:
-            await self._handle(route, scope, Exchange(scope, receive, send))
+            await self._handle(route, scope, Exchange(scope, receive, send, self._config.reader_patience_s))
         elif self._fallback is not None:
             await self._fallback(scope, receive, send)
         elif scope["type"] == "http":

@@ -24,6 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
+# Of a body that is too large so much is read and dropped, so that its sender hears why; then the connection is cut.
+_MOST_DROPPED_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 18
 
 
@@ -41,10 +43,12 @@ def retry_headers(error: EspalierError) -> Headers:
 class Exchange:
     """Every response carries `x-request-id`: the id that the ledger and `espalier trace` know it by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, patience_s: float = 30.0) -> None:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._send = send
+        self._patience_s = patience_s
+        self._left = False  # the client takes nothing any more
         self.request_id = make_id("req")
         self.status = 0  # 0 = nothing sent yet
         self.extra: Headers = []
@@ -57,8 +61,9 @@ class Exchange:
     async def body(self, most_bytes: int) -> bytes:
         """The whole body. Raises InvalidInput when it is larger, Unavailable when it does not come."""
         too_large = InvalidInput(f"the body is larger than {most_bytes} bytes", hint="send less text")
-        declared = self._headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > most_bytes:
+        said = self._headers.get(b"content-length", b"0")
+        declared = int(said) if said.isdigit() else 0
+        if declared > _MOST_DROPPED_BYTES:
             raise too_large
         parts, size, more = [], 0, True
         try:
@@ -67,13 +72,17 @@ class Exchange:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
                         raise Unavailable("the client left before its request was read")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most_bytes:
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > _MOST_DROPPED_BYTES:
                         raise too_large
+                    if size <= most_bytes:
+                        parts.append(part)
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Unavailable("the request's body did not arrive", hint="check the connection") from None
+        if max(size, declared) > most_bytes:
+            raise too_large
         return b"".join(parts)
 
     def header(self, name: bytes) -> str:
@@ -119,6 +128,8 @@ class Exchange:
 
     async def send_error(self, error: EspalierError) -> None:
         """As a response where none was begun, else as the stream's last event."""
+        if self._left:
+            return
         status, body = encode_error(error)
         if self.status:
             await self.send_event(b"data: " + body + b"\n\n", last=True)
@@ -136,7 +147,13 @@ class Exchange:
         )
 
     async def send_event(self, event: bytes, *, last: bool = False) -> None:
-        await self._send({"type": "http.response.body", "body": event, "more_body": not last})
+        """Waits while the client is behind. Raises Unavailable when it takes nothing for too long."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._send({"type": "http.response.body", "body": event, "more_body": not last})
+        except TimeoutError:
+            self._left = True
+            raise Unavailable(f"the client has read nothing for {self._patience_s:g} s") from None
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status

@@ -278,7 +278,7 @@ def test_no_key_is_needed_where_the_house_says_so_but_a_wrong_one_is_still_wrong
 
 
 @pytest.mark.parametrize(("declared", "sent"), [("2000000", 10), ("", 2_000_000), ("10", 2_000_000)])
-def test_a_body_over_the_limit_is_refused_unread_when_it_says_so_and_in_time_when_not(
+def test_a_body_over_the_limit_is_refused_whatever_it_says_of_its_size(
     declared: str, sent: int, client: Client
 ) -> None:
     reply = client.call("POST", CHAT, b"x" * sent, headers={"content-length": declared} if declared else {})
