@@ -37,6 +37,10 @@ from espalier.serve.work import Chunk, Claim, Copy, Flow, Plan, Work
 __all__ = ["SHORTEST_PREFIX_TOKENS", "Chunk", "Claim", "Copy", "Plan", "Scheduler", "Work", "common_prefix"]
 
 
+# Where not even one more token fits a limit, others get one in so many steps: they slow down, and never stop.
+_STEPS_PER_TOKEN = 4
+
+
 @dataclass(slots=True)
 class _Step:
     """A step as it is put together."""
@@ -45,7 +49,7 @@ class _Step:
     plan: Plan = field(default_factory=Plan)
     shape: Shape = field(default_factory=Shape)
     limit_s: float = inf  # what is added now may not make it longer
-    begun: bool = False  # the class served now has a token in it
+    owed: bool = True  # the class served now gets a token, whatever the limit says
 
 
 class Scheduler:
@@ -75,6 +79,7 @@ class Scheduler:
         self._queues = {queue.name: queue for queue in (self._reserved.queue, self._demand, self._batch)}
         self._prefixes = Prefixes(slots)
         self._turn = 0
+        self._turns = {"demand": 0, "batch": 0}  # when the class last had a token
         self._prompt_turns = {"demand": 0, "batch": 0}  # when a prompt of the class was last read
 
     def hold(self, shares: Sequence[ReservedShare]) -> None:
@@ -192,7 +197,8 @@ class Scheduler:
         Within a limit not everybody gets a token each step. Whoever waited longest comes first; prompts take turns with
         the answers, all prompts together being one more answer.
         """
-        step.begun = False
+        before = len(step.plan.chunks)
+        step.owed = before == 0 or self._turn - self._turns[queue.name] >= _STEPS_PER_TOKEN
         works = [w for w in self.running if not w.guaranteed and (w.claim.lane == "batch") == (queue is self._batch)]
         rows = [work for work in works if work.wanted == 1]
         if step.limit_s < inf:
@@ -203,12 +209,14 @@ class Scheduler:
             if not self._take(step, work, self._room(step, work)):
                 break
         self._read_prompts(step, works, queue, has_slot)
+        if len(step.plan.chunks) > before:
+            self._turns[queue.name] = self._turn
 
     def _read_prompts(self, step: _Step, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]) -> None:
         """Prompts that have a slot, and those that get one now, whoever's tag is least."""
         begun = sorted((w for w in works if w.wanted > 1 and w.turn < self._turn), key=lambda work: work.tag)
         begun.reverse()
-        while step.left > 0 and (not step.begun or self._has_time(step)):
+        while step.left > 0 and (step.owed or self._has_time(step)):
             best = queue.best() if has_slot() else None
             if begun and (best is None or begun[-1].tag <= best[0]):
                 work = begun.pop()
@@ -221,7 +229,7 @@ class Scheduler:
             self._prompt_turns[queue.name] = self._turn
 
     def _room(self, step: _Step, work: Work) -> int:
-        """How many of a work's wanted tokens the step's limit leaves room for; the first of a class always gets one."""
+        """How many of a work's wanted tokens the step's limit leaves room for; a class that is owed a token gets it."""
         if step.limit_s == inf:
             return work.wanted
         spare_s = step.limit_s - self.cost.predict_s(step.shape)
@@ -231,7 +239,7 @@ class Scheduler:
             fits = int(self.cost.predict_s(one) <= step.limit_s)
         else:
             fits = self.cost.count_prompt(max(spare_s, 0.0), work.computed)
-        return max(min(fits, work.wanted), 0 if step.begun else 1)
+        return max(min(fits, work.wanted), 1 if step.owed else 0)
 
     def _has_time(self, step: _Step) -> bool:
         return step.limit_s == inf or self.cost.predict_s(step.shape) < step.limit_s
@@ -250,7 +258,7 @@ class Scheduler:
             step.plan.chunks.append(Chunk(work, work.computed, end, ends=count == work.wanted))
             step.left -= count
             step.shape.add(work.computed, end)
-            step.begun = True
+            step.owed = False
             work.turn = self._turn
         return count
 
