@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 _UNFINISHED = "\ufffd"  # what decoding gives for bytes that are no character yet
-_LONGEST_CHARACTER_TOKENS = 4  # a UTF-8 character has at most four bytes, a token at least one
+_MOST_UNFINISHED = 3  # a UTF-8 character has at most four bytes; some decoders give one mark for each, some for all
+_LONGEST_WINDOW_TOKENS = 32  # beyond it a window of bytes that are no text is cut where it may be
 
 
 class Decodes(Protocol):
@@ -27,26 +28,46 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._start = 0  # the window begins here, at a piece's beginning
-        self._read = 0  # ids before this have been given out
+        self._read = 0  # ids before this have been given out whole
+        self._given = 0  # characters of the window's text that have been given out
 
     def add(self, id: int) -> str:
         """The text that has become certain with this token, often empty."""
         self._ids.append(id)
         text = self._tokenizer.decode(self._ids[self._start :])
-        waiting = len(self._ids) - self._read
-        # Bytes that never become a character are given out once no character could still take them in.
-        if text.endswith(_UNFINISHED) and waiting < _LONGEST_CHARACTER_TOKENS:
-            return ""
-        return self._take(text)
+        certain = _certain(text)
+        piece = text[self._given : certain]
+        self._given = max(certain, self._given)
+        if certain == len(text):
+            self._start, self._read = self._read, len(self._ids)
+            self._given = len(self._tokenizer.decode(self._ids[self._start :]))
+        elif len(self._ids) - self._start > _LONGEST_WINDOW_TOKENS:
+            self._cut(text)
+        return piece
 
     def flush(self) -> str:
         """What was held back, at the end."""
-        return self._take(self._tokenizer.decode(self._ids[self._start :])) if self._read < len(self._ids) else ""
+        text = self._tokenizer.decode(self._ids[self._start :])
+        piece, self._given = text[self._given :], len(text)
+        return piece
 
-    def _take(self, text: str) -> str:
-        known = self._tokenizer.decode(self._ids[self._start : self._read])
-        self._start, self._read = self._read, len(self._ids)
-        return text[len(known) :]
+    def _cut(self, text: str) -> None:
+        """Begin the window at a later token, where what follows decodes by itself as it does there: no character goes
+        over that place, whatever comes."""
+        for place in range(len(self._ids) - 1, self._start, -1):
+            before = self._tokenizer.decode(self._ids[self._start : place])
+            if len(before) <= self._given and before + self._tokenizer.decode(self._ids[place:]) == text:
+                self._start = self._read = place
+                self._given -= len(before)
+                return
+
+
+def _certain(text: str) -> int:
+    """How many characters at the start no further token can change."""
+    certain = len(text)
+    while certain and text[certain - 1] == _UNFINISHED and len(text) - certain < _MOST_UNFINISHED:
+        certain -= 1
+    return certain
 
 
 class StopFilter:
