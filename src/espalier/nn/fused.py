@@ -143,8 +143,8 @@ class FusedDecoder:
         slots = step.slots + [span.slot for span in step.spans for _ in range(span.begin, span.end)]
         furthest = max([*step.positions, *(span.first + span.end - span.begin - 1 for span in step.spans)], default=0)
         rows = StepRows(
-            ids, positions, torch.tensor(slots, dtype=torch.int64), deciding, furthest + 1, self._bank.chosen,
-            len(step.slots), step.shared,
+            ids.contiguous(), positions, torch.tensor(slots, dtype=torch.int64), deciding, furthest + 1,
+            self._bank.chosen, len(step.slots), step.shared,
         )  # fmt: skip
         return kernel.run(rows, torch.get_num_threads())
 

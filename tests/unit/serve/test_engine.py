@@ -227,6 +227,7 @@ def test_a_bug_in_a_step_leaves_nobody_waiting(engine: Engine, monkeypatch: pyte
     assert not engine.answering
     with pytest.raises(Unavailable):
         run(collect(engine, make_request()))
+    engine.stop()  # its thread ends within the hook above
 
 
 def test_a_batch_too_long_in_one_place_is_refused_before_anything_is_computed(engine: Engine) -> None:
