@@ -229,17 +229,20 @@ class Scheduler:
             self._prompt_turns[queue.name] = self._turn
 
     def _room(self, step: _Step, work: Work) -> int:
-        """How many of a work's wanted tokens the step's limit leaves room for; a class that is owed a token gets it."""
+        """How many of a work's wanted tokens the step's limit leaves room for.
+
+        A class that is owed a token gets one, or as many of a prompt's as take no longer than one.
+        """
         if step.limit_s == inf:
             return work.wanted
-        spare_s = step.limit_s - self.cost.predict_s(step.shape)
+        now_s = self.cost.predict_s(step.shape)
+        more = Shape(step.shape.rows, step.shape.prompt, step.shape.read)
+        more.add(work.computed, work.computed + 1)
+        one_s = self.cost.predict_s(more) - now_s
         if work.wanted == 1:
-            one = Shape(step.shape.rows, step.shape.prompt, step.shape.read)
-            one.add(work.computed, work.computed + 1)
-            fits = int(self.cost.predict_s(one) <= step.limit_s)
-        else:
-            fits = self.cost.count_prompt(max(spare_s, 0.0), work.computed)
-        return max(min(fits, work.wanted), 1 if step.owed else 0)
+            return int(step.owed or now_s + one_s <= step.limit_s)
+        fits = self.cost.count_prompt(max(step.limit_s - now_s, one_s if step.owed else 0.0), work.computed)
+        return max(min(fits, work.wanted), int(step.owed))
 
     def _has_time(self, step: _Step) -> bool:
         return step.limit_s == inf or self.cost.predict_s(step.shape) < step.limit_s

@@ -127,9 +127,9 @@ def test_on_demand_never_takes_a_slot_that_is_set_aside_and_batch_gives_it_up() 
     machine = Machine(slots=4)
     machine.scheduler.hold([ReservedShare("gold", 2, 60_000)])
     for _ in range(10):
-        machine.ask(answer=50)
-        machine.ask(answer=50, lane="batch")
-    for _ in range(40):
+        machine.ask(answer=500)
+        machine.ask(answer=500, lane="batch")
+    for _ in range(400):
         machine.step()
     lanes = [work.claim.lane for work in machine.scheduler.running]
     assert (lanes.count("interactive"), lanes.count("batch")) == (2, 2)
