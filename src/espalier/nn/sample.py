@@ -159,7 +159,8 @@ def filter_tokens(logits: Tensor, specs: Sequence[SamplingSpec]) -> tuple[Tensor
     if size > _HEAD and not all(_is_decided(row, spec) for row, spec in zip(ranked, specs, strict=True)):
         ranked, ids = weights.sort(descending=True, stable=True)
     top_k = torch.tensor([spec.top_k or size for spec in specs], device=device)[:, None]
-    top_p = torch.tensor([spec.top_p for spec in specs], device=device)[:, None]
+    # Above one where nothing is asked for: rounding of the sum must not cut what is least likely.
+    top_p = torch.tensor([spec.top_p if spec.top_p < 1 else 2.0 for spec in specs], device=device)[:, None]
     min_p = torch.tensor([spec.min_p for spec in specs], device=device)[:, None]
     places = torch.arange(ranked.shape[1], device=device)
     ranked = ranked * ((places < top_k) & (ranked >= min_p * ranked[:, :1]))
@@ -173,7 +174,7 @@ def _is_decided(ranked: Tensor, spec: SamplingSpec) -> bool:
     """Whether the filters leave nothing beyond this head (r) of a row's probabilities, or nothing that counts."""
     if 0 < spec.top_k <= len(ranked) or float(ranked[-1]) < spec.min_p * float(ranked[0]):
         return True
-    return spec.top_k == 0 and spec.min_p == 0 and float(ranked.double().sum()) >= spec.top_p + 1e-6
+    return spec.top_k == 0 and spec.min_p == 0 and float(ranked.double().sum()) >= spec.top_p + 1e-6  # rounding
 
 
 def _mass_left(ranked: Tensor, specs: Sequence[SamplingSpec]) -> Tensor:
