@@ -65,6 +65,7 @@ class Work:
         self._freed = asyncio.Event()  # a line of ours has ended: its reservation may be of use to another
         self._admitted = 0
         self._fresh: list[Entry] = []
+        self._writing: asyncio.Future[None] | None = None
         self._threads = ThreadPoolExecutor(_ADMITTING_THREADS, "batch-admit")
         self._started_ms = now_ms()
         self._finalizing_ms = 0
@@ -160,8 +161,9 @@ class Work:
             await asyncio.wait(tasks)
         # What is ready is put on disk even when it was stopped; an error of the asking or the writing comes first.
         for task in (writing, asking):
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                raise task.exception() or EspalierError("the batch broke down")
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception):  # a gathering that was cancelled holds a CancelledError, which is none
+                raise error
         await self._write()
 
     async def _wait_for_halt(self, *, regardless: bool) -> None:
@@ -241,10 +243,13 @@ class Work:
             await self._write()
 
     async def _write(self) -> None:
+        """Put down what is ready. One group at a time, and shielded: who is cancelled leaves none half-way."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
         fresh, self._fresh = self._fresh, []
         if fresh:
-            # Shielded: a group that is being written is written, whoever is cancelled.
-            await asyncio.shield(asyncio.to_thread(self._put_down, fresh))
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._put_down, fresh))
+            await asyncio.shield(self._writing)
 
     def _put_down(self, fresh: list[Entry]) -> None:
         self._journal.add(fresh)
