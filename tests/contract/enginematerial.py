@@ -8,6 +8,7 @@ from pathlib import Path
 
 from espalier.nn.lora import LoraSpec
 from espalier.testing.tiny import make_tiny_adapter, make_tiny_base
+from espalier.testing.tooltemplates import HERMES
 
 # Unlike each other, and the second unlike from layer to layer.
 SPECS = (
@@ -28,6 +29,7 @@ class Material:
 def make_material(root: Path) -> Material:
     """Everything, in folders under `root`."""
     base = make_tiny_base(root / "base")
+    (base / "chat_template.jinja").write_text(HERMES, "utf-8")  # of a family that has tools
     other = make_tiny_base(root / "other", seed=9)
     adapters = {}
     for number, spec in enumerate(SPECS):

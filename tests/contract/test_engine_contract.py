@@ -21,7 +21,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 @pytest.fixture(scope="module")
 def engine(material: Material) -> Iterator[Engine]:
-    engine = Engine(load_base(f"path:{material.base}"), ServeConfig(max_batch=4, max_context_tokens=256)).start()
+    engine = Engine(load_base(f"path:{material.base}"), ServeConfig(max_batch=4, max_context_tokens=512)).start()
     yield engine
     engine.stop()
 

@@ -24,7 +24,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 @pytest.fixture(scope="module")
 def engine(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
-    settings = VllmSettings(material.base, "the-base", key=_KEY, max_model_len=256)
+    settings = VllmSettings(material.base, "the-base", key=_KEY, max_model_len=512)
     with pytest.MonkeyPatch.context() as patch, serve_vllm(settings) as double:
         patch.setenv("THE_KEY", _KEY)
         config = EngineConfig(kind="vllm", url=f"{double.url}/v1", key_env="THE_KEY", options={"priorities": True})

@@ -19,13 +19,15 @@ from espalier.tokens.tokenizer import ChatTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How each answer to a request is made. `marks`: special tokens that are read as text, by id."""
+    """How each answer to a request is made. `marks`: special tokens that are read as text, by id; `written`: the
+    grammar of its calls in Lark's syntax, for engines elsewhere."""
 
     grammar: Grammar | None = None
     format: CallFormat | None = None
     names: frozenset[str] = frozenset()
     several: bool = True
     marks: dict[int, str] = field(default_factory=dict)
+    written: str = ""
 
     def open_parser(self) -> CallParser | None:
         """A parser of calls for one answer, None where none may come."""
@@ -77,7 +79,8 @@ class Shaper:
         elif any(tool.strict for tool in tools):
             grammar = allow_calls(format, tools, special, several=several)
         compiled = self._compiler.compile_text(grammar, where="tools") if grammar else None
-        return Shape(compiled, format, frozenset(tool.name for tool in named or tools), several, marks)
+        names = frozenset(tool.name for tool in named or tools)
+        return Shape(compiled, format, names, several, marks, grammar or "")
 
     def shape_form(self, sampling: SamplingSpec) -> Shape:
         """The shape of an answer that has a form and calls nothing."""

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from espalier.core.errors import EspalierError, InvalidInput, RateLimited
-from espalier.core.ports import Delta
 from espalier.core.types import ResponseFormat, SamplingSpec
 from espalier.testing.vllm.schema import CompletionRequest
-from espalier.wire.openai.completions import CompletionReader, encode_completion_call
+from espalier.wire.openai.completions import CompletionReader, Step, encode_completion_call
 
 _EVERYTHING = SamplingSpec(
     max_tokens=9, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, presence_penalty=0.5, frequency_penalty=0.25,
@@ -65,9 +64,9 @@ def test_a_bias_the_server_would_clip_is_refused() -> None:
 
 
 def choice(
-    text: str, finish: str | None = None, index: int = 0, logprobs: dict[str, Any] | None = None
+    *ids: int, finish: str | None = None, index: int = 0, logprobs: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish, "stop_reason": None}
+    return {"index": index, "text": "", "token_ids": list(ids), "logprobs": logprobs, "finish_reason": finish}
 
 
 def event(*choices: dict[str, Any], usage: tuple[int, int] | None = None, cached: int | None = None) -> bytes:
@@ -79,44 +78,24 @@ def event(*choices: dict[str, Any], usage: tuple[int, int] | None = None, cached
     return b"data: " + json.dumps(body).encode()
 
 
-def read_all(lines: list[bytes], sampling: SamplingSpec | None = None) -> list[Delta]:
-    reader = CompletionReader(sampling or SamplingSpec(), lambda id: b"<%d>" % id)
-    return [delta for line in lines for delta in reader.read(line)]
+def read_all(reader: CompletionReader, lines: list[bytes]) -> list[Step]:
+    return [step for line in lines for step in reader.read(line)]
 
 
-def test_the_usage_of_all_stands_on_the_very_last_delta() -> None:
-    lines = [
-        event(choice("He"), usage=(5, 1)), b"", b": a comment", event(choice("llo", "stop"), usage=(5, 2)),
-        event(usage=(5, 2), cached=4), b"data: [DONE]",
-    ]  # fmt: skip
-    first, last = read_all(lines)
-    assert (first.text, first.usage and first.usage.completion_tokens) == ("He", 1)
-    assert (last.text, last.finish_reason) == ("llo", "stop")
-    assert last.usage is not None
-    assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.usage.cached_tokens) == (5, 2, 4)
+def test_the_usage_of_all_comes_after_the_steps_and_ends_the_reading() -> None:
+    reader = CompletionReader()
+    lines = [event(choice(3), usage=(5, 1)), b"", b": a comment", event(choice(4, 2, finish="stop"), usage=(5, 3))]
+    assert read_all(reader, lines) == [Step(0, (3,)), Step(0, (4, 2), (), "stop")]
+    assert (reader.model, reader.ended, reader.usage.completion_tokens) == ("m", False, 3)
+    assert read_all(reader, [event(usage=(5, 3), cached=4), b"data: [DONE]"]) == []
+    assert (reader.usage.prompt_tokens, reader.usage.completion_tokens, reader.usage.cached_tokens) == (5, 3, 4)
+    assert reader.ended
 
 
-def test_a_server_that_tells_no_usage_at_the_end_is_taken_at_its_last_word() -> None:
-    last = read_all([event(choice("a", "length"), usage=(3, 1)), b"data: [DONE]"])[-1]
-    assert last.usage is not None and last.usage.completion_tokens == 1
-
-
-def test_two_answers_end_one_by_one() -> None:
-    lines = [
-        event(choice("a"), usage=(5, 1)), event(choice("x", index=1), usage=(5, 1)),
-        event(choice("", "stop"), usage=(5, 2)), event(choice("y", "length", 1), usage=(5, 2)), event(usage=(5, 4)),
-    ]  # fmt: skip
-    deltas = read_all(lines, SamplingSpec(n=2, temperature=1.0))
-    assert [(d.index, d.text, d.finish_reason) for d in deltas] == [
-        (0, "a", None), (1, "x", None), (0, "", "stop"), (1, "y", "length"),
-    ]  # fmt: skip
-    assert [d.usage and d.usage.completion_tokens for d in deltas] == [1, 2, None, 4]
-
-
-def test_one_answer_is_given_out_as_often_as_was_asked() -> None:
-    deltas = read_all([event(choice("a", "stop"), usage=(5, 3)), event(usage=(5, 3))], SamplingSpec(n=3))
-    assert [(d.index, d.text, d.finish_reason) for d in deltas] == [(i, "a", "stop") for i in range(3)]
-    assert deltas[-1].usage is not None and deltas[-1].usage.completion_tokens == 9
+def test_the_usage_so_far_is_that_of_all_answers() -> None:
+    reader = CompletionReader()
+    read_all(reader, [event(choice(3), usage=(5, 1)), event(choice(3, index=1), usage=(5, 1))])
+    assert reader.usage.completion_tokens == 2
 
 
 def test_likeliest_tokens_come_first_and_no_more_than_were_asked() -> None:
@@ -124,30 +103,31 @@ def test_likeliest_tokens_come_first_and_no_more_than_were_asked() -> None:
         "tokens": ["token_id:8"], "token_logprobs": [-2.0], "text_offset": [0],
         "top_logprobs": [{"token_id:8": -2.0, "token_id:3": -0.1, "token_id:4": -0.7}],
     }  # fmt: skip
-    first, _ = read_all(
-        [event(choice("a", logprobs=told)), event(choice("", "stop")), b"data: [DONE]"], SamplingSpec(logprobs=2)
-    )
-    (token,) = first.logprobs
-    assert (token.id, token.text, token.logprob) == (8, b"<8>", -2.0)
-    assert [(each.id, each.logprob) for each in token.top] == [(3, -0.1), (4, -0.7)]
+    (step,) = CompletionReader(top=2).read(event(choice(8, logprobs=told)))
+    assert step.told == ((-2.0, [(3, -0.1), (4, -0.7)]),)
+
+
+_BY_TEXT = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}]}
+_OF_OTHERS = {"tokens": [], "token_logprobs": [], "top_logprobs": []}
 
 
 @pytest.mark.parametrize(
-    "lines",
+    "line",
     [
-        [b"data: {"],
-        [b'data: {"choices": 3}'],
-        [event(choice("a")), b"data: [DONE]"],  # no end
-        [event(choice("", "error"))],
-        [event(choice("a", logprobs={"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{}]}))],
+        b"data: {",
+        b'data: {"choices": 3}',
+        event({"index": 0, "text": "a"}),  # no ids
+        event(choice(finish="error")),
+        event(choice(1, logprobs=_BY_TEXT)),
+        event(choice(1, logprobs=_OF_OTHERS)),
     ],
 )
-def test_a_stream_that_breaks_the_contract_is_an_error(lines: list[bytes]) -> None:
+def test_a_line_that_breaks_the_contract_is_an_error(line: bytes) -> None:
     with pytest.raises(EspalierError):
-        read_all(lines, SamplingSpec(logprobs=1))
+        CompletionReader(top=1).read(line)
 
 
 def test_an_error_within_the_stream_is_raised_as_what_it_is() -> None:
     fault = {"error": {"message": "too busy", "type": "TooManyRequests", "param": None, "code": 429}}
     with pytest.raises(RateLimited, match="too busy"):
-        read_all([b"data: " + json.dumps(fault).encode()])
+        CompletionReader().read(b"data: " + json.dumps(fault).encode())

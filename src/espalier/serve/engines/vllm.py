@@ -7,6 +7,7 @@ https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html, .../featur
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -31,10 +32,12 @@ from espalier.core.errors import (
     UnsupportedModel,
 )
 from espalier.core.ports import ChatRequest, Delta, EngineLoad
-from espalier.core.types import Spec
+from espalier.core.types import ResponseFormat, SamplingSpec, Spec
 from espalier.nn.adapterfiles import read_stored
 from espalier.nn.base import LoadedBase, outline_base
 from espalier.nn.plainadapter import is_uniform, write_uniform
+from espalier.serve.asked import check_sampling
+from espalier.serve.engines.answers import Answers
 from espalier.serve.engines.line import Hung, Line, Refused, Reply
 from espalier.serve.engines.metrics import read_gauges
 from espalier.serve.engines.plan import EnginePlan
@@ -42,8 +45,8 @@ from espalier.serve.engines.process import ServerProcess, find_free_port
 from espalier.serve.engines.refusal import explain_refusal, find_key
 from espalier.serve.engines.roster import Roster
 from espalier.serve.room import check_room
-from espalier.tokens.spelling import speller
-from espalier.wire.openai.completions import CompletionReader, encode_completion_call
+from espalier.serve.shape import Shape, Shaper, shown_tools
+from espalier.wire.openai.completions import encode_completion_call
 
 _BATCH_PRIORITY = 1  # lower is earlier; interactive requests have 0
 _HEALTH_S = 5.0
@@ -81,6 +84,7 @@ class VllmEngine:
         self._line: Line | None = None
         self._process: ServerProcess | None = None
         self._base: LoadedBase | None = None
+        self._shaper: Shaper | None = None
         self._model = ""
         self._found_key = find_key(plan)
         self.context_tokens = plan.serve.max_context_tokens
@@ -158,7 +162,8 @@ class VllmEngine:
         )
 
     def count_prompt_tokens(self, request: ChatRequest) -> int:
-        """Exact: the prompt's ids are ours."""
+        """Exact: the prompt's ids are ours. What cannot be answered is refused here already."""
+        self._shape(request)
         return len(self._encode(request))
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
@@ -172,12 +177,13 @@ class VllmEngine:
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {base.spec}")
         prompt, sampling = self._encode(request), request.sampling
         check_room(len(prompt), sampling.max_tokens, self.context_tokens)
-        reader = CompletionReader(sampling, speller(base.tokenizer.backend))
+        shape = await asyncio.to_thread(self._shape, request)
+        answers = Answers(sampling, base, shape)
         with self._roster.visit(request.adapter, len(prompt) + sampling.max_tokens * sampling.n) as (visit, name):
             body = encode_completion_call(
                 name or self._model,
                 prompt,
-                sampling,
+                _with_calls(sampling, shape),
                 end_ids=base.eos_ids,
                 priority=_BATCH_PRIORITY if request.lane == "batch" and self._has_priorities else 0,
                 request=f"{request.id}-{secrets.token_hex(4)}",  # vLLM refuses an id it still knows
@@ -185,15 +191,15 @@ class VllmEngine:
             try:
                 async with aclosing(line.stream("/v1/completions", body)) as lines:  # type: ignore[type-var]
                     async for said in lines:
-                        for delta in reader.read(said):
+                        for delta in answers.read(said):
                             visit.begun = True
-                            yield self._sign(delta, reader.model, request.adapter)
-                        if reader.done:
+                            yield self._sign(delta, answers.model, request.adapter)
+                        if answers.done:
                             return
             except Refused as refused:
                 raise explain_refusal(refused.reply) from None
             except Hung:
-                for delta in reader.cancel():
+                for delta in answers.cancel():
                     yield delta
                 return
         raise Unavailable("vLLM ended an answer before its end", hint="ask again; its log says why")
@@ -220,8 +226,15 @@ class VllmEngine:
 
     def _encode(self, request: ChatRequest) -> list[int]:
         _, base = self._started()
-        tools = () if request.tool_choice == "none" else request.tools
-        return base.tokenizer.encode_prompt(request.messages, tools=tools)
+        return base.tokenizer.encode_prompt(request.messages, tools=shown_tools(request))
+
+    def _shape(self, request: ChatRequest) -> Shape:
+        """What the answers are made of. Raises InvalidInput where they could not be so."""
+        _, base = self._started()
+        check_sampling(request.sampling, base.tokenizer.size)
+        if self._shaper is None:
+            self._shaper = Shaper(base.tokenizer, base.eos_ids)
+        return self._shaper.shape(request)
 
     def _reach(self, base: LoadedBase) -> Line:
         """An open line to a server that is healthy."""
@@ -316,6 +329,13 @@ class VllmEngine:
     def _stands(self, line: Line, digest: str, place: str) -> bool:
         """Whether vLLM holds this very adapter already: one of us loaded it before."""
         return any(card.get("id") == digest and card.get("root") == place for card in _list_models(line))
+
+
+def _with_calls(sampling: SamplingSpec, shape: Shape) -> SamplingSpec:
+    """With the grammar of calls as the answer's form, where calls must come or must keep to their schemas."""
+    if not shape.written:
+        return sampling
+    return sampling.model_copy(update={"format": ResponseFormat(kind="grammar", text=shape.written)})
 
 
 def _is_healthy(line: Line) -> bool:

@@ -4,13 +4,13 @@
         @pytest.fixture
         def engine(self): ...            # started, and stopped after; over the base below
         @pytest.fixture
-        def base(self): return "..."     # the name its base is asked for by
+        def base(self): return "..."     # the name its base is asked for by; its context holds 512 tokens
         @pytest.fixture
         def adapters(self): ...          # {digest: folder} of two adapters on that base, not loaded, unlike each other
         @pytest.fixture
         def foreign(self): ...           # a folder of an adapter on another base
 
-`lacks` names what the engine cannot do: `logprobs`, `format`, `tokens` (log-probabilities come without ids).
+`lacks` names what it cannot do: `logprobs`, `format`, `tools`, `tokens` (log-probabilities come without ids).
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ import pytest
 from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ids import make_id
 from espalier.core.ports import ChatProvider, ChatRequest, Delta, ModelEngine
-from espalier.core.types import Message, ResponseFormat, SamplingSpec, TokenLogprob
+from espalier.core.types import Message, ResponseFormat, SamplingSpec, TokenLogprob, Tool
 from espalier.testing.contracts.provider import ProviderContract, collect, open_stream, text_of
 
 _QUESTION = "one two three four five six seven eight"
 _SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+_CHOICE = {
+    "type": "object", "properties": {"one": {"enum": ["a", "b"]}}, "required": ["one"], "additionalProperties": False,
+}  # fmt: skip
 _PATIENCE_S = 30.0
 
 
@@ -203,6 +206,22 @@ class EngineContract(ProviderContract):
         ended = [text_of(deltas) for deltas in answers if deltas[-1].finish_reason == "stop"]
         assert ended and all(holds(text) for text in ended)
 
+    def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_schema(
+        self, engine: ModelEngine, base: str, adapters: dict[str, Path]
+    ) -> None:
+        if "tools" in self.lacks:
+            pytest.skip("this engine's base knows no tools")
+        tool = Tool(name="pick", description="Pick one.", parameters=_CHOICE)
+        with self.loaded(engine, adapters) as digests:
+            for adapter in ["", digests[0]]:
+                request = self.ask(base, adapter, "hi", max_tokens=100)
+                request.tools, request.tool_choice, request.parallel_calls = (tool,), "required", False
+                deltas = self.run(collect(engine, request))
+                assert deltas[-1].finish_reason == "tool_calls"
+                calls = [call for delta in deltas for call in delta.tool_calls]
+                assert calls and {call.name for call in calls} == {"pick"}
+                assert all(json.loads(call.arguments)["one"] in ("a", "b") for call in calls)
+
     def test_a_bias_keeps_a_token_out(self, engine: ModelEngine, base: str) -> None:
         if "logprobs" in self.lacks or "tokens" in self.lacks:
             pytest.skip("this engine tells no ids")
@@ -230,7 +249,7 @@ class EngineContract(ProviderContract):
 
     def test_load_counts_what_is_under_way_and_comes_back_to_nothing(self, engine: ModelEngine, base: str) -> None:
         async def look_in_the_middle() -> int:
-            async with aclosing(open_stream(engine, self.ask(base, max_tokens=60, ignore_end=True))) as deltas:
+            async with aclosing(open_stream(engine, self.ask(base, max_tokens=300, ignore_end=True))) as deltas:
                 await anext(deltas)
                 load = await asyncio.to_thread(engine.load)
                 return load.running + load.waiting
@@ -242,7 +261,7 @@ class EngineContract(ProviderContract):
         self, engine: ModelEngine, base: str
     ) -> None:
         async def stop_in_the_middle() -> list[Delta]:
-            async with aclosing(open_stream(engine, self.ask(base, max_tokens=100, ignore_end=True))) as deltas:
+            async with aclosing(open_stream(engine, self.ask(base, max_tokens=300, ignore_end=True))) as deltas:
                 seen = [await anext(deltas)]
                 stopping = threading.Thread(target=engine.stop)
                 stopping.start()

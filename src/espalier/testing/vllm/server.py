@@ -252,7 +252,7 @@ class VllmDouble:
         logprobs = _encode_logprobs(call, chosen, self._model) if call.logprobs is not None else None
         return {
             "text": text, "logprobs": logprobs, "finish_reason": reason, "stop_reason": stop_reason,
-            "prompt_token_ids": None, "token_ids": None,
+            "prompt_token_ids": None, "token_ids": [chosen.id] if call.return_token_ids else None,
         }  # fmt: skip
 
     async def _read(self, request: web.Request, kind: type[Body]) -> tuple[Body | None, web.Response]:

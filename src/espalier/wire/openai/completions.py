@@ -1,25 +1,25 @@
-"""Text completions with vLLM's extensions: prompt ids and every way of sampling out, SSE lines in as `Delta`s.
+"""Text completions with vLLM's extensions: prompt ids and every way of sampling out, SSE lines in as ids.
 
-The chat template stays ours: what is sent is the prompt's ids, never messages. Fields and their meaning are those of
-vLLM's CompletionRequest (vllm/entrypoints/openai/completion/protocol.py, 0.11 and on); all that a model's
+The chat template and the tokenizer stay ours: ids are sent and ids are read, never text. Fields and their meaning are
+those of vLLM's CompletionRequest (vllm/entrypoints/openai/completion/protocol.py, 0.11 and on); all that a model's
 generation_config.json could set otherwise is always said. Knows no network.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from espalier.core.errors import EspalierError, InvalidInput
-from espalier.core.ports import Delta
-from espalier.core.types import ResponseFormat, SamplingSpec, TokenLogprob, Usage
+from espalier.core.types import ResponseFormat, SamplingSpec, Usage
 from espalier.core.types.inference import FinishReason
 from espalier.wire.openai.failure import decode_error
 
-Spell = Callable[[int], bytes]  # a token id -> its bytes
+Told = tuple[float, list[tuple[int, float]]]  # log-probability of a token; the likeliest ids there with theirs
 
 _ID = "token_id:"  # how vLLM writes a token under return_tokens_as_token_ids
 _BIAS_MOST = 100.0  # vLLM clips beyond it without a word
@@ -41,8 +41,8 @@ def encode_completion_call(
     """The JSON object that asks `model` to go on from `prompt`, streamed, with the usage so far in every piece.
 
     end_ids: ids that end an answer besides those the server knows of. priority: lower is earlier; a server without
-    priority scheduling takes 0 only. Where nothing is drawn all `n` answers are one, so one is asked for (vLLM refuses
-    more), and CompletionReader gives it out `n` times. Raises InvalidInput for a logit bias the server would clip.
+    priority scheduling takes 0 only. Where nothing is drawn all `n` answers are one, so one is asked for: vLLM refuses
+    more. Raises InvalidInput for a logit bias the server would clip.
     """
     if any(abs(bias) > _BIAS_MOST for _, bias in sampling.logit_bias):
         raise InvalidInput(f"a logit bias goes from -{_BIAS_MOST:g} to {_BIAS_MOST:g}", where="logit_bias")
@@ -51,6 +51,7 @@ def encode_completion_call(
         "prompt": list(prompt),
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "return_token_ids": True,
         "max_tokens": sampling.max_tokens,
         "n": sampling.n if sampling.temperature > 0 else 1,
         "temperature": sampling.temperature,
@@ -90,14 +91,13 @@ class _Loose(BaseModel):
 
 
 class _Logprobs(_Loose):
-    tokens: list[str] = []
     token_logprobs: list[float | None] = []
     top_logprobs: list[dict[str, float] | None] = []
 
 
 class _Choice(_Loose):
     index: int = 0
-    text: str = ""
+    token_ids: list[int] | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
@@ -118,111 +118,78 @@ class _Chunk(_Loose):
     usage: _Usage | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a chunk adds to one answer: ids, for each its log-probability with the likeliest ids there, how it ended."""
+
+    index: int
+    ids: tuple[int, ...]
+    told: tuple[Told, ...] = ()
+    reason: FinishReason | None = None
+
+
 class CompletionReader:
-    """SSE lines of one completion -> its `Delta`s. The very last is held back until the usage of all is known.
+    """SSE lines of one completion -> its steps. `top`: how many likeliest ids were asked for."""
 
-    sampling: as it was asked with; spell: a token's bytes, for log-probabilities.
-    """
-
-    def __init__(self, sampling: SamplingSpec, spell: Spell) -> None:
-        drawn = sampling.temperature > 0
-        self._copies = 1 if drawn else sampling.n
-        self._open = set(range(sampling.n if drawn else 1))
-        self._top = sampling.logprobs
-        self._spell = spell
+    def __init__(self, top: int | None = None) -> None:
+        self._top = top
         self._prompt_tokens = self._cached_tokens = 0
         self._completion_tokens: dict[int, int] = {}
-        self._last: Delta | None = None  # the finish of the last answer, held back
         self.model = ""  # which the server says it answered with
-        self.done = False  # nothing more comes
+        self.ended = False  # the usage of all has been told, or nothing more comes
 
     @property
     def usage(self) -> Usage:
         """What has been used so far."""
         return Usage(
             prompt_tokens=self._prompt_tokens,
-            completion_tokens=sum(self._completion_tokens.values()) * self._copies,
+            completion_tokens=sum(self._completion_tokens.values()),
             cached_tokens=self._cached_tokens,
         )
 
-    def read(self, line: bytes) -> list[Delta]:
+    def read(self, line: bytes) -> list[Step]:
         """What a line adds: nothing for comments and blank ones. Raises the error the stream carries."""
-        if self.done or not line.startswith(b"data:"):
-            return []
         data = line[5:].strip()
+        if not line.startswith(b"data:") or self.ended:
+            return []
         if data == b"[DONE]":
-            return self._finish()
+            self.ended = True
+            return []
         chunk = _parse(data)
         self.model = self.model or chunk.model
-        found = []
-        for choice in chunk.choices:
-            self._count(chunk.usage, choice.index)
-            found += self._pieces(choice)
-        if not chunk.choices and chunk.usage is not None:
-            self._settle(chunk.usage)
-            found += self._finish()
-        return found
+        if chunk.usage is not None:
+            self._count(chunk.usage, chunk.choices)
+        return [self._step(choice) for choice in chunk.choices]
 
-    def cancel(self) -> list[Delta]:
-        """The ends of answers that will not come, the last with the usage so far."""
-        *others, last = sorted(self._open) or [0]
-        self.done = True
-        ends = [Delta("", "cancelled", index=index) for index in others]
-        return [*ends, Delta("", "cancelled", self.usage, index=last)]
-
-    def _count(self, usage: _Usage | None, index: int) -> None:
-        if usage is not None:
-            self._prompt_tokens = usage.prompt_tokens
-            self._completion_tokens[index] = usage.completion_tokens or 0
-
-    def _settle(self, usage: _Usage) -> None:
+    def _count(self, usage: _Usage, choices: list[_Choice]) -> None:
         self._prompt_tokens = usage.prompt_tokens
+        if choices:  # the usage of that answer, so far
+            self._completion_tokens[choices[0].index] = usage.completion_tokens or 0
+            return
         self._completion_tokens = {0: usage.completion_tokens or 0}
         details = usage.prompt_tokens_details
         self._cached_tokens = (details.cached_tokens if details else None) or 0
+        self.ended = True
 
-    def _pieces(self, choice: _Choice) -> list[Delta]:
-        logprobs = self._logprobs(choice.logprobs)
+    def _step(self, choice: _Choice) -> Step:
+        if choice.token_ids is None:
+            raise EspalierError("the server tells no ids of tokens, which were asked for", hint="vLLM 0.11 or later")
         reason = _REASONS.get(choice.finish_reason, "stop") if choice.finish_reason else None
-        if reason is None:
-            if not choice.text and not logprobs:
-                return []
-            return [
-                Delta(choice.text, usage=self.usage, index=index, logprobs=logprobs) for index in self._given(choice)
-            ]
         if reason == "error":
             raise EspalierError("the server failed while it answered", hint="its log says why")
-        self._open.discard(choice.index)
-        *others, last = [Delta(choice.text, reason, index=index, logprobs=logprobs) for index in self._given(choice)]
-        if self._open:
-            return [*others, last]
-        self._last = last
-        return others
+        return Step(choice.index, tuple(choice.token_ids), self._tell(choice), reason)
 
-    def _given(self, choice: _Choice) -> range:
-        return range(self._copies) if self._copies > 1 else range(choice.index, choice.index + 1)
-
-    def _finish(self) -> list[Delta]:
-        if self._open or self._last is None:
-            raise EspalierError("the server's answer broke off before its end", hint="its log says why")
-        last, self._last, self.done = self._last, None, True
-        return [Delta(last.text, last.finish_reason, self.usage, last.index, last.logprobs)]
-
-    def _logprobs(self, told: _Logprobs | None) -> tuple[TokenLogprob, ...]:
-        if told is None or self._top is None:
+    def _tell(self, choice: _Choice) -> tuple[Told, ...]:
+        if self._top is None or choice.logprobs is None:
             return ()
-        tops = told.top_logprobs or [None] * len(told.tokens)
-        return tuple(
-            self._token(token, value if value is not None else 0.0, top or {})
-            for token, value, top in zip(told.tokens, told.token_logprobs, tops, strict=True)
-        )
+        values, tops = choice.logprobs.token_logprobs, choice.logprobs.top_logprobs
+        if not len(choice.token_ids or ()) == len(values) == len(tops):
+            raise EspalierError("the server tells log-probabilities of other tokens than it gave")
+        return tuple((value or 0.0, self._likeliest(top or {})) for value, top in zip(values, tops, strict=True))
 
-    def _token(self, token: str, logprob: float, top: dict[str, float]) -> TokenLogprob:
+    def _likeliest(self, top: dict[str, float]) -> list[tuple[int, float]]:
         # The server adds the chosen token to the likeliest, wherever it stands among them.
-        likeliest = sorted(top.items(), key=lambda each: -each[1])[: self._top]
-        id = _id_of(token)
-        others = tuple(TokenLogprob(_id_of(each), self._spell(_id_of(each)), value) for each, value in likeliest)
-        return TokenLogprob(id, self._spell(id), logprob, others)
+        return sorted(((_id_of(token), value) for token, value in top.items()), key=lambda each: -each[1])[: self._top]
 
 
 def _id_of(token: str) -> int:
