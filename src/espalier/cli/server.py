@@ -49,7 +49,9 @@ class _Process:
 
     def __init__(self, context: Context, url: str) -> None:
         from espalier.gateway.keys import KeyRing
+        from espalier.services.capacitybook import CapacityKeeper
         from espalier.services.pool import ModelPool
+        from espalier.services.resolver import RegistryResolver
         from espalier.services.rollouts import Rollouts
 
         self._context = context
@@ -59,11 +61,12 @@ class _Process:
         self._pool = ModelPool(context.store, self._config.serve)
         self._worker: Any = None
         self._rollouts = Rollouts(context.store)
+        self._resolver = RegistryResolver(context.store, self._config.serve)
+        self._capacity = CapacityKeeper(self._resolver.book, self._pool.hold)
 
     def build(self) -> Gateway:
         from espalier.api.app import build_api
         from espalier.gateway.assembly import add_batches, open_gateway
-        from espalier.services.resolver import RegistryResolver
 
         api = build_api(lambda: self._context, self.authenticate)
         self._mount_pages(api)
@@ -72,12 +75,12 @@ class _Process:
 
             self._worker = Worker(self._context)
             self._worker.start()
-        resolver = RegistryResolver(self._context.store, self._config.serve)
-        gateway = open_gateway(self._context.store, self._pool, resolver, self._config.gateway, fallback=api)
+        gateway = open_gateway(self._context.store, self._pool, self._resolver, self._config.gateway, fallback=api)
         gateway.desk.on_outcome = self._rollouts.note
         serve, most_line_bytes = self._config.serve, self._config.gateway.max_body_bytes
         add_batches(gateway, self._context.store, self._config.batch, most_line_bytes, work=serve.worker)
         self._rollouts.start()
+        self._capacity.start()
         return gateway
 
     def authenticate(self, secret: str | None) -> Principal:
@@ -96,6 +99,7 @@ class _Process:
                     self._pool.warm(get_version(store, move.ref))
 
     def stop(self) -> None:
+        self._capacity.stop()
         self._rollouts.stop()
         if self._worker is not None:
             self._worker.stop()

@@ -101,7 +101,8 @@ class Desk:
         sampling = call.sampling(target.defaults)
         request = ChatRequest(
             request_id, target.base, target.adapter, list(call.messages), sampling, call.tools, call.tool_choice,
-            parallel_calls=call.parallel_calls, lane=lane,
+            parallel_calls=call.parallel_calls, flow=key.payer if key else target.name, lane=lane,
+            reservation=target.reservation,
         )  # fmt: skip
         prompt_tokens = self._count_prompt(request, target)
         room = target.context_tokens - prompt_tokens

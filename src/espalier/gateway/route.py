@@ -5,13 +5,14 @@
     support@staging                 the version that alias points to
     support@v2, model:support@v2    that version
     builtin:seedling, hf:O/N        a base, as it is
+    provisioned:gold                the model that reservation `gold` holds capacity for
 
 Which versions exist and may serve is the registry's word: a `Resolver` is handed in. Does not know prices or keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from espalier.gateway.split import choose_shadows, choose_variant
 from espalier.wire.openai.listing import Listing
 
 BASES = ("builtin:", "hf:", "path:")
+PROVISIONED = "provisioned:"
 DEFAULT_ALIAS = "production"
 
 
@@ -36,6 +38,7 @@ class Target:
     defaults: SamplingSpec = field(default_factory=SamplingSpec)
     deployment: str = ""  # the deployment that chose it
     shadows: tuple[str, ...] = ()  # versions that are to answer a copy, unheard
+    reservation: str = ""  # the reserved capacity it draws on
 
     @property
     def name(self) -> str:
@@ -46,6 +49,18 @@ class Target:
     def names(self) -> tuple[str, ...]:
         """What a price list or a key may call it."""
         return (self.model, self.name, self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationTable:
+    """What is reserved now."""
+
+    by_target: Mapping[str, str] = field(default_factory=dict)  # a deployment, version or base -> its reservation
+    models: Mapping[str, str] = field(default_factory=dict)  # a reservation -> the model's name as it was reserved
+
+    def find(self, target: Target) -> str:
+        """The reservation that requests for this target draw on; empty = none."""
+        return self.by_target.get(target.deployment, "") or self.by_target.get(target.model, "")
 
 
 class Resolver(Protocol):
@@ -61,16 +76,32 @@ class Resolver(Protocol):
         """The deployment of that name now; None where there is none."""
         ...
 
+    def list_reservations(self) -> ReservationTable: ...
+
     def list_models(self) -> Sequence[Listing]:
         """Every name that may be asked, the best first."""
         ...
 
 
 def resolve(resolver: Resolver, name: str, *, asker: str = "", request: str = "") -> Target:
-    """Whom `name` means for this asker and request.
+    """Whom `name` means for this asker and request, and the reservation it draws on.
 
     Raises NotFound, its `where` being `model`, with the nearest name there is.
     """
+    table = resolver.list_reservations()
+    if not name.startswith(PROVISIONED):
+        target = find_target(resolver, name, asker=asker, request=request)
+        return replace(target, reservation=table.find(target))
+    reservation = name.removeprefix(PROVISIONED)
+    if reservation not in table.models:
+        hint = did_you_mean(name, [f"{PROVISIONED}{known}" for known in table.models])
+        raise NotFound(f"no reservation {reservation!r:.100} is in force", hint=hint, where="model")
+    target = find_target(resolver, table.models[reservation], asker=asker, request=request)
+    return replace(target, reservation=reservation)
+
+
+def find_target(resolver: Resolver, name: str, *, asker: str = "", request: str = "") -> Target:
+    """`resolve` without a look at reservations."""
     try:
         if name.startswith(BASES):
             return resolver.find_base(name)

@@ -117,6 +117,8 @@ def write_usage(ticket: Ticket) -> LedgerEntry:
         detail["lane"] = ticket.request.lane
     if ticket.request.tools:
         detail["tools"] = len(ticket.request.tools)
+    if ticket.target.reservation:
+        detail["reservation"] = ticket.target.reservation
     if ticket.target.deployment:
         detail["deployment"] = ticket.target.deployment
     if ticket.shadow_of is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espalier.core.errors import Conflict, NotFound, did_you_mean
 from espalier.core.refs import Ref
-from espalier.gateway.route import Target
+from espalier.gateway.route import ReservationTable, Target
+from espalier.nn.locate import QUANTISED
 from espalier.services.bases import place_base
+from espalier.services.capacitybook import CapacityBook
 from espalier.wire.openai.listing import Listing
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class RegistryResolver:
     def __init__(self, store: Store, config: ServeConfig) -> None:
         self._store = store
         self._config = config
+        self.book = CapacityBook(store, self)
 
     def find_version(self, ref: Ref) -> Target:
         """Raises NotFound, and Conflict for a version that is not approved."""
@@ -49,6 +52,10 @@ class RegistryResolver:
         from espalier.registry.deployments import find_deployment
 
         return find_deployment(self._store, name)
+
+    def list_reservations(self) -> ReservationTable:
+        """What is reserved now; at most half a second old."""
+        return self.book.table()
 
     def list_models(self, *, versions: bool = False) -> Sequence[Listing]:
         """Bases, deployments, `name@alias` for every alias, and, where `versions`, each approved `name@vN`."""
@@ -77,12 +84,27 @@ class RegistryResolver:
         return [*builtins, *registered]
 
     def _target(self, model: str, base: str, adapter: str) -> Target:
-        context_tokens = _read_context_tokens(place_base(self._store, base))
+        config = _read_config(place_base(self._store, base))
+        if config.get(QUANTISED):
+            self._require_passed(base)
+        context_tokens = int(config.get("max_position_embeddings", 2048))
         return Target(model, base, adapter, min(self._config.max_context_tokens, context_tokens))
 
+    def _require_passed(self, base: str) -> None:
+        """Raises GateFailed for a quantised base without the evidence that it passed against its original."""
+        from espalier.core.errors import GateFailed
+        from espalier.registry.fidelity import require_passed
 
-def _read_context_tokens(base: str) -> int:
+        if not base.startswith("artifact:"):
+            raise GateFailed(
+                f"{base} is quantised, and nothing says how it compares with its original",
+                hint="`espalier models quantise` makes one, measures it and registers what passes",
+            )
+        require_passed(self._store, base.removeprefix("artifact:"))
+
+
+def _read_config(base: str) -> dict[str, Any]:
     from espalier.nn.locate import locate_base
 
-    config = json.loads((locate_base(base, fetch=False) / "config.json").read_bytes())
-    return int(config.get("max_position_embeddings", 2048))
+    found: dict[str, Any] = json.loads((locate_base(base, fetch=False) / "config.json").read_bytes())
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from espalier.core.errors import NotFound
 from espalier.core.refs import Ref
 from espalier.core.types import Deployment
-from espalier.gateway.route import Target
+from espalier.gateway.route import ReservationTable, Target
 from espalier.wire.openai.listing import Listing
 
 
@@ -18,6 +18,7 @@ class FixedResolver:
         self._versions = dict(versions)
         self._bases = dict(bases)
         self.deployments: dict[str, Deployment] = {}
+        self.reservations = ReservationTable()
 
     def find_version(self, ref: Ref) -> Target:
         name = f"{ref.name}@{ref.selector}"
@@ -32,6 +33,9 @@ class FixedResolver:
 
     def find_deployment(self, name: str) -> Deployment | None:
         return self.deployments.get(name)
+
+    def list_reservations(self) -> ReservationTable:
+        return self.reservations
 
     def list_models(self) -> Sequence[Listing]:
         return [Listing(name, 1_700_000_000_000) for name in (*self._versions, *self._bases)]
