@@ -73,7 +73,7 @@ class GrammarCompiler:
             initial_lexer_fuel=2_000_000,
             step_lexer_fuel=400_000,
             max_lexer_states=50_000,
-            max_grammar_size=200_000,
+            max_grammar_size=20_000,
             verbose_errors=False,
         )
 
