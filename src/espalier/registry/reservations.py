@@ -28,7 +28,7 @@ def list_reservations(store: Store, *, at_ms: int | None = None) -> Sequence[Res
         for pointer in store.records.list_pointers(f"{KIND}:")
         if pointer.target != _RELEASED
     ]
-    return sorted((each for each in held if each.is_active(at_ms)), key=lambda each: (each.starts_ms, each.name))
+    return sorted((each for each in held if each.is_active(at_ms)), key=lambda each: (each.created_ms, each.name))
 
 
 def list_past(store: Store, limit: int = 100) -> Sequence[Reservation]:
@@ -71,7 +71,7 @@ def add_reservation(store: Store, wanted: Reservation, *, most_slots: int, most_
         expect = pointer.target if pointer else None
         store.records.set_pointer(f"{KIND}:{wanted.name}", id, expect=expect, actor=who)
         store.records.set_pointer(_BOOK, str(seen + 1), expect=str(seen) if seen else None, actor=who)
-        fields = {"model", "base", "model_units", "slots", "tokens_per_minute", "term", "ends_ms"}
+        fields = {"model", "base", "model_units", "slots", "tokens_per_minute", "term", "expires_ms"}
         store.audit.append(who, "capacity.reserve", f"{KIND}:{wanted.name}", wanted.model_dump(include=fields))
     return wanted
 
@@ -84,7 +84,7 @@ def release_reservation(store: Store, name: str, *, actor: str, force: bool = Fa
     who, held = check_actor(actor), get_reservation(store, name)
     early = held.term != "none"
     if early and not force:
-        days = (held.ends_ms - now_ms()) / 86_400_000
+        days = (held.expires_ms - now_ms()) / 86_400_000
         raise Conflict(
             f"reservation {name} is committed for {days:.1f} more days",
             hint="wait for its end, or have an admin release it with --force",

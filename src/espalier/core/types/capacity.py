@@ -20,12 +20,12 @@ class Reservation(Spec):
     slots: int
     tokens_per_minute: int
     term: Term = "none"
-    starts_ms: int
-    ends_ms: int = 0  # 0 = until it is released
+    created_ms: int
+    expires_ms: int = 0  # 0 = until it is released
     actor: str
 
     def is_active(self, at_ms: int) -> bool:
-        return not self.ends_ms or at_ms < self.ends_ms
+        return not self.expires_ms or at_ms < self.expires_ms
 
 
 class MeasuredCapacity(Spec):
