@@ -11,25 +11,15 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from espalier.core.errors import InvalidInput
-from espalier.core.ids import make_id
-from espalier.core.ports import ChatRequest, ModelEngine, TellMemory
-from espalier.core.types import Message, SamplingSpec
+from espalier.core.ports import ModelEngine, TellMemory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from espalier.core.config import ServeConfig
-    from espalier.core.ports import Delta
 
 Materialise = Callable[[str], Path]  # an artifact's digest -> its folder; raises NotFound
-
-_WARMING_WORDS = "one two three four five six seven eight nine ten eleven twelve " * 3
-_WARMING_TOKENS = 8
 
 
 class Seat:
@@ -65,7 +55,9 @@ class Seat:
         Only where the model is in this machine's memory: elsewhere an answer may cost money.
         """
         if isinstance(self.engine, TellMemory):
-            asyncio.run(_answer_once(self.engine, self.base))
+            from espalier.serve.warming import warm
+
+            asyncio.run(warm(self.engine, self.base))
 
     def close(self) -> None:
         """Stop the engine; answers under way end as cancelled."""
@@ -88,12 +80,3 @@ def give_memory_back() -> None:
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
-
-
-async def _answer_once(engine: ModelEngine, base: str) -> None:
-    sampling = SamplingSpec(max_tokens=_WARMING_TOKENS, ignore_end=True)
-    request = ChatRequest(make_id("req"), base, "", [Message("user", _WARMING_WORDS)], sampling, flow="warming")
-    with contextlib.suppress(InvalidInput):  # a context shorter than this prompt is warmed by its first request
-        async with aclosing(cast("AsyncGenerator[Delta, None]", engine.stream(request))) as deltas:
-            async for _ in deltas:
-                pass
