@@ -159,6 +159,7 @@ class OpenAIEngine:
             messages=tuple(request.messages),
             tools=request.tools,
             tool_choice=request.tool_choice,
+            parallel_calls=request.parallel_calls,
             stream=True,
             include_usage=True,
             **(said | {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}),
