@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from espalier.core.errors import EspalierError, InvalidInput
 from espalier.core.events import Emit, Event, ignore
@@ -107,7 +108,20 @@ def draw_examples(examples: Iterable[Example], count: int, seed: int) -> list[Ex
     return [rows[i] for i in sorted(rank[:count])]
 
 
-def score_cases(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[Score]:
+class Figure(Protocol):
+    """What a score needs of a metric."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+
+def score_cases(cases: Sequence[Case], metrics: Sequence[Figure]) -> list[Score]:
     """A score for every metric, then for every part of it, named `metric/part`, both with their intervals."""
     scores = []
     for metric in metrics:

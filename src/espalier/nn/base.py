@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from espalier.core.errors import InvalidInput, UnsupportedModel
-from espalier.nn.locate import count_parameters, digest_base, locate_base, name_stored_dtype
+from espalier.nn.locate import count_parameters, digest_base, locate_base, name_stored_dtype, read_quantised
 from espalier.tokens.tokenizer import ChatTokenizer, load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "stored"]
@@ -77,10 +77,10 @@ def load_base(
     """Load `spec` (see `locate_base`) for training or serving, in evaluation mode.
 
     `threads` > 0 sets torch's CPU threads for the whole process. `quantise` keeps the linear layers in 4 or 8 bits
-    (nn/quantized.py), to train adapters on; each goes to the device in those. `device` is where the weights go: by
-    default the GPU where there is one. Raises what `locate_base` raises,
-    UnsupportedModel for an architecture transformers does not know or that needs code of its own, InvalidInput for
-    weights that do not fit.
+    (nn/quantized.py), to train adapters on; each goes to the device in those. A base that is stored quantised
+    (nn/quantisedbase.py) is held so. `device` is where the weights go: by default the GPU where there is one.
+    Raises what `locate_base` raises, UnsupportedModel for an architecture transformers does not know or that needs
+    code of its own, InvalidInput for weights that do not fit.
     """
     folder = locate_base(spec, fetch=fetch)
     if threads > 0:
@@ -88,7 +88,12 @@ def load_base(
     fastest = "cuda" if torch.cuda.is_available() else "cpu"  # where it will be computed, wherever it waits
     device = device or fastest
     chosen = choose_dtype(dtype, count_parameters(folder), fastest, stored=folder)
-    if quantise == "none":
+    stored = read_quantised(folder)
+    if stored != "none":
+        if quantise not in ("none", stored):
+            raise InvalidInput(f"{spec} is stored in {stored} already", hint="leave `quantise` out")
+        model = _load_stored_quantised(folder, spec, chosen, stored).to(device).eval()
+    elif quantise == "none":
         model = _load_model(folder, spec, chosen).to(device).eval()
     else:
         model = _load_quantised(folder, spec, chosen, quantise, torch.device(device)).eval()
@@ -102,7 +107,7 @@ def load_base(
         base_digest=digest_base(folder),
         eos_ids=_end_ids(model, tokenizer),
         context_tokens=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
-        quantised=quantise,
+        quantised=quantise if stored == "none" else stored,
     )
 
 
@@ -188,6 +193,18 @@ def _load_quantised(
         model = _load_model(folder, spec, dtype)
         quantise_model(model, scheme, device=device)
     return model.to(device)
+
+
+def _load_stored_quantised(folder: Path, spec: str, dtype: torch.dtype, scheme: str) -> PreTrainedModel:
+    from espalier.nn.quantisedbase import load_stored_quantised
+
+    if scheme not in ("nf4", "int8"):
+        raise UnsupportedModel(f"{spec} is stored in {scheme}", hint="nf4 and int8 are understood")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return load_stored_quantised(folder, config, dtype, "nf4" if scheme == "nf4" else "int8")
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise _refusal(spec, folder, error) from error
 
 
 def _refusal(spec: str, folder: Path, error: Exception) -> UnsupportedModel:

@@ -49,8 +49,8 @@ def save_base(
     folder.mkdir(parents=True, exist_ok=True)
     state = _cast(base.model.state_dict(), getattr(torch, name))
     base.model.save_pretrained(folder, state_dict=state, max_shard_size=SHARD)
-    _write_configs(folder, base, name)
-    _carry_files(base.path, folder)
+    write_configs(folder, base, name)
+    carry_files(base.path, folder)
     said = {"base": base.spec, "base_digest": base.base_digest, "dataset": dataset, "recipe": recipe}
     write_file(folder / ORIGIN, pretty(said | dict(origin or {})))
     return digest_base(folder)
@@ -86,11 +86,11 @@ def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: made[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
 
 
-def _write_configs(folder: Path, base: LoadedBase, dtype: str) -> None:
-    """The base's own words, not what this version of transformers makes of them; only the number type may change."""
+def write_configs(folder: Path, base: LoadedBase, dtype: str, further: Mapping[str, Any] | None = None) -> None:
+    """The base's own words, not what this version of transformers makes of them, but for number type and `further`."""
     config = json.loads((base.path / "config.json").read_text("utf-8"))
     said = {name for name in ("dtype", "torch_dtype") if name in config} or {"dtype"}
-    write_file(folder / "config.json", pretty(config | dict.fromkeys(said, dtype)))
+    write_file(folder / "config.json", pretty(config | dict.fromkeys(said, dtype) | dict(further or {})))
     generation = base.path / "generation_config.json"
     if generation.exists():
         write_file(folder / generation.name, generation.read_bytes())
@@ -98,7 +98,8 @@ def _write_configs(folder: Path, base: LoadedBase, dtype: str) -> None:
         (folder / generation.name).unlink(missing_ok=True)
 
 
-def _carry_files(source: Path, folder: Path) -> None:
+def carry_files(source: Path, folder: Path) -> None:
+    """Copy what goes with any weights of a base: tokenizer, template, terms."""
     for path in sorted({path for pattern in _CARRIED for path in source.glob(pattern)}):
         if path.is_file() and path.name not in _MADE_HERE and not path.name.endswith(".safetensors.index.json"):
             shutil.copyfile(path, folder / path.name)

@@ -23,6 +23,7 @@ from typing import Any
 from espalier.core.errors import InvalidInput, MissingExtra, NotFound, UnsupportedModel, did_you_mean
 from espalier.core.ids import digest_of
 
+QUANTISED = "espalier_quantised"  # in the config.json of a base that is stored quantised (nn/quantisedbase.py)
 SCHEMES = ("builtin", "path", "hf")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What a base may consist of. No pickle (*.bin, *.pt) and no Python file is ever fetched or opened.
@@ -99,6 +100,12 @@ def name_stored_dtype(folder: Path) -> str:
             f"the weights in {folder} are stored as {most}", hint="floating-point weights are needed"
         )
     return names[most]
+
+
+def read_quantised(folder: Path) -> str:
+    """How the weights in a base's folder are quantised: nf4, int8; none for one as it was trained."""
+    config = json.loads((folder / "config.json").read_bytes())
+    return str((config.get(QUANTISED) or {}).get("scheme", "none"))
 
 
 def digest_base(folder: Path) -> str:

@@ -38,6 +38,7 @@ NF4 = (
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
+_FEW_ROWS = 8  # above this, making the matrix dense costs less than torch's int8 product
 _QUANTISE_AT_ONCE = 1 << 22  # numbers; the temporaries of quantising stay below 100 MB
 
 
@@ -104,6 +105,20 @@ class Int8Matrix(nn.Module):
         self.register_buffer("codes", torch.cat([codes for codes, _ in parts]))
         self.register_buffer("largest", torch.cat([largest for _, largest in parts]))
 
+    def multiply_few(self, x: Tensor) -> Tensor | None:
+        """x (t, i) times the transposed matrix, without making it dense; None where torch has no faster kernel for it.
+
+        torch's int8 weight product reads one byte a weight, which pays for the few rows of answers under way. Its
+        scale would be rounded to bfloat16, the same error for a whole row: the sums are scaled afterwards instead.
+        """
+        if x.dtype != torch.bfloat16 or x.device.type != "cpu" or len(x) > _FEW_ROWS:
+            return None
+        kernel = getattr(torch, "_weight_int8pack_mm", None)
+        if kernel is None:
+            return None
+        sums: Tensor = kernel(x.contiguous(), self.codes, torch.ones_like(self.largest, dtype=x.dtype))
+        return sums.float().mul_(self.largest / 127).to(x.dtype)
+
     def dequantise(self, dtype: torch.dtype) -> Tensor:
         """The matrix (o, i) in `dtype`, computed in float32."""
         return self.codes.float().mul_(self.largest[:, None] / 127).to(dtype)
@@ -162,6 +177,10 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., i) -> (..., o)
         y: Tensor
+        if not torch.is_grad_enabled() and isinstance(self.weight, Int8Matrix):
+            few = self.weight.multiply_few(x.reshape(-1, x.shape[-1]))
+            if few is not None:
+                return (few if self.bias is None else few + self.bias).view(*x.shape[:-1], -1)
         with settled(x) as x:
             y = _FrozenProduct.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y

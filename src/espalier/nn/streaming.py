@@ -36,7 +36,7 @@ def load_quantised(
     wanted = [name for name, _ in model.named_parameters()]
     if set(wanted) - places.keys() or places.keys() - set(wanted) - {_HEAD}:
         return None
-    if getattr(model, "_keep_in_fp32_modules", None) or not _remake_buffers(model, device):
+    if getattr(model, "_keep_in_fp32_modules", None) or not remake_buffers(model, device):
         return None
     head = model.get_output_embeddings()
     linear = {f"{n}.weight": n for n, m in model.named_modules() if type(m) is nn.Linear and m is not head}
@@ -61,7 +61,7 @@ def _locate_tensors(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _remake_buffers(model: PreTrainedModel, device: torch.device) -> bool:
+def remake_buffers(model: PreTrainedModel, device: torch.device) -> bool:
     """Make modules that hold numbers the files lack, as rotary angles, anew from the configuration alone."""
     for name, module in list(model.named_modules()):
         if not list(module.buffers(recurse=False)):

@@ -15,6 +15,8 @@ from espalier.core.errors import Conflict, DigestMismatch, InvalidInput, NotFoun
 from espalier.core.ids import digest_of, now_ms
 from espalier.core.refs import Ref
 from espalier.core.types import Approval, Artifact, ModelVersion, Spec
+from espalier.registry.fidelity import find_passed, is_quantised, require_passed
+from espalier.registry.fidelity import pointer_name as fidelity_pointer
 from espalier.store.store import Store
 
 KIND = "model"
@@ -51,7 +53,7 @@ def register(store: Store, registration: Registration, *, actor: str) -> ModelVe
     """The next version of `registration.name`, pending approval; the version made of the very same things, else.
 
     Raises NotFound for a digest the store does not hold, InvalidInput for one of another kind, DigestMismatch for an
-    adapter that was trained on another base.
+    adapter that was trained on another base, GateFailed for a quantised base that did not pass its gate.
     """
     name = Ref.parse(registration.name, kind=KIND).name
     who = check_actor(actor)
@@ -132,6 +134,9 @@ def _add_version(store: Store, name: str, registration: Registration, same: str,
         store.records.set_pointer(same, f"v{number}", expect=None, actor=actor)
         store.records.set_pointer(status_pointer(version), PENDING, expect=None, actor=actor)
         store.records.set_pointer(pointer_name(name, "latest"), f"v{number}", actor=actor)
+        passed = find_passed(store, version.made_base, version.reports) if version.made_base else ""
+        if passed and is_quantised(store, version.made_base):
+            store.records.set_pointer(fidelity_pointer(version.made_base), passed, actor=actor)
         store.audit.append(actor, "models.register", version.ref, registration.model_dump(mode="json"))
     return version
 
@@ -157,6 +162,8 @@ def _check_parts(store: Store, registration: Registration) -> None:
             found = store.artifacts.get(digest)
             if found.kind != kind:
                 raise InvalidInput(f"artifact {digest[:12]} is a {found.kind}, not a {kind}")
+    if made := _made_base(registration):
+        require_passed(store, made, registration.reports)
     if registration.adapter:
         facts = read_adapter_facts(store, store.artifacts.get(registration.adapter))
         if facts.base_digest != registration.base_digest:
