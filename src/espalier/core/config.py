@@ -35,7 +35,7 @@ class StoreConfig(Spec):
 class EngineConfig(Spec):
     """What answers for a base."""
 
-    kind: str = Field("embedded", description="embedded (this process), vllm, openai, or what a plug-in is called")
+    kind: str = Field("embedded", description="embedded (this process), replicas, vllm, openai, or a plug-in")
     url: str = Field("", description="a server that runs already; empty = the engine is started here")
     key_env: str = Field("", description="the variable that holds that server's key")
     min_replicas: int | None = Field(None, ge=0, description="for this base; empty = serve.min_replicas")
@@ -131,6 +131,9 @@ class BatchConfig(Spec):
     max_file_bytes: int = Field(200 << 20, ge=1024, description="a larger upload is refused")
     sync_every_s: float = Field(0.2, gt=0, le=60, description="answers are put on disk in groups this far apart")
     lease_s: float = Field(15.0, ge=1, description="how long after its worker died a batch is taken up by another")
+    buckets: dict[str, str] = Field(
+        {}, description="what s3://NAME means to Bedrock's routes: a folder of the workspace, or `s3` for the real one"
+    )
 
 
 class PolicyConfig(Spec):

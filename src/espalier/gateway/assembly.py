@@ -33,9 +33,13 @@ def open_gateway(
 
 def add_batches(gateway: Gateway, store: Store, config: BatchConfig, most_line_bytes: int, *, work: bool) -> None:
     """Have a gateway take files and batches, and, with `work`, answer them when nobody else asks."""
+    from espalier.gateway.batch.bedrock import BedrockRoutes
     from espalier.gateway.batch.routes import BatchRoutes
     from espalier.gateway.batch.runner import BatchRunner
 
-    gateway.doors.append(BatchRoutes(store, config, gateway.desk.off_loop))
+    gateway.doors += [
+        BatchRoutes(store, config, gateway.desk.off_loop),
+        BedrockRoutes(store, config, gateway.desk.off_loop),
+    ]
     if work:
         gateway.beside.append(BatchRunner(store, gateway.desk, config, most_line_bytes=most_line_bytes))

@@ -207,6 +207,8 @@ def _create(context: Context, request: CreateBatch) -> Standing:
     if request.destination and request.shape == "openai":
         raise InvalidInput("a destination goes with Bedrock's shapes", where="destination", hint="use batches.results")
     destination = request.destination
+    if context.confined and destination.startswith("s3://"):
+        context.require("admin")  # it is written with this server's own credentials
     if destination and not destination.startswith("s3://"):
         destination = str(context.place(destination))
     batches = _open(context)
