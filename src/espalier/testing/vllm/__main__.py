@@ -62,7 +62,9 @@ async def _serve(settings: VllmSettings, host: str, port: int) -> None:
     runner = web.AppRunner(double.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
-    print(f"serving {settings.name} on {host}:{port}", flush=True)  # noqa: T201 - it is a program; this is its log
+    sys.stdout.write(f"serving {settings.name} on {host}:{port}
+")
+    sys.stdout.flush()
     await asyncio.Event().wait()
 
 

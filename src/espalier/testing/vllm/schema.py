@@ -14,6 +14,8 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
+    """When usage is told."""
+
     include_usage: bool | None = True
     continuous_usage_stats: bool | None = False
 
@@ -90,6 +92,8 @@ class CompletionRequest(_Strict):
 
 
 class LoadAdapter(_Strict):
+    """POST /v1/load_lora_adapter."""
+
     lora_name: Annotated[str, Field(min_length=1)]
     lora_path: Annotated[str, Field(min_length=1)]
     load_inplace: bool = False
@@ -97,11 +101,15 @@ class LoadAdapter(_Strict):
 
 
 class UnloadAdapter(_Strict):
+    """POST /v1/unload_lora_adapter."""
+
     lora_name: Annotated[str, Field(min_length=1)]
     lora_int_id: int | None = None
 
 
 class Tokenize(_Strict):
+    """POST /tokenize, of a text."""
+
     model: str | None = None
     prompt: str
     add_special_tokens: bool = True
