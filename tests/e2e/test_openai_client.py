@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import pytest
 import uvicorn
 
 from espalier.core.config import GatewayConfig, PriceConfig, ServeConfig
-from espalier.core.ports import ChatProvider
+from espalier.core.errors import RateLimited
+from espalier.core.ports import ChatProvider, ChatRequest, Delta
 from espalier.core.types import Message, SamplingSpec
 from espalier.gateway.app import Gateway
 from espalier.gateway.assembly import open_gateway
@@ -295,3 +296,28 @@ def test_leaving_the_real_engine_frees_its_slots_for_others(engine: Engine, engi
     assert answer.usage is not None and answer.usage.completion_tokens <= 3
     wait_until(lambda: len(engine_server.usage()) == 7)
     assert engine_server.store.ledger.reservations() == []
+
+
+class Refusing(StrictProvider):
+    """Refuses the first request, as an engine does whose queue is full."""
+
+    refused = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        if not self.refused:
+            self.refused += 1
+            raise RateLimited("too many are waiting", hint="ask again", retry_after_s=2.5)
+        async for delta in super().stream(request):
+            yield delta
+
+
+def test_the_client_waits_as_long_as_it_is_told_and_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target("model:support@v1", BASE, "a" * 64, 64, SamplingSpec(max_tokens=20))
+    provider, waited = Refusing(), list[float]()
+    with serving(tmp_path, provider, FixedResolver({"support@production": target}, {})) as server:
+        monkeypatch.setattr("openai._base_client.time.sleep", waited.append)
+        with server.client().with_options(max_retries=1) as client:
+            answer = client.chat.completions.create(model="support", messages=QUESTION)
+        monkeypatch.undo()
+    assert answer.choices[0].message.content == "three two one"
+    assert (provider.refused, waited) == (1, [2.5])

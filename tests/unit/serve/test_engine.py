@@ -13,7 +13,7 @@ import torch
 
 from espalier.core.config import ServeConfig, SharingConfig
 from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, NotFound, Unavailable
-from espalier.core.ports import ChatRequest, Delta
+from espalier.core.ports import ChatRequest, Delta, Lane, ReservedShare
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.base import LoadedBase, load_base
 from espalier.serve.engine import Engine
@@ -322,3 +322,67 @@ def test_the_same_question_many_times_at_different_progress_has_one_answer(engin
         return await asyncio.gather(*(ask(3 * i) for i in range(4)))
 
     assert set(run(ask_all())) == {text_of(run(collect(engine, make_request(question, max_tokens=30))))}
+
+
+def test_capacity_is_held_from_the_next_step_on_and_load_tells_who_waits(load_tiny: Callable[[], LoadedBase]) -> None:
+    engine = Engine(load_tiny(), SMALL).start()
+    engine.hold([ReservedShare("gold", 2, 60_000)])
+    with pytest.raises(InvalidInput, match="4 slots"):
+        engine.hold([ReservedShare("gold", 4, 60_000)])
+
+    async def flood() -> str:
+        def ask(i: int, reservation: str = "") -> asyncio.Task[list[Delta]]:
+            request = make_request(f"question {i}", max_tokens=40)
+            request.flow, request.reservation = f"flow{i}", reservation
+            return asyncio.create_task(collect(engine, request))
+
+        with engine._turn:  # nobody computes
+            others = [ask(i) for i in range(6)]
+            while engine.load().waiting < 6:
+                await asyncio.sleep(0.001)
+        gold = ask(9, "gold")
+        while not gold.done():
+            load = engine.load()
+            on_demand = sum(not work.guaranteed for work in engine._scheduler.running)
+            assert on_demand <= 2 and load.running <= 4 and load.slots == 4
+            await asyncio.sleep(0.001)
+        assert not all(task.done() for task in others), "the reserved one waited for all others"
+        await asyncio.gather(*others)
+        return text_of(gold.result())
+
+    found = run(flood())
+    load = engine.load()
+    assert (load.running, load.waiting, load.tokens_in_flight, load.queue_s) == (0, 0, 0, 0.0)
+    alone = run(collect(engine, make_request("question 9", max_tokens=40)))
+    assert found == text_of(alone)
+    engine.stop()
+
+
+def test_a_batch_answer_whose_slot_was_taken_is_the_same_answer(
+    load_tiny: Callable[[], LoadedBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(load_tiny(), SMALL).start()
+    evicted: list[int] = []
+    evict = engine._scheduler._evict
+    monkeypatch.setattr(engine._scheduler, "_evict", lambda: (slot := evict(), evicted.append(slot))[0])
+
+    def ask(i: int, lane: Lane, tokens: int) -> asyncio.Task[list[Delta]]:
+        request = make_request(f"question {i}", max_tokens=tokens, ignore_end=True)
+        request.lane = lane
+        return asyncio.create_task(collect(engine, request))
+
+    async def all_at_once() -> list[str]:
+        with engine._turn:  # nobody computes until all of the batch wait
+            batch = [ask(i, "batch", 200) for i in range(4)]
+            while engine.load().waiting < 4:
+                await asyncio.sleep(0.001)
+        while engine.load().waiting:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(ask(10 + i, "interactive", 5) for i in range(3)))
+        return [text_of(await task) for task in batch]
+
+    together = run(all_at_once())
+    assert evicted
+    again = [make_request(f"question {i}", max_tokens=200, ignore_end=True) for i in range(4)]
+    assert together == [text_of(run(collect(engine, request))) for request in again]
+    engine.stop()
