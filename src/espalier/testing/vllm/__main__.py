@@ -62,8 +62,7 @@ async def _serve(settings: VllmSettings, host: str, port: int) -> None:
     runner = web.AppRunner(double.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
-    sys.stdout.write(f"serving {settings.name} on {host}:{port}
-")
+    sys.stdout.write(f"serving {settings.name} on {host}:{port}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
