@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from espalier.core.types import Tool
-from espalier.serve.grammar import close_spaces, read_schema
+from espalier.serve.grammar import close_spaces
 from espalier.serve.toolcalls import MARKS
 from espalier.tokens.chat import CallFormat
 
@@ -17,10 +17,7 @@ _ANYTHING = {"type": "object"}
 
 
 def require_calls(format: CallFormat, tools: Sequence[Tool], special: Mapping[str, int], *, several: bool) -> str:
-    """An answer of one call or, if `several`, more, and nothing else. `special`: ids of marks that are special tokens.
-
-    Raises InvalidInput for parameters that are no JSON Schema.
-    """
+    """An answer of one call or, if `several`, more, and nothing else. `special`: ids of marks that are tokens."""
     rules, one = _write_tools(format, tools, special, all_strict=True)
     mark = _mark(MARKS[format][0], special)
     match format:
@@ -39,7 +36,7 @@ def require_calls(format: CallFormat, tools: Sequence[Tool], special: Mapping[st
 
 def allow_calls(format: CallFormat, tools: Sequence[Tool], special: Mapping[str, int], *, several: bool) -> str:
     """An answer of any words in which each call, once begun, is one of a tool that is offered, its schema being kept
-    where the tool is strict. Raises InvalidInput for parameters that are no JSON Schema."""
+    where the tool is strict."""
     rules, one = _write_tools(format, tools, special, all_strict=False)
     if format == "llama":  # what begins as JSON is a call
         return "\n".join(["%llguidance {}", f"start: {one} | WORDS", r"WORDS: /([^{\s<]|\s+[^{\s<])(.|\n)*/", *rules])
@@ -65,10 +62,7 @@ def _write_tools(
     """(a rule for each tool's arguments, what one call is)."""
     rules, ways = [], []
     for number, tool in enumerate(tools):
-        schema = _ANYTHING
-        if all_strict or tool.strict:
-            where = f"tools[{number}].function.parameters"
-            schema = {**read_schema(json.dumps(tool.parameters), where), "type": "object"}
+        schema = {**tool.parameters, "type": "object"} if all_strict or tool.strict else _ANYTHING
         rules.append(f"arguments_{number}: %json {json.dumps(close_spaces(schema))}")
         name = json.dumps(tool.name)
         if format == "mistral-args":

@@ -25,6 +25,7 @@ from espalier.tokens.tokenizer import ChatTokenizer
 MOST_CHARS = 64 * 1024
 _KEPT_FORMS = 64
 _SHOWN_CHARS = 400
+_EXPLAINED_CHARS = 16 * 1024
 # Between the parts of JSON: one or two spaces, or a line and its indentation. Unbounded, it could go on for ever.
 _BETWEEN = r"[ ]{1,2}|\n[ ]{0,32}"
 
@@ -88,7 +89,12 @@ class GrammarCompiler:
             raise InvalidInput(
                 f"a form of {len(format.text)} characters", where=where, hint=f"at most {MOST_CHARS} are read"
             )
-        return self.compile_text(_write_grammar(format, where), where=where)
+        try:
+            return self.compile_text(_write_grammar(format, where), where=where)
+        except InvalidInput:
+            if format.kind == "json_schema":
+                explain_schema(read_schema(format.text, where), where)
+            raise
 
     def compile_text(self, grammar: str, *, where: str) -> Grammar:
         """The same of llguidance's own notation."""
@@ -125,13 +131,23 @@ def close_spaces(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_schema(text: str, where: str) -> dict[str, Any]:
-    """The JSON Schema in `text`. Raises InvalidInput, its `where` ending in the path of what is wrong."""
+    """The object in `text`. Raises InvalidInput when it is none."""
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidInput(f"{where}: the schema is not JSON", where=where) from None
-    if isinstance(schema, bool):
-        schema = {} if schema else {"not": {}}
+    if not isinstance(schema, dict):
+        raise InvalidInput(f"{where}: the schema is no JSON object", where=where)
+    return schema
+
+
+def explain_schema(schema: dict[str, Any], where: str) -> None:
+    """Raise InvalidInput whose `where` ends in the path of what is no JSON Schema; return where it is one.
+
+    A millisecond for each part of the schema, so only what was refused already is looked at, and no large one.
+    """
+    if len(json.dumps(schema)) > _EXPLAINED_CHARS:
+        return
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -140,8 +156,7 @@ def read_schema(text: str, where: str) -> dict[str, Any]:
             f"{path}: {error.message}"[:_SHOWN_CHARS], where=path[:200], hint="write it as JSON Schema 2020-12"
         ) from None
     except RecursionError:
-        raise InvalidInput(f"{where}: the schema is nested too deeply", where=where) from None
-    return dict(schema)
+        return
 
 
 def _write_grammar(format: ResponseFormat, where: str) -> str:

@@ -11,7 +11,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.ports import ChatRequest
 from espalier.core.types import ResponseFormat, SamplingSpec, Tool
 from espalier.serve.callgrammar import allow_calls, require_calls
-from espalier.serve.grammar import Grammar, GrammarCompiler
+from espalier.serve.grammar import MOST_CHARS, Grammar, GrammarCompiler, explain_schema
 from espalier.serve.toolcalls import MARKS, CallParser
 from espalier.tokens.chat import CallFormat
 from espalier.tokens.tokenizer import ChatTokenizer
@@ -78,7 +78,7 @@ class Shaper:
             grammar = require_calls(format, named or tools, special, several=several)
         elif any(tool.strict for tool in tools):
             grammar = allow_calls(format, tools, special, several=several)
-        compiled = self._compiler.compile_text(grammar, where="tools") if grammar else None
+        compiled = self._compile(grammar, tools) if grammar else None
         names = frozenset(tool.name for tool in named or tools)
         return Shape(compiled, format, names, several, marks, grammar or "")
 
@@ -86,6 +86,16 @@ class Shaper:
         """The shape of an answer that has a form and calls nothing."""
         form: ResponseFormat | None = sampling.format
         return Shape(self._compiler.compile(form)) if form else PLAIN
+
+    def _compile(self, grammar: str, tools: tuple[Tool, ...]) -> Grammar:
+        if len(grammar) > MOST_CHARS:
+            raise InvalidInput(f"tools of {len(grammar)} characters", where="tools", hint="offer fewer at a time")
+        try:
+            return self._compiler.compile_text(grammar, where="tools")
+        except InvalidInput:
+            for number, tool in enumerate(tools):
+                explain_schema(tool.parameters, f"tools[{number}].function.parameters")
+            raise
 
     def _find_marks(self, format: CallFormat) -> dict[int, str]:
         """The family's marks that are special tokens here: decoding would leave them out."""
