@@ -26,7 +26,7 @@ INLINE vec NAMED(fold)(vec sum, const NUMBER *x, const NUMBER *w) {
 
 INLINE void NAMED(tile)(const int R, const int N, const NUMBER *x, long x_row, const NUMBER *w, long w_row, long i,
                         float *y, long y_row, const int ahead) {
-    vec sum[R][N];
+    vec sum[TOGETHER_ROWS][WEIGHTS];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int n = 0; n < N; n++)
             sum[r][n] = (vec){0};
@@ -81,8 +81,8 @@ static __attribute__((noinline)) void NAMED(band_of)(int rows, const NUMBER *x, 
     }
 }
 
-/* How many of w's rows stay in the nearest cache while all of x goes by. */
-#define PANEL_BYTES (24 * 1024)
+/* Rows of w that stay in the second cache while all of x goes by, six rows at a time from the first. */
+#define PANEL_BYTES (256 * 1024)
 
 /* Columns `from` .. `to` of y, all rows. */
 static void NAMED(rows_product)(long rows, const NUMBER *x, long x_row, const NUMBER *w, long w_row, long i, long from,

@@ -93,7 +93,7 @@ static void NAMED(place_heads)(const struct step *step, const struct layer *laye
 /* sum[g] += weights[g] values, over `count` positions, for R heads and N vectors of their width. */
 INLINE void NAMED(gather)(const int R, const int N, const float *weights, long weights_row, const NUMBER *values,
                           long d, long count, float *to, int more) {
-    vec sum[R][N];
+    vec sum[4][4];
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int n = 0; n < N; n++) sum[r][n] = more ? LOAD(to + r * d + n * LANES) : (vec){0};
     for (long k = 0; k < count; k++)
