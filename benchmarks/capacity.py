@@ -4,7 +4,7 @@ One engine, one process, three phases in turn, several rounds of each: the reser
 on-demand requests beside it; the same flood without the reservation. Ratios compare with the unloaded figures of the
 same run: 1.0 = as if alone. All of it runs in the embedded engine, as clients of it would see it; nothing is stubbed.
 
-    python benchmarks/capacity.py [--size 15m] [--threads 1] [--rounds 3] [--seconds 5] [--flood 48]
+    python benchmarks/capacity.py [--size 15m] [--threads 1] [--rounds 3] [--seconds 5] [--flood 48] [--slack 1.15]
 
 Last line: JSON with `ratios` {ttft_p95_reserved, tps_reserved, ttft_p95_unreserved, tps_unreserved} (times: loaded over
 unloaded; rates: unloaded over loaded, so that 1.3 is as far off in either), the figures themselves, and the settings.
@@ -26,7 +26,7 @@ from typing import Any
 from serve_material import make_adapters, make_serving_base
 from train_material import SHAPES
 
-from espalier.core.config import ServeConfig
+from espalier.core.config import ServeConfig, SharingConfig
 from espalier.core.ports import ChatRequest, ReservedShare
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.base import load_base
@@ -62,9 +62,11 @@ class House:
     def __init__(self, options: argparse.Namespace) -> None:
         folder = make_serving_base(WORK / f"base-{options.size}", options.size)
         base = load_base(f"path:{folder}", dtype="float32", threads=options.threads, fetch=False)
-        self.engine = Engine(
-            base, ServeConfig(max_batch=16, max_context_tokens=512, step_budget_tokens=256, threads=options.threads)
+        sharing = SharingConfig(reserved_slack=options.slack, reserved_wait_share=options.slack - 1)
+        config = ServeConfig(
+            max_batch=16, max_context_tokens=512, step_budget_tokens=256, threads=options.threads, sharing=sharing
         )
+        self.engine = Engine(base, config)
         self.adapters = [f"{number:064x}" for number in range(1, 5)]
         places = make_adapters(WORK / f"adapters-{options.size}", folder, 4, 8)
         for digest, place in zip(self.adapters, places, strict=True):
@@ -136,6 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each phase in each round")
     parser.add_argument("--flood", type=int, default=48, help="clients on demand, each always asking")
+    parser.add_argument("--slack", type=float, default=1.15, help="serve.sharing.reserved_slack, and wait_share + 1")
     options = parser.parse_args()
     house = House(options)
     house.engine.start()

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from espalier.serve.work import Flow, Work
 
+_LOOKED_AT = 16  # works of a flow, to know how many tokens wait in it
 _NEW = 0.2  # how much the last answer says about the next one
 
 
@@ -65,7 +67,7 @@ class FairQueue:
     def crowd(self, name: str) -> Crowd:
         """What the next work of flow `name` would find before it."""
         asking = [flow for flow in self.flows.values() if flow.waiting]
-        tokens = {flow.name: sum(map(flow.expect_tokens, flow.waiting)) for flow in asking}
+        tokens = {flow.name: _weigh(flow) for flow in asking}
         own = self.flows.get(name)
         weight = own.weight if own else self._weights.get(name, 1.0)
         weights = weight + sum(flow.weight for flow in asking if flow is not own)
@@ -133,3 +135,9 @@ def _flow_of(work: Work) -> Flow:
     if work.flow is None:
         raise LookupError(f"work {work.id} was never queued")
     return work.flow
+
+
+def _weigh(flow: Flow) -> float:
+    """Tokens that wait in the flow, judged by its first works: who is refused a thousand times must cost little."""
+    first = list(islice(flow.waiting, _LOOKED_AT))
+    return sum(map(flow.expect_tokens, first)) / len(first) * len(flow.waiting)
