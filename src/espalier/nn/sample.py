@@ -101,9 +101,12 @@ class Sampler:
             row[torch.tensor(list(self._counts), device=device)] -= amounts
 
 
-def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None]) -> list[int]:
-    """The next token of each request from `logits` (n, v). Temperature 0, or no sampler: the first of the largest."""
-    chosen: list[int] = logits.argmax(-1).tolist()
+def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None], best: Sequence[int] | None = None) -> list[int]:
+    """The next token of each request from `logits` (n, v). Temperature 0, or no sampler: the first of the largest.
+
+    `best`: those, where they are known.
+    """
+    chosen: list[int] = logits.argmax(-1).tolist() if best is None else list(best)
     rows = {i: sampler for i, sampler in enumerate(samplers) if sampler and (sampler.draws or sampler.adjusts)}
     if not rows:
         return chosen

@@ -21,6 +21,7 @@ from espalier.core.ports import ChatRequest, Delta, EngineLoad, ReservedShare
 from espalier.core.types import Generation, Message, SamplingSpec
 from espalier.nn.adapters import read_adapter
 from espalier.nn.base import LoadedBase
+from espalier.nn.kernels.logits import survey
 from espalier.nn.sample import choose_tokens, tell_logprobs
 from espalier.serve.admission import check_admission, read_bounds
 from espalier.serve.asked import check_sampling
@@ -308,14 +309,14 @@ class Engine:
             try:
                 deciding, logits = self._runner.run(plan)
                 tickets = [self._tickets.get(chunk.work) for chunk in deciding]
-                tokens = choose_tokens(logits, [ticket.sampler if ticket else None for ticket in tickets])
+                best, sound = survey(logits)
+                tokens = choose_tokens(logits, [ticket.sampler if ticket else None for ticket in tickets], best)
                 told = tell_logprobs(logits, tokens, [ticket.logprobs if ticket else None for ticket in tickets])
             except RuntimeError as error:  # out of memory, a kernel that fails: these requests end, the engine goes on
                 self._fail(plan, error)
                 return True
             with self._change:
                 self._scheduler.commit(plan, time.perf_counter() - began_s)
-                sound = logits.isfinite().all(-1).tolist()
                 for chunk, ticket, token, likely, whole in zip(deciding, tickets, tokens, told, sound, strict=True):
                     if not whole:
                         self._drop(chunk.work)

@@ -1,4 +1,4 @@
-"""The kernel over rows of logits, by ctypes: log-probabilities of picks and their gradient (sources/logits.c)."""
+"""The kernels over rows of logits, by ctypes: log-probabilities of picks, gradients, the largest (sources/logits.c)."""
 
 from __future__ import annotations
 
@@ -51,3 +51,16 @@ def pick(
     library = kernels().library
     if library is None or library.espalier_logits(ctypes.byref(call)):
         raise MemoryError("no memory for a row's picks")
+
+
+def survey(z: Tensor) -> tuple[list[int], list[bool]]:
+    """Of each row of z (r, c): the first of its largest (of no meaning where not all are finite), whether all are."""
+    if z.dtype != torch.float32 or z.stride(1) != 1 or not can_pick(z):
+        return z.argmax(-1).tolist(), z.isfinite().all(-1).tolist()
+    rows, classes = z.shape
+    best, sound = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.bool)
+    library = kernels().library
+    if library is not None:
+        call = (z.data_ptr(), rows, classes, z.stride(0), best.data_ptr(), sound.data_ptr())
+        library.espalier_survey(*map(ctypes.c_void_p, call))
+    return best.tolist(), sound.tolist()

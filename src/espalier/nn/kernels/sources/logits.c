@@ -146,3 +146,28 @@ int espalier_logits(const struct logits *a) {
     free(kept);
     return 0;
 }
+
+/* Of each row of floats: the first of its largest, and whether all are finite. */
+void espalier_survey(const float *z, int64_t rows, int64_t classes, int64_t row, int64_t *best, uint8_t *sound) {
+    for (long r = 0; r < rows; r++, z += row) {
+        vec most = fill(-INFINITY);
+        ints wild = {0};
+        float largest;
+        long j = 0, at = 0;
+        for (; j + LANES <= classes; j += LANES) {
+            const vec x = LOAD(z + j);
+            most = larger(most, x);
+            wild |= ((ints)x & 0x7f800000) == 0x7f800000;
+        }
+        largest = largest_of(most);
+        int is_wild = 0;
+        for (int i = 0; i < LANES; i++) is_wild |= wild[i];
+        for (; j < classes; j++) {
+            is_wild |= !isfinite(z[j]);
+            if (z[j] > largest) largest = z[j];
+        }
+        while (!is_wild && at < classes && z[at] != largest) at++;
+        best[r] = at;
+        sound[r] = !is_wild;
+    }
+}
