@@ -196,7 +196,7 @@ def _load_quantised(
 
 
 def _load_stored_quantised(folder: Path, spec: str, dtype: torch.dtype, scheme: str) -> PreTrainedModel:
-    from espalier.nn.quantisedbase import load_stored_quantised
+    from espalier.nn.quantisedweights import load_stored_quantised
 
     if scheme not in ("nf4", "int8"):
         raise UnsupportedModel(f"{spec} is stored in {scheme}", hint="nf4 and int8 are understood")

@@ -1,8 +1,8 @@
-"""A quantised base as a folder of its own: written once from the original, read back as it is, never made dense again.
+"""A quantised base as a folder of its own: written once from the original, never made dense again.
 
 The Hub's layout with two differences: a linear layer's `weight` is stored as its codes and scales (nn/quantized.py),
 and config.json says under `espalier_quantised` how. So the folder's digest, weights and configuration together, is of
-what is computed with. Knows no gate and no store.
+what is computed with. Read back by nn/quantisedweights. Knows no gate and no store.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 import espalier
 from espalier.core.errors import InvalidInput
 from espalier.nn.adapterfiles import ORIGIN, pretty, write_file
 from espalier.nn.base import LoadedBase
 from espalier.nn.export import carry_files, write_configs
-from espalier.nn.locate import QUANTISED, digest_base, list_weight_files
-from espalier.nn.quantized import QuantizedLinear, Scheme, measure_footprint, quantise_model
-from espalier.nn.streaming import remake_buffers
+from espalier.nn.locate import QUANTISED, digest_base
+from espalier.nn.quantized import measure_footprint
 
 _SHARD_BYTES = 5_000_000_000
 
@@ -59,52 +57,10 @@ def save_quantised(base: LoadedBase, folder: Path) -> str:
     return digest_base(folder)
 
 
-def load_stored_quantised(folder: Path, config: Any, dtype: torch.dtype, scheme: Scheme) -> PreTrainedModel:
-    """The model that `save_quantised` wrote, frozen, its unquantised parts in `dtype`.
-
-    Raises InvalidInput when the files hold other tensors than the configuration asks for.
-    """
-    model = _make_empty(config, dtype, scheme)
-    wanted = model.state_dict()
-    found: dict[str, Tensor] = {}
-    for path in list_weight_files(folder):
-        found |= load_file(path)
-    tied = _tied_names(model)
-    lacking = sorted(wanted.keys() - found.keys() - tied)
-    strange = sorted(found.keys() - wanted.keys())
-    wrong = sorted(n for n in found.keys() & wanted.keys() if found[n].shape != wanted[n].shape)
-    if lacking or strange or wrong:
-        raise InvalidInput(
-            f"the quantised weights do not fit their configuration, first {(lacking + strange + wrong)[0]}",
-            where=str(folder),
-            hint="quantise the original again",
-        )
-    # Codes and scales stay as they are stored; all else takes the type the empty model has for it.
-    packed = {f"{n}.weight." for n, module in model.named_modules() if isinstance(module, QuantizedLinear)}
-    state = {
-        name: tensor if name.rpartition(".")[0] + "." in packed else tensor.to(wanted[name].dtype)
-        for name, tensor in found.items()
-    }
-    model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
-    if (folder / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model.requires_grad_(False)
-
-
 def read_origin(folder: Path) -> dict[str, Any]:
     """What a quantised base says of where it came from."""
     found: dict[str, Any] = json.loads((folder / ORIGIN).read_text("utf-8"))
     return found
-
-
-def _make_empty(config: Any, dtype: torch.dtype, scheme: Scheme) -> PreTrainedModel:
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    if not remake_buffers(model, torch.device("cpu")):  # it keeps numbers that only its own start-up makes
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    quantise_model(model, scheme)
-    return model
 
 
 def _whole_state(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -116,11 +72,6 @@ def _whole_state(model: PreTrainedModel) -> dict[str, Tensor]:
             state[name] = tensor.detach().to("cpu").contiguous()
         seen.add(tensor.data_ptr())
     return state
-
-
-def _tied_names(model: PreTrainedModel) -> set[str]:
-    """Names under which a file may lack a tensor, because it is another one's."""
-    return set(getattr(model, "all_tied_weights_keys", None) or {})
 
 
 def _cut(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

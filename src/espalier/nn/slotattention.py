@@ -85,6 +85,7 @@ class Layout:
 
 
 def runs_of(step: Step, device: torch.device, window: int | None) -> list[Run]:
+    """The step's answers in runs of neighbouring slots, as layers with this window read them."""
     runs, begin = [], 0
     for i in range(1, len(step.slots) + 1):
         if i < len(step.slots) and step.slots[i] == step.slots[i - 1] + 1:

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from espalier.core.operations import operation
 from espalier.core.types import Run, Spec
-from espalier.evals.fidelity import CONDITIONS
 
 if TYPE_CHECKING:
     from espalier.services.context import Context
@@ -27,7 +26,10 @@ class QuantiseModel(Spec):
     )
     split: Literal["train", "validation", "test"] = Field("test", description="which split's answers are predicted")
     limit: int = Field(0, ge=0, description="only so many examples; 0 = all")
-    conditions: tuple[str, ...] = Field(CONDITIONS, description="what must hold; given, they replace the usual ones")
+    conditions: tuple[str, ...] = Field(
+        (),
+        description="what must hold; none = perplexity_ratio <= 1.02, agreement >= 0.95, divergence <= 0.02",
+    )
 
 
 @operation("models.quantise", "POST /v1/registry/models/quantise", shape="job", positional=("base",), role="admin")
@@ -42,10 +44,12 @@ def quantise(context: Context, request: QuantiseModel) -> Run:
         espalier models quantise builtin:seedling --dataset support --name seedling-int8
     """
     from espalier.core.refs import Ref
+    from espalier.evals.fidelity import CONDITIONS
     from espalier.pipeline.graph import Graph
     from espalier.services.bases import list_parts
     from espalier.services.execution import execute_graph
 
+    conditions = list(request.conditions or CONDITIONS)
     made: dict[str, str] = {}
     if request.base.startswith("model:"):
         made = {"base": list_parts(context.store, str(Ref.parse(request.base, kind="model")))["base"]}
@@ -64,13 +68,13 @@ def quantise(context: Context, request: QuantiseModel) -> Run:
                 "label": f"{request.scheme}, against {request.base}",
                 "split": request.split,
                 "limit": request.limit,
-                "conditions": list(request.conditions),
+                "conditions": conditions,
             },
             "inputs": {"base": "quantised.base", "dataset": dataset} | ({"original": made["base"]} if made else {}),
         },
         "gate": {
             "step": "eval.gate",
-            "with": {"conditions": list(request.conditions)},
+            "with": {"conditions": conditions},
             "inputs": {"candidate": "fidelity.report"},
         },
     }
