@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from espalier.core.config import GatewayConfig, PolicyConfig, ServeConfig
-from espalier.core.errors import EspalierError, Unavailable
+from espalier.core.errors import EspalierError, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Deployment, Message
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.desk import Desk
+from espalier.registry.aliases import promote
 from espalier.registry.approvals import approve
 from espalier.registry.deployments import get_deployment, list_revisions
 from espalier.registry.versions import Registration, register
@@ -161,6 +162,16 @@ def test_a_person_who_is_first_is_not_overruled(bench: Bench) -> None:
     deployments.rollback(bench.context, deployments.RollbackDeployment(name="support", reason="on a hunch"))
     assert bench.rollouts.look() == []
     assert get_deployment(bench.store, "support").reason == "on a hunch"
+
+
+def test_a_canary_of_a_model_without_deployment_begins_at_its_production_alias(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="no deployment support"):
+        deployments.canary(bench.context, deployments.StartCanary(name="support", candidate=bench.new))
+    promote(bench.store, bench.old, "production", actor="ann")
+    begun = deployments.canary(bench.context, deployments.StartCanary(name="support", candidate=bench.new))
+    assert [variant.model for variant in begun.variants] == [bench.old]
+    back = deployments.rollback(bench.context, deployments.RollbackDeployment(name="support"))
+    assert [variant.model for variant in back.variants] == [bench.old]
 
 
 def test_what_serves_is_told_with_its_shares(bench: Bench) -> None:

@@ -125,15 +125,17 @@ class StartCanary(NameDeployment):
 def canary(context: Context, request: StartCanary) -> Deployment:
     """Let a candidate take over step by step; it is rolled back by itself when it fails or is slow.
 
+    Where there is no deployment of that name, it begins as the model's `production` alias stands.
     The server that answers watches: errors and latency of the candidate against those of the versions it is to replace,
     within the same step. Every step and a roll-back are revisions with their reason, in the audit log.
 
     Example:
         espalier deployments canary support --candidate support@v3 --steps-percent 5 --steps-percent 50 --step-s 300
     """
-    from espalier.registry.deployments import change_deployment, get_deployment
+    from espalier.registry.deployments import change_deployment, find_deployment
 
-    store, before = context.store, get_deployment(context.store, request.name)
+    store = context.store
+    before = find_deployment(store, request.name) or _begin(context, request.name)
     if before.canary is not None:
         raise Conflict(
             f"{request.name} has a canary already, {before.canary.candidate}",
@@ -235,6 +237,20 @@ def _shares(deployment: Deployment) -> str:
     if deployment.canary is not None:
         shares[deployment.canary.candidate] = deployment.canary.share
     return ", ".join(f"{model.removeprefix('model:')} {share:.0%}" for model, share in shares.items())
+
+
+def _begin(context: Context, name: str) -> Deployment:
+    """A deployment of what the model's production alias names. Raises NotFound where there is neither."""
+    from espalier.registry.aliases import find_alias
+    from espalier.registry.deployments import change_deployment, get_deployment
+
+    alias = find_alias(context.store, name, "production")
+    if alias is None:
+        return get_deployment(context.store, name)  # says that there is none, and what there is
+    return change_deployment(
+        context.store, name, actor=context.actor, action="split", before=None,
+        variants=(Variant(model=alias.ref),), reason="as its alias production stood",
+    )  # fmt: skip
 
 
 def _check_weights(variants: dict[str, float]) -> None:
