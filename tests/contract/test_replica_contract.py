@@ -27,7 +27,7 @@ from espalier.serve.replicas.engine import ReplicaEngine
 from espalier.testing.contracts.engine import EngineContract
 
 pytestmark = pytest.mark.slow
-SERVE = ServeConfig(max_batch=4, max_context_tokens=256, threads=2, max_replicas=2, min_replicas=2)
+SERVE = ServeConfig(max_batch=4, max_context_tokens=512, threads=2, max_replicas=2, min_replicas=2)
 
 
 def plan(base: Path, **engine: object) -> EnginePlan:

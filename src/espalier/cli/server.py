@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.core.errors import Conflict, EspalierError, MissingExtra
+from espalier.core.errors import Conflict, MissingExtra
 from espalier.core.types import Principal
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ class _Process:
         from espalier.services.pool import ModelPool
         from espalier.services.resolver import RegistryResolver
         from espalier.services.rollouts import Rollouts
+        from espalier.services.warming import Warming
 
-        self._context = context
         self._url = url
         self._config = context.config.config
         self._keys = KeyRing(context.store)
         self._pool = ModelPool(context.store, self._config.serve)
+        self._warming = Warming(context.store, self._pool)
+        self._context = replace(context, hosting=self._pool)
         self._worker: Any = None
         self._rollouts = Rollouts(context.store)
         self._resolver = RegistryResolver(context.store, self._config.serve)
@@ -77,6 +80,7 @@ class _Process:
             self._worker.start()
         gateway = open_gateway(self._context.store, self._pool, self._resolver, self._config.gateway, fallback=api)
         gateway.desk.on_outcome = self._rollouts.note
+        gateway.count_cold = self._warming.count_cold
         serve, most_line_bytes = self._config.serve, self._config.gateway.max_body_bytes
         add_batches(gateway, self._context.store, self._config.batch, most_line_bytes, work=serve.worker)
         self._rollouts.start()
@@ -88,21 +92,15 @@ class _Process:
         return self._keys.authenticate(secret or "").principal
 
     def warm(self) -> None:
-        """Load what aliases point to, so that the first question does not wait; what cannot be loaded is said later."""
-        from espalier.registry.aliases import list_aliases
-        from espalier.registry.versions import get_version, list_models
-
-        store = self._context.store
-        for newest in list_models(store):
-            for move in list_aliases(store, newest.name):
-                with contextlib.suppress(EspalierError):
-                    self._pool.warm(get_version(store, move.ref))
+        """Load what clients are pointed to while the first of them may ask already; `/readyz` tells when it is done."""
+        self._warming.start()
 
     def stop(self) -> None:
         self._capacity.stop()
         self._rollouts.stop()
         if self._worker is not None:
             self._worker.stop()
+        self._warming.stop()
         self._pool.stop()
 
     def _mount_pages(self, api: Any) -> None:

@@ -1,6 +1,7 @@
 """The data plane: OpenAI's chat endpoint on raw ASGI, in front of whatever else the server offers.
 
-    POST /v1/chat/completions     GET /v1/models     GET /v1/models/{id}     GET /healthz     GET /metrics
+    POST /v1/chat/completions     GET /v1/models     GET /v1/models/{id}     GET /metrics
+    GET /healthz (the process lives)     GET /readyz (what clients are pointed to is loaded)
 
 Every other path, and every websocket, goes to the fallback app untouched. Knows HTTP and OpenAI's shapes; what a
 request may do and costs is the desk's.
@@ -25,7 +26,8 @@ from espalier.gateway.metrics import Metrics
 from espalier.gateway.ticket import Ticket
 from espalier.wire.openai import chunks, failure, listing, request, response
 
-_CHAT, _MODELS, _HEALTH, _METRICS = "/v1/chat/completions", "/v1/models", "/healthz", "/metrics"
+_CHAT, _MODELS, _METRICS = "/v1/chat/completions", "/v1/models", "/metrics"
+_HEALTH, _READY = "/healthz", "/readyz"
 _CLIENT_LEFT = 499  # no response was begun; nginx's code for it
 _DRAIN_S = 10.0
 _log = logging.getLogger("espalier.gateway")
@@ -63,6 +65,7 @@ class Gateway:
         self._fallback = fallback
         self._running: set[asyncio.Future[None]] = set()
         self._stopping = False
+        self.count_cold: Callable[[], int] = lambda: 0  # models that are still to be loaded before we are ready
         self.doors: list[Door] = []
         self.beside: list[Runs] = []
         self.metrics = Metrics()
@@ -88,6 +91,7 @@ class Gateway:
             _CHAT: ("chat", "POST", self._chat),
             _MODELS: ("models", "GET", self._list_models),
             _HEALTH: ("health", "GET", self._report_health),
+            _READY: ("ready", "GET", self._report_readiness),
             _METRICS: ("metrics", "GET", self._report_metrics),
         }
         if path.startswith(_MODELS + "/"):
@@ -208,6 +212,11 @@ class Gateway:
 
     async def _report_health(self, scope: Scope, exchange: Exchange) -> None:
         await exchange.send_json(503 if self._stopping else 200, {"status": "stopping" if self._stopping else "ok"})
+
+    async def _report_readiness(self, scope: Scope, exchange: Exchange) -> None:
+        cold = self.count_cold()
+        status = "stopping" if self._stopping else "warming" if cold else "ready"
+        await exchange.send_json(200 if status == "ready" else 503, {"status": status, "cold": cold})
 
     async def _report_metrics(self, scope: Scope, exchange: Exchange) -> None:
         await exchange.send_bytes(200, self.metrics.render().encode(), b"text/plain; version=0.0.4; charset=utf-8")

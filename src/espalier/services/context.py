@@ -21,6 +21,7 @@ from espalier.core.types.identity import Role
 from espalier.store.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
+    from espalier.services.pool import ModelPool
     from espalier.store.store import Store
 
 
@@ -47,6 +48,7 @@ class Context:
     run_id: str = ""  # inside a job: the run that stands for it
     stopped: Callable[[], bool] = _never  # inside a job: whether its work is no longer wanted
     start: Path = field(default_factory=Path.cwd)  # where the search for a workspace began
+    hosting: ModelPool | None = None  # inside a server: the engines it answers with
     confined: bool = False  # asked over the network: a request's paths stay within the workspace
     _opened: _Opened = field(default_factory=_Opened, repr=False)
 

@@ -222,16 +222,15 @@ class ModelPool:
 
     def _count_before(self, request: ChatRequest) -> int | None:
         """The prompt's tokens by the tokenizer alone, while the base is loading; None where that cannot be told."""
-        if request.tools:
-            return None
         from espalier.nn.locate import locate_base
+        from espalier.serve.shape import shown_tools
         from espalier.tokens.tokenizer import load_tokenizer
 
         try:
             folder = locate_base(place_base(self._store, request.base), fetch=False)
         except EspalierError:
             return None
-        return len(load_tokenizer(folder).encode_prompt(request.messages))
+        return len(load_tokenizer(folder).encode_prompt(request.messages, tools=shown_tools(request)))
 
     def _reserve(self, seat: Seat) -> None:
         if isinstance(seat.engine, HoldsCapacity):

@@ -86,10 +86,12 @@ class FrameLine(asyncio.Protocol):
 
 
 def encode_request(request: ChatRequest) -> Frame:
+    """Every word of it, as JSON has them."""
     return cast("Frame", _requests().dump_python(request, mode="json"))
 
 
 def decode_request(said: Mapping[str, Any]) -> ChatRequest:
+    """What `encode_request` was given. Raises ValidationError."""
     return _requests().validate_python(said)
 
 
@@ -112,6 +114,7 @@ def encode_delta(delta: Delta) -> Frame:
 
 
 def decode_delta(said: Mapping[str, Any]) -> Delta:
+    """What `encode_delta` was given."""
     used = said.get("u")
     return Delta(
         said["t"],
