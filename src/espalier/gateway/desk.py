@@ -189,6 +189,8 @@ class Desk:
         except EspalierError as error:
             # The answer is out; its reservation stays held until a restart settles it, so that no budget is overdrawn.
             _log.error("request %s could not be settled: %s", ticket.id, error)
+            if ticket.request.lane == "batch":  # nobody has seen it yet: the same line is asked, and settled, again
+                raise Unavailable("the answer could not be settled", hint="try again") from error
         finally:
             self.on_settled(ticket)
             if ticket.target.deployment and ticket.finish_reason != "cancelled":

@@ -81,7 +81,7 @@ class Ledger:
 
     def charged(self, prefix: str) -> Iterator[str]:
         """Every request with a usage row whose id begins with `prefix`, in order of their ids."""
-        here = (entries.c.request >= prefix) & (entries.c.request < prefix + "\U0010ffff") & (entries.c.kind == "usage")
+        here = entries.c.request.startswith(prefix, autoescape=True) & (entries.c.kind == "usage")
         query = select(entries.c.request).where(here).order_by(entries.c.request)
         with self._database.read() as connection:
             yield from connection.execution_options(yield_per=10_000).execute(query).scalars()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from espalier.core.config import BatchConfig, GatewayConfig, PriceConfig
-from espalier.core.errors import DigestMismatch, EspalierError, InvalidInput, LeaseLost, Unavailable
+from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, LeaseLost, Unavailable
 from espalier.core.ports import ChatRequest, Delta
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.batch.records import Batch, BatchEnd, Batches, job_id
@@ -473,3 +473,33 @@ def test_an_input_that_changed_in_the_store_fails_the_batch(house: House, store:
     blob.write_bytes(b"other bytes")
     end = house.work_off(batch)
     assert (end.status, end.fault_code) == ("failed", DigestMismatch.code)
+
+
+def test_an_answer_that_could_not_be_booked_is_not_given_out_unbooked(
+    house: House, store: Store, tmp_path: Path, key: ApiKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, failed = house.desk._budgets.settle, []
+
+    def fails_at_first(entry: Any) -> bool:
+        if entry.request not in failed:
+            failed.append(entry.request)
+            raise Conflict("the database stayed locked")
+        return settle(entry)
+
+    monkeypatch.setattr(house.desk._budgets, "settle", fails_at_first)
+    batch = queue(store, tmp_path, many(5), key=key)
+    assert house.work_off(batch).completed == 5
+    assert len(failed) == 5
+    assert house.usage() == {batch.request_id(number): 7 * TOKEN_NUSD for number in range(5)}
+
+
+def test_what_a_killed_upload_left_is_swept_when_it_is_old(house: House, store: Store, tmp_path: Path) -> None:
+    import os
+
+    uploads = store.workspace.folder / "uploads"
+    uploads.mkdir()
+    (uploads / "old").write_bytes(b"x")
+    (uploads / "new").write_bytes(b"x")
+    os.utime(uploads / "old", (0, 0))
+    house.work_off(queue(store, tmp_path, many(1)))
+    assert [path.name for path in uploads.iterdir()] == ["new"]

@@ -42,6 +42,7 @@ _POLL_S = 0.5
 _BEAT_S = 2.0  # how soon a cancellation is heard of, at the latest
 _ORPHANS_EVERY_S = 60.0
 _AGAIN_S = 30.0  # after a failure that may pass: a full disk, a busy database
+_STALE_UPLOAD_S = 86_400.0
 _BUSY_S = 2.0  # after another process was found at work
 _ENDINGS: dict[Why, Ending] = {"cancel": "cancelled", "expire": "expired", "revoke": "cancelled", "fail": "failed"}
 _FINAL = (InvalidInput, NotFound, DigestMismatch)
@@ -212,6 +213,10 @@ class BatchRunner:
                 self._spawn(batch, None, why)
 
     def _find_orphans(self) -> list[tuple[Batch, Why]]:
+        for upload in (self._store.workspace.folder / "uploads").glob("*"):  # a process was killed while they came
+            with suppress(OSError):
+                if upload.is_file() and now_ms() / 1000 - upload.stat().st_mtime > _STALE_UPLOAD_S:
+                    upload.unlink()
         orphans: list[tuple[Batch, Why]] = []
         for folder in self._batches.folder.glob("batch_*"):
             with suppress(NotFound):
