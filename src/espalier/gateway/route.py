@@ -5,6 +5,7 @@
     support@staging                 the version that alias points to
     support@v2, model:support@v2    that version
     builtin:seedling, hf:O/N        a base, as it is
+    artifact:DIGEST                 the version whose adapter, or whose own base, has that digest
     provisioned:gold                the model that reservation `gold` holds capacity for
 
 Which versions exist and may serve is the registry's word: a `Resolver` is handed in. Does not know prices or keys.
@@ -22,6 +23,7 @@ from espalier.core.types import Deployment, SamplingSpec
 from espalier.gateway.split import choose_shadows, choose_variant
 from espalier.wire.openai.listing import Listing
 
+ARTIFACT = "artifact:"
 BASES = ("builtin:", "hf:", "path:")
 PROVISIONED = "provisioned:"
 DEFAULT_ALIAS = "production"
@@ -72,6 +74,10 @@ class Resolver(Protocol):
 
     def find_base(self, name: str) -> Target: ...
 
+    def find_digest(self, digest: str) -> Target:
+        """The version of which that artifact was made. Raises also Conflict when none of them may serve."""
+        ...
+
     def find_deployment(self, name: str) -> Deployment | None:
         """The deployment of that name now; None where there is none."""
         ...
@@ -105,6 +111,8 @@ def find_target(resolver: Resolver, name: str, *, asker: str = "", request: str 
     try:
         if name.startswith(BASES):
             return resolver.find_base(name)
+        if name.startswith(ARTIFACT):
+            return resolver.find_digest(name.removeprefix(ARTIFACT))
         deployment = None if "@" in name else resolver.find_deployment(name.removeprefix("deployment:"))
         if deployment is not None:
             return _share_out(resolver, deployment, asker or request, request)

@@ -47,6 +47,21 @@ class RegistryResolver:
             raise NotFound(f"base {name} is not served here", hint=did_you_mean(name, known))
         return self._target(name, name, "")
 
+    def find_digest(self, digest: str) -> Target:
+        """The newest approved version made of that artifact. Raises NotFound, Conflict for one that is not approved."""
+        from espalier.registry.versions import list_models, list_versions
+
+        made = [
+            version
+            for newest in list_models(self._store)
+            for version in list_versions(self._store, newest.name)
+            if digest in (version.adapter, version.made_base)
+        ]
+        if not digest or not made:
+            raise NotFound(f"no version is made of artifact {digest:.80}", hint="espalier models list")
+        newest = max(made, key=lambda version: (version.status == "Approved", version.created_ms))
+        return self.find_version(Ref.parse(newest.ref, kind="model"))
+
     def find_deployment(self, name: str) -> Deployment | None:
         """The deployment of that name as it is now, or None."""
         from espalier.registry.deployments import find_deployment

@@ -31,6 +31,12 @@ class FixedResolver:
             raise NotFound(f"no base {name}")
         return self._bases[name]
 
+    def find_digest(self, digest: str) -> Target:
+        found = [target for target in self._versions.values() if target.adapter == digest]
+        if not found:
+            raise NotFound(f"no version is made of artifact {digest}")
+        return found[0]
+
     def find_deployment(self, name: str) -> Deployment | None:
         return self.deployments.get(name)
 
