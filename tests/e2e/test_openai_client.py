@@ -176,8 +176,8 @@ def test_an_unknown_model_is_not_found_with_the_nearest_name(server: Server) -> 
 
 def test_an_unsupported_parameter_is_a_bad_request_naming_it(server: Server) -> None:
     with server.client() as client, pytest.raises(openai.BadRequestError) as refusal:
-        client.chat.completions.create(model="support", messages=QUESTION, logprobs=True)
-    assert refusal.value.param == "logprobs"
+        client.chat.completions.create(model="support", messages=QUESTION, reasoning_effort="high")
+    assert refusal.value.param == "reasoning_effort"
 
 
 def test_a_spent_budget_is_insufficient_quota_and_the_client_does_not_retry_it(server: Server) -> None:
