@@ -111,12 +111,14 @@ class Int8Matrix(nn.Module):
         torch's int8 weight product reads one byte a weight, which pays for the few rows of answers under way. Its
         scale would be rounded to bfloat16, the same error for a whole row: the sums are scaled afterwards instead.
         """
-        if x.dtype != torch.bfloat16 or x.device.type != "cpu" or len(x) > _FEW_ROWS:
-            return None
         kernel = getattr(torch, "_weight_int8pack_mm", None)
-        if kernel is None:
+        if kernel is None or x.dtype != torch.bfloat16 or x.device.type != "cpu" or len(x) > _FEW_ROWS:
             return None
-        sums: Tensor = kernel(x.contiguous(), self.codes, torch.ones_like(self.largest, dtype=x.dtype))
+        x = x.contiguous()
+        # It reads whole vectors from aligned addresses and asks nothing: other shapes and places would end the process.
+        if self.shape[1] % 32 or self.shape[0] % 16 or (x.data_ptr() | self.codes.data_ptr()) % 64:
+            return None
+        sums: Tensor = kernel(x, self.codes, torch.ones_like(self.largest, dtype=x.dtype))
         return sums.float().mul_(self.largest / 127).to(x.dtype)
 
     def dequantise(self, dtype: torch.dtype) -> Tensor:

@@ -124,6 +124,16 @@ def test_the_int8_product_of_few_rows_is_the_dense_one(rows: int, bias: bool) ->
     assert float((found - wanted).norm() / wanted.norm()) < 5e-3
 
 
+def test_the_int8_product_is_not_asked_where_its_kernel_would_read_beyond(tmp_path: Path) -> None:
+    for shape in ((64, 80), (40, 96)):
+        matrix = Int8Matrix(torch.randn(shape))
+        assert matrix.multiply_few(torch.randn(2, shape[1]).bfloat16()) is None
+    matrix = Int8Matrix(torch.randn(64, 96))
+    assert matrix.multiply_few(torch.randn(2, 96).bfloat16()) is not None
+    matrix.codes = torch.zeros(64 * 96 + 8, dtype=torch.int8)[8:].view(64, 96)
+    assert matrix.multiply_few(torch.randn(2, 96).bfloat16()) is None
+
+
 def test_fidelity_is_what_its_definition_says(tmp_path: Path) -> None:
     source = make_family("llama-3", tmp_path / "source")
     _write(source, tmp_path / "made", "nf4")
