@@ -48,7 +48,7 @@ from espalier.serve.room import check_room
 from espalier.serve.shape import Shape, Shaper, shown_tools
 from espalier.wire.openai.completions import encode_completion_call
 
-_BATCH_PRIORITY = 1  # lower is earlier; interactive requests have 0
+_RESERVED, _INTERACTIVE, _BATCH = 0, 1, 2  # vLLM's priorities: lower is earlier
 _HEALTH_S = 5.0
 # Spaces, digits, a word of two cases and letters beyond ASCII: where two tokenizers differ, they differ in these.
 _PROBE = "The 12 quick\tfoxes  naïvely JUMP — 狐\n<record id='7'>"
@@ -185,7 +185,7 @@ class VllmEngine:
                 prompt,
                 _with_calls(sampling, shape),
                 end_ids=base.eos_ids,
-                priority=_BATCH_PRIORITY if request.lane == "batch" and self._has_priorities else 0,
+                priority=self._priority(request),
                 request=f"{request.id}-{secrets.token_hex(4)}",  # vLLM refuses an id it still knows
             )
             try:
@@ -209,9 +209,12 @@ class VllmEngine:
         alive = self._process is None or self._process.running
         return self._line is not None and self._line.is_open and alive
 
-    @property
-    def _has_priorities(self) -> bool:
-        return self._options.priorities or not self._plan.engine.url
+    def _priority(self, request: ChatRequest) -> int:
+        if not self._options.priorities and self._plan.engine.url:
+            return 0  # all that a server without priorities takes
+        if request.lane == "batch":
+            return _BATCH
+        return _RESERVED if request.reservation else _INTERACTIVE
 
     def _sign(self, delta: Delta, answered: str, adapter: str) -> Delta:
         """With the digest its tokens were computed under, as vLLM says. Raises EspalierError when it is another's."""

@@ -28,7 +28,7 @@ from espalier.core.errors import (
     Unavailable,
     UnsupportedModel,
 )
-from espalier.core.ports import ChatRequest, Delta
+from espalier.core.ports import ChatRequest, Delta, Lane
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.lora import LoraSpec
 from espalier.serve.engine import Engine
@@ -43,11 +43,15 @@ DOUBLE = [sys.executable, "-m", "espalier.testing.vllm", "serve"]
 
 
 def ask(
-    engine: VllmEngine | Engine, adapter: str = "", text: str = "hello", lane: Any = "interactive", **s: Any
+    engine: VllmEngine | Engine,
+    adapter: str = "",
+    text: str = "hello",
+    lane: Lane = "interactive",
+    reservation: str = "",
+    **sampling: Any,
 ) -> list[Delta]:
-    request = ChatRequest(
-        "req_1", "", adapter, [Message("user", text)], SamplingSpec(**{"max_tokens": 8, **s}), lane=lane
-    )
+    spec = SamplingSpec(**{"max_tokens": 8, **sampling})
+    request = ChatRequest("req_1", "", adapter, [Message("user", text)], spec, lane=lane, reservation=reservation)
     return asyncio.run(asyncio.wait_for(collect(engine, request), 60))
 
 
@@ -89,11 +93,12 @@ def test_the_prompt_goes_out_as_the_ids_of_our_template(connect: Connect, load_t
     assert used is not None and used.prompt_tokens == len(prompt)
 
 
-def test_a_batch_request_comes_after_interactive_ones_where_the_server_has_priorities(connect: Connect) -> None:
+def test_reserved_comes_before_interactive_before_batch_where_the_server_has_priorities(connect: Connect) -> None:
     engine, double = connect(priorities=True)
     ask(engine, lane="batch")
     ask(engine)
-    assert [request.priority for request in double.requests] == [1, 0]
+    ask(engine, reservation="gold")
+    assert [request.priority for request in double.requests] == [2, 1, 0]
     plain, double = connect(settings={"priorities": False})
     ask(plain, lane="batch")
     assert double.requests[-1].priority == 0
