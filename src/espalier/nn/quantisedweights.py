@@ -36,7 +36,8 @@ def load_stored_quantised(folder: Path, config: Any, dtype: torch.dtype, scheme:
             where=str(folder),
             hint="quantise the original again",
         )
-    # Codes and scales stay as they are stored, at addresses of their own (a file's are not aligned); all else takes the type the empty model has for it.
+    # Codes and scales stay as they are stored, at addresses of their own (a file's are not aligned for kernels); all
+    # else takes the type the empty model has for it.
     packed = {f"{n}.weight." for n, module in model.named_modules() if isinstance(module, QuantizedLinear)}
     state = {
         name: tensor.clone() if name.rpartition(".")[0] + "." in packed else tensor.to(wanted[name].dtype)
