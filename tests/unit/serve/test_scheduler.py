@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from espalier.serve.scheduler import SHORTEST_PREFIX_TOKENS, Plan, Scheduler, Work, common_prefix
+from espalier.core.ports import ReservedShare
+from espalier.serve.scheduler import SHORTEST_PREFIX_TOKENS, Claim, Plan, Scheduler, Work, common_prefix
 
 PREFIX = list(range(100, 140))
 
@@ -40,22 +41,31 @@ class CacheModel:
 class Serving(RuleBasedStateMachine):
     @initialize(slots=st.integers(1, 5), budget=st.integers(1, 60))
     def begin(self, slots: int, budget: int) -> None:
-        self.scheduler = Scheduler(slots, budget)
+        self.now_s = 0.0
+        self.scheduler = Scheduler(slots, budget, clock_s=lambda: self.now_s)
         self.cache = CacheModel(slots)
         self.live: list[Work] = []
         self.finished: list[Work] = []
         self.cancelled: list[Work] = []
         self.count = 0
+        self.held = False
 
     @rule(
         shared=st.integers(0, len(PREFIX)),
         own=st.lists(st.integers(0, 3), min_size=1, max_size=30),
         adapter=st.sampled_from(["", "a", "b"]),
         new=st.integers(1, 4),
+        claim=st.builds(
+            Claim,
+            flow=st.sampled_from(["", "x", "y"]),
+            lane=st.sampled_from(["interactive", "interactive", "batch"]),
+            reservation=st.sampled_from(["", "", "gold"]),
+        ),
     )
-    def add(self, shared: int, own: list[int], adapter: str, new: int) -> None:
+    def add(self, shared: int, own: list[int], adapter: str, new: int, claim: Claim) -> None:
         self.count += 1
         work = make_work(f"w{self.count}", PREFIX[:shared] + own, adapter, new)
+        work.claim = claim
         self.live.append(work)
         self.scheduler.add(work)
 
@@ -66,17 +76,29 @@ class Serving(RuleBasedStateMachine):
             self.scheduler.cancel(work)
             self.cancelled.append(work)
 
+    @rule(slots=st.integers(0, 4), tokens=st.integers(1, 500))
+    def hold(self, slots: int, tokens: int) -> None:
+        slots = min(slots, self.scheduler.slots - 1)
+        self.held = bool(slots)
+        self.scheduler.hold([ReservedShare("gold", slots, tokens)] if slots else [])
+
     @rule()
     def step(self) -> None:
-        progress = {work.id: work.computed for work in self.scheduler.running if not work.cancelled}
+        running = [work for work in self.scheduler.running if not work.cancelled]
+        answers = [work for work in running if work.wanted == 1 and work.claim.lane == "interactive"]
+        progress = set() if self.held else {work.id for work in answers}
+        busy = bool(self.live)
         plan = self.scheduler.plan()
         assert sum(chunk.end - chunk.start for chunk in plan.chunks) <= self.scheduler.budget_tokens
         planned = [chunk.work.id for chunk in plan.chunks]
         assert len(planned) == len(set(planned))
-        assert set(progress) <= set(planned), "a running work was left without a token"
+        assert progress <= set(planned), "an answer was left without a token, and nothing is held"
+        assert planned or not busy, "somebody wants a token and nobody gets one"
         assert not any(chunk.work.cancelled for chunk in plan.chunks)
         self.cache.run(plan)
-        self.scheduler.commit(plan)
+        seconds = 1e-3 * (1 + sum(chunk.end - chunk.start for chunk in plan.chunks))
+        self.now_s += seconds
+        self.scheduler.commit(plan, seconds)
         for chunk in plan.chunks:
             if chunk.ends:
                 chunk.work.tokens.append(len(chunk.work.tokens) % 7)
@@ -101,6 +123,7 @@ class Serving(RuleBasedStateMachine):
         assert len(slots) == len(set(slots))
         assert all(0 <= slot < self.scheduler.slots for slot in slots)
         known = [work for work in [*self.scheduler.running, *self.scheduler.waiting] if not work.cancelled]
+        assert len(known) == len(set(known))
         assert {work.id for work in known} == {work.id for work in self.live}
 
     def teardown(self) -> None:
