@@ -68,6 +68,11 @@ class OpenAIEngine:
         self._model = self._options.model
         self.context_tokens = plan.serve.max_context_tokens
 
+    @property
+    def answering(self) -> bool:
+        """Whether it may be asked: it was started."""
+        return self._line.is_open
+
     def start(self) -> Self:
         """Look for the server and its model. Raises Unavailable, NotFound (it serves no such model)."""
         with self._starting:

@@ -96,7 +96,7 @@ class VllmEngine:
         what `outline_base` raises.
         """
         with self._changing:
-            if self._answering:
+            if self.answering:
                 return self
             self.stop()  # what is left of one that died
             self._base = replace(outline_base(self._plan.place), spec=self._plan.base)
@@ -135,9 +135,11 @@ class VllmEngine:
 
     def unload_adapter(self, digest: str) -> None:
         """Take no new request for it, wait for those under way, have vLLM let it go. Raises NotFound, Conflict."""
-        line, _ = self._started()
+        line = self._line
 
         def let_go(name: str) -> None:
+            if line is None or not self.answering:
+                return  # it went with the server
             reply = line.call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
             if reply.status not in (200, 404):  # 404: it has gone already
                 raise explain_refusal(reply)
@@ -205,7 +207,8 @@ class VllmEngine:
         raise Unavailable("vLLM ended an answer before its end", hint="ask again; its log says why")
 
     @property
-    def _answering(self) -> bool:
+    def answering(self) -> bool:
+        """Whether it may be asked: it was started, and a child has not died."""
         alive = self._process is None or self._process.running
         return self._line is not None and self._line.is_open and alive
 
@@ -223,7 +226,7 @@ class VllmEngine:
         return replace(delta, adapter=adapter) if delta.finish_reason else delta
 
     def _started(self) -> tuple[Line, LoadedBase]:
-        if self._line is None or self._base is None or not self._answering:
+        if self._line is None or self._base is None or not self.answering:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
         return self._line, self._base
 
