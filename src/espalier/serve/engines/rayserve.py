@@ -78,7 +78,7 @@ class RayServeEngine:
         return self
 
     def stop(self) -> None:
-        """Take the deployment away; answers not finished end with Unavailable."""
+        """Take the deployment away; answers not finished end as `cancelled`."""
         if self._started:
             self._started = False
             self._cluster.remove()
@@ -131,6 +131,9 @@ class RayServeEngine:
                             yield decode_delta(piece)
                     return
                 except ReplicaLost:
+                    if not self._started:
+                        yield Delta("", "cancelled")
+                        return
                     if visit.begun:
                         break
         raise Unavailable("the replica died in the middle of the answer", hint="ask again")
