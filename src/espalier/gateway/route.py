@@ -100,7 +100,9 @@ def resolve(resolver: Resolver, name: str, *, asker: str = "", request: str = ""
         return replace(target, reservation=table.find(target))
     reservation = name.removeprefix(PROVISIONED)
     if reservation not in table.models:
-        hint = did_you_mean(name, [f"{PROVISIONED}{known}" for known in table.models])
+        hint = (
+            did_you_mean(name, [f"{PROVISIONED}{known}" for known in table.models]) or "ask the model by its own name"
+        )
         raise NotFound(f"no reservation {reservation!r:.100} is in force", hint=hint, where="model")
     target = find_target(resolver, table.models[reservation], asker=asker, request=request)
     return replace(target, reservation=reservation)

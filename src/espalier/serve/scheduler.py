@@ -24,13 +24,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import inf
 
 from espalier.core.ports import EngineLoad, ReservedShare
 from espalier.serve.fairness import Crowd, FairQueue, spend
 from espalier.serve.prefixes import SHORTEST_PREFIX_TOKENS, Prefixes, common_prefix
 from espalier.serve.reservations import Reservations
+from espalier.serve.step import Step, shape_of
 from espalier.serve.stepcost import Shape, StepCost
 from espalier.serve.work import Chunk, Claim, Copy, Flow, Plan, Work
 
@@ -39,17 +38,6 @@ __all__ = ["SHORTEST_PREFIX_TOKENS", "Chunk", "Claim", "Copy", "Plan", "Schedule
 
 # Where not even one more token fits a limit, others get one in so many steps: they slow down, and never stop.
 _STEPS_PER_TOKEN = 4
-
-
-@dataclass(slots=True)
-class _Step:
-    """A step as it is put together."""
-
-    left: int  # tokens of the budget
-    plan: Plan = field(default_factory=Plan)
-    shape: Shape = field(default_factory=Shape)
-    limit_s: float = inf  # what is added now may not make it longer
-    owed: bool = True  # the class served now gets a token, whatever the limit says
 
 
 class Scheduler:
@@ -142,18 +130,16 @@ class Scheduler:
     def plan(self) -> Plan:
         """The next step. Empty when there is nothing to do. Every plan must be committed before the next."""
         self._turn += 1
-        step = _Step(self.budget_tokens)
+        step = Step(self.budget_tokens, self.cost, self._turn)
         for work in [work for work in self.running if work.cancelled]:
             self.release(work)
         self._close_holes(step.plan)
         self._serve_guaranteed(step)
         if self._reserved.held:
-            step.shape = _shape_of(step.plan)
-            step.limit_s = self._longest_step_s(step)
+            step.limit(self._longest_step_s(step))
         self._serve(step, self._demand, self._free_on_demand)
         if step.plan.chunks and (self._batch.flows or any(work.claim.lane == "batch" for work in self.running)):
-            step.shape = _shape_of(step.plan)
-            step.limit_s = min(step.limit_s, self._batch_slack * self.cost.predict_s(step.shape))
+            step.limit(self._batch_slack * step.seconds)
         self._serve(step, self._batch, lambda: len(self.running) < self.slots)
         return step.plan
 
@@ -163,7 +149,7 @@ class Scheduler:
         New tokens are appended to a work by whoever chose them.
         """
         if seconds > 0:
-            self.cost.learn(_shape_of(plan), seconds)
+            self.cost.learn(shape_of(plan), seconds)
         for chunk in plan.chunks:
             chunk.work.computed = chunk.end
             spend(chunk.work, chunk.end - chunk.start)
@@ -182,16 +168,16 @@ class Scheduler:
         """Drop what was cached under `adapter`, or everything: no later prompt starts from it."""
         self._prefixes.forget(adapter)
 
-    def _serve_guaranteed(self, step: _Step) -> None:
+    def _serve_guaranteed(self, step: Step) -> None:
         """All of them, as if nobody else were there."""
         running = [work for work in self.running if work.guaranteed]
         for work in sorted(running, key=lambda work: (work.wanted > 1, work.tag)):
-            self._take(step, work, work.wanted)
+            step.take(work, work.wanted)
         while step.left > 0 and self._has_slot() and (best := self._reserved.best()):
             work = self._admit(step, self._reserved.queue, best[1])
-            self._take(step, work, work.wanted)
+            step.take(work, work.wanted)
 
-    def _serve(self, step: _Step, queue: FairQueue, has_slot: Callable[[], bool]) -> None:
+    def _serve(self, step: Step, queue: FairQueue, has_slot: Callable[[], bool]) -> None:
         """One class, within the step's limit: answers under way, and prompts by their tags.
 
         Within a limit not everybody gets a token each step. Whoever waited longest comes first; prompts take turns with
@@ -201,22 +187,22 @@ class Scheduler:
         step.owed = before == 0 or self._turn - self._turns[queue.name] >= _STEPS_PER_TOKEN
         works = [w for w in self.running if not w.guaranteed and (w.claim.lane == "batch") == (queue is self._batch)]
         rows = [work for work in works if work.wanted == 1]
-        if step.limit_s < inf:
+        if step.limited:
             rows.sort(key=lambda work: work.turn)
             if rows and self._prompt_turns[queue.name] < rows[0].turn:
                 self._read_prompts(step, works, queue, has_slot)
         for work in rows:
-            if not self._take(step, work, self._room(step, work)):
+            if not step.take(work, step.room(work)):
                 break
         self._read_prompts(step, works, queue, has_slot)
         if len(step.plan.chunks) > before:
             self._turns[queue.name] = self._turn
 
-    def _read_prompts(self, step: _Step, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]) -> None:
+    def _read_prompts(self, step: Step, works: list[Work], queue: FairQueue, has_slot: Callable[[], bool]) -> None:
         """Prompts that have a slot, and those that get one now, whoever's tag is least."""
         begun = sorted((w for w in works if w.wanted > 1 and w.turn < self._turn), key=lambda work: work.tag)
         begun.reverse()
-        while step.left > 0 and (step.owed or self._has_time(step)):
+        while step.left > 0 and (step.owed or step.has_time):
             best = queue.best() if has_slot() else None
             if begun and (best is None or begun[-1].tag <= best[0]):
                 work = begun.pop()
@@ -224,46 +210,16 @@ class Scheduler:
                 work = self._admit(step, queue, best[1])
             else:
                 return
-            if not self._take(step, work, self._room(step, work)):
+            if not step.take(work, step.room(work)):
                 return
             self._prompt_turns[queue.name] = self._turn
 
-    def _room(self, step: _Step, work: Work) -> int:
-        """How many of a work's wanted tokens the step's limit leaves room for.
-
-        A class that is owed a token gets one, or as many of a prompt's as take no longer than one.
-        """
-        if step.limit_s == inf:
-            return work.wanted
-        now_s = self.cost.predict_s(step.shape)
-        more = Shape(step.shape.rows, step.shape.prompt, step.shape.read)
-        more.add(work.computed, work.computed + 1)
-        one_s = self.cost.predict_s(more) - now_s
-        if work.wanted == 1:
-            return int(step.owed or now_s + one_s <= step.limit_s)
-        fits = self.cost.count_prompt(max(step.limit_s - now_s, one_s if step.owed else 0.0), work.computed)
-        return max(min(fits, work.wanted), int(step.owed))
-
-    def _has_time(self, step: _Step) -> bool:
-        return step.limit_s == inf or self.cost.predict_s(step.shape) < step.limit_s
-
-    def _longest_step_s(self, step: _Step) -> float:
+    def _longest_step_s(self, step: Step) -> float:
         """With guaranteed works in it: `slack` times what they take. Else as short as a fresh one can bear to wait."""
         if step.plan.chunks:
-            return self._slack * self.cost.predict_s(step.shape)
+            return self._slack * step.seconds
         prompt = min(held.prompt_tokens for held in self._reserved.held.values())
         return self._wait_share * self.cost.predict_s(Shape(prompt=round(prompt)))
-
-    def _take(self, step: _Step, work: Work, most: int) -> int:
-        count = min(work.wanted, step.left, most)
-        if count > 0:
-            end = work.computed + count
-            step.plan.chunks.append(Chunk(work, work.computed, end, ends=count == work.wanted))
-            step.left -= count
-            step.shape.add(work.computed, end)
-            step.owed = False
-            work.turn = self._turn
-        return count
 
     def _has_slot(self) -> bool:
         """Whether an interactive work can have a slot: a free one, or one that a batch work gives up."""
@@ -285,7 +241,7 @@ class Scheduler:
             work.slot = target
             self._prefixes.place(work, work.computed)
 
-    def _admit(self, step: _Step, queue: FairQueue, flow: Flow) -> Work:
+    def _admit(self, step: Step, queue: FairQueue, flow: Flow) -> Work:
         slot = self._evict() if len(self.running) == self.slots else len(self.running)
         work = queue.take(flow)
         source, count = self._prefixes.find(work)
@@ -309,10 +265,3 @@ class Scheduler:
         work.slot, work.computed = -1, 0
         self._batch.put_back(work)
         return slot
-
-
-def _shape_of(plan: Plan) -> Shape:
-    shape = Shape()
-    for chunk in plan.chunks:
-        shape.add(chunk.start, chunk.end)
-    return shape
