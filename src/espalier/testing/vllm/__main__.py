@@ -32,7 +32,7 @@ def main() -> None:
     serve.add_argument("--structured-outputs-config.backend", choices=["auto", "xgrammar", "guidance", "outlines"])
     serve.add_argument("--enable-lora", action="store_true")
     serve.add_argument("--max-loras", type=int, default=1)
-    serve.add_argument("--max-lora-rank", type=int, default=16)
+    serve.add_argument("--max-lora-rank", type=int, default=16, choices=[1, 8, 16, 32, 64, 128, 256, 320, 512])
     serve.add_argument("--max-cpu-loras", type=int)
     told = parser.parse_args()
     if (told.max_cpu_loras or told.max_loras) < told.max_loras:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.errors import Unavailable
@@ -167,6 +167,7 @@ def test_nobody_there_is_unavailable(server: Server) -> None:
         line.close()
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line and b"\r" not in line), min_size=1), st.data()
 )

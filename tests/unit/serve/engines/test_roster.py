@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -68,6 +69,7 @@ class RosterMachine(RuleBasedStateMachine):
         assert (load.tokens_in_flight > 0) == bool(self.inside)
 
 
+RosterMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
 TestRoster = RosterMachine.TestCase
 
 

@@ -73,9 +73,9 @@ def test_it_answers_as_the_embedded_engine_does_adapter_by_adapter(
         for name in ["", *folders]:
             assert text_of(ask(engine, name)) == text_of(ask(embedded, name)), name
         # The control: the double reads patterns as an older vLLM does, so the folder as it stands answers otherwise.
-        double = with_patterns_ignored._line
-        assert double is not None
-        reply = double.call(
+        server = with_patterns_ignored._server
+        assert server is not None
+        reply = server.line.call(
             "POST", "/v1/load_lora_adapter", {"lora_name": "raw", "lora_path": str(folders["patterns"])}
         )
         assert reply.status == 200
@@ -229,21 +229,28 @@ def test_nobody_there_is_unavailable(plan: Callable[..., EnginePlan]) -> None:
 
 @pytest.mark.slow  # a process that imports torch
 def test_a_child_has_a_key_nobody_else_has_and_is_started_again_where_it_died(
-    plan: Callable[..., EnginePlan], adapter_folders: dict[str, Path], tmp_path: Path
+    plan: Callable[..., EnginePlan],
+    adapter_folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("ESPALIER_STORE__URL", "postgresql://a:secret@b/c")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     program = tmp_path / "once.py"
     program.write_text(f"import os, sys\nos.execv(sys.executable, {DOUBLE} + sys.argv[1:])\n", "utf-8")
     engine = VllmEngine(plan(command=[sys.executable, str(program)], max_lora_rank=16)).start()
     try:
         engine.load_adapter("a" * 64, adapter_folders["a"])
         assert ask(engine, "a" * 64)[-1].adapter == "a" * 64
-        process, line = engine._process, engine._line
-        assert process is not None and process._child is not None and line is not None
+        assert engine._server is not None
+        process, line = engine._server.process, engine._server.line
+        assert process is not None and process._child is not None
         child = psutil.Process(process._child.pid)
         key = child.environ()["VLLM_API_KEY"]
         assert key not in " ".join(child.cmdline()) and len(key) >= 32
         assert key not in process.log.read_text("utf-8")
         assert child.environ()["VLLM_NO_USAGE_STATS"] == "1"
+        assert "secret" not in "".join(child.environ().values())
         assert asyncio.run(_status_without_a_key(line.url)) == 401
         with pytest.raises(Unavailable):
             asyncio.run(_kill_in_the_middle(engine, child.pid))
