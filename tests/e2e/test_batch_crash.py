@@ -307,7 +307,7 @@ def test_a_killed_command_goes_on_where_it_was_and_answers_as_if_undisturbed(tmp
 def run_command(workspace: Workspace, asked: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "espalier.cli.main", "batch", "run", str(asked), "--model", "builtin:seedling"]
     command += ["--output", str(asked.with_name("answers.jsonl")), "--workspace", str(workspace.root)]
-    command += ["--set", "batch.lease_s=1", "--set", "batch.sync_every_s=0.05", "--set", "batch.max_in_flight=4"]
+    command += ["--set", "batch.lease_s=3", "--set", "batch.sync_every_s=0.05", "--set", "batch.max_in_flight=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 

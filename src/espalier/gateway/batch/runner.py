@@ -60,7 +60,7 @@ class BatchRunner:
         self._batches, self._files, self._keys = Batches(store), Files(store), KeyRing(store)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._threads = ThreadPoolExecutor(4, "batch")
-        self._works: dict[str, Work] = {}
+        self._works: dict[str, _Pulse] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._loop: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
@@ -74,8 +74,8 @@ class BatchRunner:
     async def stop(self) -> None:
         """Drop what is under way; the journals and the reservations keep it for the next process."""
         self._stopping.set()
-        for work in self._works.values():
-            work.halt("stop")
+        for pulse in self._works.values():
+            pulse.work.halt("stop")
         if self._loop is not None:
             await asyncio.wait({self._loop, *self._tasks})
         self._threads.shutdown(wait=True)
@@ -97,16 +97,21 @@ class BatchRunner:
                 await asyncio.wait_for(self._stopping.wait(), _POLL_S)
 
     async def _take_one(self) -> bool:
-        lease = await self._off_loop(self._lease)
-        if lease is None or self._stopping.is_set():
-            if lease is not None:
-                await self._off_loop(self._store.jobs.release, lease)
+        lease = await self._off_loop(self._lease, list(self._works.values()))
+        if lease is None:
+            return False
+        if self._stopping.is_set() or lease.job.payload["batch"] in self._works:  # what lost it has not let go yet
+            await self._off_loop(self._store.jobs.release, lease)
             return False
         batch = await self._off_loop(self._store.records.get, "batch", lease.job.payload["batch"], Batch)
         self._spawn(batch, lease, "")
         return True
 
-    def _lease(self) -> Lease | None:
+    def _lease(self, pulses: list[_Pulse]) -> Lease | None:
+        # Who looks for work takes it from workers that were silent too long, which, after this process was held up, may
+        # be itself: so our own leases are prolonged just before.
+        for pulse in pulses:
+            pulse.renew()
         job = job_id(self._only) if self._only else ""
         return self._store.jobs.lease(
             self._name, self._config.lease_s, [self._batches.operation], job_id=job, last=False
@@ -116,8 +121,8 @@ class BatchRunner:
         work = Work(self._store, self._desk, batch, self._config, self._most_line_bytes)
         if why:
             work.halt(why)
-        self._works[batch.id] = work
-        task = asyncio.ensure_future(self._work(work, lease))
+        pulse = self._works[batch.id] = _Pulse(self, work, lease)
+        task = asyncio.ensure_future(self._work(work, pulse))
         self._tasks.add(task)
         task.add_done_callback(functools.partial(self._forget, batch.id))
 
@@ -125,9 +130,8 @@ class BatchRunner:
         self._tasks.discard(task)
         del self._works[id]
 
-    async def _work(self, work: Work, lease: Lease | None) -> None:
+    async def _work(self, work: Work, pulse: _Pulse) -> None:
         """One batch until it has ended or is let go of; whatever happens, the queue is told."""
-        pulse = _Pulse(self, work, lease)
         beating = asyncio.ensure_future(pulse.beat())
         try:
             results = await work.run()
@@ -239,40 +243,47 @@ class BatchRunner:
     async def _off_loop(self, call: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
-    async def heartbeat(self, lease: Lease) -> Lease:
-        """The lease, longer. Raises LeaseLost."""
-        return await self._off_loop(self._store.jobs.heartbeat, lease)
+    def heartbeat(self, lease: Lease) -> Lease:
+        """The lease, longer. Raises LeaseLost. Blocks."""
+        return self._store.jobs.heartbeat(lease)
 
-    async def look(self, batch: Batch) -> Why:
-        """`wants_end` off the loop."""
-        return await self._off_loop(self.wants_end, batch)
+    async def renew(self, pulse: _Pulse) -> None:
+        """A pulse's `renew` off the loop."""
+        await self._off_loop(pulse.renew)
 
 
 class _Pulse:
     """Keeps one batch's lease alive, and tells its work when it is to end."""
 
     def __init__(self, runner: BatchRunner, work: Work, lease: Lease | None) -> None:
-        self._runner, self._work = runner, work
+        self._runner, self.work = runner, work
         self.lease = lease
         self.lost = False
+        self._wanted: Why = ""
 
     async def beat(self) -> None:
+        """Renew the lease and look around, again and again."""
         while True:
-            try:
-                why = await self._runner.look(self._work.batch)
-                if why:
-                    self._work.halt(why)
-                if self.lease is not None:
-                    self.lease = await self._runner.heartbeat(self.lease)
-                    if self.lease.cancel_requested:
-                        self._work.halt("cancel")
-            except LeaseLost:
-                self.lost = True
-                self._work.halt("stop")
+            await self._runner.renew(self)
+            if self._wanted:
+                self.work.halt(self._wanted)
+            if self.lost:
                 return
-            except EspalierError as error:  # the database is busy or away: the lease holds until its time is up
-                _log.warning("no heartbeat for batch %s: %s", self._work.batch.id, error)
             await asyncio.sleep(min(_BEAT_S, (self.lease.ttl_s if self.lease else _BEAT_S) / 3))
+
+    def renew(self) -> None:
+        """One heartbeat, and a look at whether the batch is still wanted. Blocks; the next beat acts on it."""
+        if self.lost:
+            return
+        try:
+            if self.lease is not None:
+                self.lease = self._runner.heartbeat(self.lease)
+            cancelled = self.lease is not None and self.lease.cancel_requested
+            self._wanted = "cancel" if cancelled else self._runner.wants_end(self.work.batch)
+        except LeaseLost:
+            self.lost, self._wanted = True, "stop"
+        except EspalierError as error:  # the database is busy or away: the lease holds until its time is up
+            _log.warning("no heartbeat for batch %s: %s", self.work.batch.id, error)
 
 
 def raise_sign(folder: Path) -> int:
