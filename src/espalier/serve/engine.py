@@ -348,5 +348,5 @@ class Engine:
                 ticket = self._tickets.pop(chunk.work, None)
                 if ticket is not None:
                     ticket.fail(EspalierError(f"the engine could not compute this step: {error}"))
-            self._scheduler.forget()
+            self._scheduler.distrust()
             self._change.notify_all()

@@ -168,6 +168,12 @@ class Scheduler:
         """Drop what was cached under `adapter`, or everything: no later prompt starts from it."""
         self._prefixes.forget(adapter)
 
+    def distrust(self) -> None:
+        """A step failed, and what it wrote and copied is unknown: who runs computes all of its tokens again."""
+        self._prefixes.forget()
+        for work in self.running:
+            work.computed = 0
+
     def _serve_guaranteed(self, step: Step) -> None:
         """All of them, as if nobody else were there."""
         running = [work for work in self.running if work.guaranteed]

@@ -107,6 +107,15 @@ class Serving(RuleBasedStateMachine):
                     self.live.remove(chunk.work)
                     self.finished.append(chunk.work)
 
+    @rule()
+    def fail(self) -> None:
+        """A step that breaks down: its works end, and nobody knows what lies in the cache."""
+        for chunk in self.scheduler.plan().chunks:
+            self.scheduler.release(chunk.work)
+            self.live.remove(chunk.work)
+        self.scheduler.distrust()
+        self.cache = CacheModel(self.scheduler.slots)
+
     @rule(adapter=st.sampled_from(["a", "b"]))
     def forget(self, adapter: str) -> None:
         if not self.scheduler.uses(adapter):
