@@ -162,6 +162,25 @@ def test_the_common_prefix_is_what_comparing_one_by_one_finds(one: list[int], ot
     assert common_prefix(one, other, min(len(one), len(other))) == expected
 
 
+def test_who_was_paused_in_a_step_that_failed_computes_all_of_it_again() -> None:
+    scheduler, cache = Scheduler(slots=4, budget_tokens=16), CacheModel(4)
+    paused = make_work("paused", [1, 2, 3], new=5)
+    paused.claim = Claim(lane="batch")
+    scheduler.add(paused)
+    plan = scheduler.plan()
+    cache.run(plan)
+    scheduler.commit(plan)
+    paused.tokens.append(4)
+    scheduler.add(make_work("long", list(range(40))))
+    for chunk in scheduler.plan().chunks:
+        assert chunk.work is not paused
+        scheduler.release(chunk.work)
+    scheduler.distrust()
+    plan = scheduler.plan()
+    CacheModel(4).run(plan)
+    assert [(chunk.start, chunk.end) for chunk in plan.chunks] == [(0, 4)]
+
+
 def test_a_long_prompt_does_not_hold_up_answers_under_way() -> None:
     scheduler = Scheduler(slots=4, budget_tokens=8)
     answering = [make_work(f"a{i}", [i]) for i in range(3)]
