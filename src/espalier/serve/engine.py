@@ -27,6 +27,7 @@ from espalier.serve.admission import check_admission, read_bounds
 from espalier.serve.asked import check_sampling
 from espalier.serve.mailbox import Mailbox
 from espalier.serve.probe import check_runner, expected_logits
+from espalier.serve.room import check_room
 from espalier.serve.runner import Runner
 from espalier.serve.scheduler import Claim, Plan, Scheduler, Work
 from espalier.serve.shape import Shape, Shaper, is_plain, shown_tools
@@ -193,7 +194,7 @@ class Engine:
         shape = self._shaper.shape_form(sampling)
         prompts = [self.base.tokenizer.encode_prompt(messages) for messages in batch]
         for prompt in prompts:
-            self._check_length(len(prompt), sampling)
+            check_room(len(prompt), sampling.max_tokens, self.context_tokens)
         tickets: dict[int, Ticket] = {}
         try:
             # Longest first: neighbours in a step are then of like length, and the batch ends on its short ones.
@@ -228,7 +229,7 @@ class Engine:
         shape: Shape,
         number: int = 0,
     ) -> Ticket:
-        self._check_length(len(prompt), sampling)
+        check_room(len(prompt), sampling.max_tokens, self.context_tokens)
         work = Work(name, adapter, list(prompt), len(prompt), len(prompt) + sampling.max_tokens, claim=claim)
         return Ticket(work, sampling, self.base, tell, in_pieces=in_pieces, shape=shape, number=number)
 
@@ -248,19 +249,6 @@ class Engine:
             crowd = self._scheduler.crowd(claim)
             tokens_per_s = self._scheduler.cost.tokens_per_s
         check_admission(crowd, self._bounds[claim.lane], tokens_per_s)
-
-    def _check_length(self, prompt_tokens: int, sampling: SamplingSpec) -> None:
-        room = self.context_tokens - prompt_tokens
-        if prompt_tokens == 0:
-            raise InvalidInput("the prompt has no token", hint="send at least one message")
-        if sampling.max_tokens > room:
-            raise InvalidInput(
-                f"the prompt has {prompt_tokens} tokens and {sampling.max_tokens} more are asked for; "
-                f"the context holds {self.context_tokens}",
-                hint=f"ask for at most {room} tokens, or shorten the prompt"
-                if room > 0
-                else f"shorten the prompt by at least {1 - room} tokens, for instance by giving fewer examples",
-            )
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter in self._closing:
