@@ -128,3 +128,16 @@ def test_what_a_method_measures_beside_its_loss_is_shown() -> None:
     assert "accuracy 0.750  margin 0.500" in progress.status and "reward_chosen" not in progress.status
     told = progress.take(Event("train.eval", {"step": 1, "validation_loss": 0.6, **measured}))
     assert told == ["    step 1: validation loss 0.600  accuracy 0.750  margin 0.500"]
+
+
+def test_a_batch_says_how_far_it_is_and_what_came_of_it() -> None:
+    progress = Progress()
+    told = {"what": "in progress", "done": 5, "total": 10, "prompt_tokens": 40, "completion_tokens": 20, "eta_ms": 2000}
+    assert progress.take(Event("batch.progress", told)) == []
+    assert "in progress 5/10" in progress.status and "2.0 s left" in progress.status
+    ended = {"status": "completed", "completed": 9, "failed": 1, "total": 10, "output": "out", "errors": "bad"}
+    assert progress.take(Event("batch.finished", ended)) == [
+        "    completed: 9 of 10 lines answered, 1 failed: bad",
+        "    answers: out",
+    ]
+    assert progress.status == ""

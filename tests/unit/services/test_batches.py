@@ -1,0 +1,91 @@
+"""The operations on batches: whose they are, what the network may name, and what cannot be handed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from espalier.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
+from espalier.core.events import Event
+from espalier.gateway.batch.records import Batches
+from espalier.gateway.keys import KeyRing
+from espalier.services import batches
+from espalier.services.batches import CreateBatch, FetchResults, ListBatches, NameBatch, RunBatch
+from espalier.services.context import Context, open_context
+from espalier.store.workspace import init_workspace
+
+LINE = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": []}}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    init_workspace(tmp_path)
+    (tmp_path / "asked.jsonl").write_text(json.dumps(LINE) + "\n", "utf-8")
+    opened = open_context(tmp_path, actor="ada")
+    yield opened
+    opened.close()
+
+
+def of_key(context: Context, name: str) -> Context:
+    """The context of who asks over the network with a new key."""
+    key = KeyRing(context.store).create(name).key
+    return context.acting_as(key.principal).confine()
+
+
+def test_a_key_sees_its_own_batches_and_the_owner_all(context: Context) -> None:
+    one, other = of_key(context, "one"), of_key(context, "other")
+    made = batches.create(one, CreateBatch(file="asked.jsonl", model="m"))
+    assert (made.status, made.name, made.model) == ("validating", "asked.jsonl", "m")
+    assert [view.id for view in batches.list_all(one, ListBatches())] == [made.id]
+    assert [view.id for view in batches.list_all(context, ListBatches())] == [made.id]
+    assert batches.list_all(other, ListBatches()) == []
+    for call in (batches.show, batches.cancel):
+        with pytest.raises(NotFound):
+            call(other, NameBatch(id=made.id))
+    assert batches.cancel(one, NameBatch(id=made.id)).status == "cancelling"
+
+
+def test_a_batch_is_on_the_account_of_the_key_that_asks_for_it(context: Context) -> None:
+    asking = of_key(context, "one")
+    made = batches.create(asking, CreateBatch(file="asked.jsonl"))
+    assert Batches(context.store).get(made.id).batch.owner == asking.principal.key
+    owners = batches.create(context, CreateBatch(file="asked.jsonl"))
+    assert Batches(context.store).get(owners.id).batch.key is None
+
+
+def test_over_the_network_nothing_outside_the_workspace_is_read_or_written(context: Context, tmp_path: Path) -> None:
+    asking = of_key(context, "one")
+    with pytest.raises(PermissionDenied):
+        batches.create(asking, CreateBatch(file="/etc/hostname"))
+    with pytest.raises(PermissionDenied):
+        batches.create(asking, CreateBatch(file="asked.jsonl", model="m", shape="invoke", destination="../out"))
+    with pytest.raises(PermissionDenied):  # it would be written with the server's own credentials
+        batches.create(asking, CreateBatch(file="asked.jsonl", model="m", shape="invoke", destination="s3://b/out"))
+
+
+def test_what_makes_no_batch_is_refused_at_once(context: Context) -> None:
+    with pytest.raises(NotFound):
+        batches.create(context, CreateBatch(file="absent.jsonl"))
+    with pytest.raises(InvalidInput, match="model"):
+        batches.create(context, CreateBatch(file="asked.jsonl", shape="converse"))
+    with pytest.raises(InvalidInput, match="destination"):
+        batches.create(context, CreateBatch(file="asked.jsonl", destination="out"))
+    with pytest.raises(InvalidInput, match="window"):
+        batches.create(context, CreateBatch(file="asked.jsonl", window="soon"))
+
+
+def test_results_are_handed_over_when_they_are_whole(context: Context) -> None:
+    made = batches.create(context, CreateBatch(file="asked.jsonl"))
+    with pytest.raises(Conflict):
+        batches.results(context, FetchResults(id=made.id, output="out.jsonl"))
+
+
+def test_over_the_network_a_run_wants_a_server_that_takes_batches(context: Context) -> None:
+    events: list[Event] = []
+    with pytest.raises(Unavailable):
+        for event in batches.run(of_key(context, "one"), RunBatch(file="asked.jsonl")):
+            events.append(event)
+    assert [event.kind for event in events] == ["log", "batch.progress"]
