@@ -43,6 +43,11 @@ def choose_engine(base: str, serve: ServeConfig) -> EngineConfig:
     return _match(base, serve)[1]
 
 
+def runs_elsewhere(base: str, serve: ServeConfig) -> bool:
+    """Whether a server of its own has the base, template and all, so that nothing of it need be on this machine."""
+    return choose_engine(base, serve).kind == "openai"
+
+
 def open_embedded(plan: EnginePlan) -> Engine:
     """The engine in this process."""
     from dataclasses import replace

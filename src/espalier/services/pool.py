@@ -224,8 +224,11 @@ class ModelPool:
         """The prompt's tokens by the tokenizer alone, while the base is loading; None where that cannot be told."""
         from espalier.nn.locate import locate_base
         from espalier.serve.shape import shown_tools
+        from espalier.services.engines import runs_elsewhere
         from espalier.tokens.tokenizer import load_tokenizer
 
+        if runs_elsewhere(request.base, self._config):
+            return None  # by its own template
         try:
             folder = locate_base(place_base(self._store, request.base), fetch=False)
         except EspalierError:

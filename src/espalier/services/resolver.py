@@ -12,6 +12,7 @@ from espalier.gateway.route import ReservationTable, Target
 from espalier.nn.locate import QUANTISED
 from espalier.services.bases import place_base
 from espalier.services.capacitybook import CapacityBook
+from espalier.services.engines import runs_elsewhere
 from espalier.wire.openai.listing import Listing
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class RegistryResolver:
         return self._target(version.ref, version.base, version.adapter)
 
     def find_base(self, name: str) -> Target:
-        """Raises NotFound for a base that neither ships with Espalier nor stands under a registered model."""
+        """Raises NotFound for a base that neither ships, nor stands under a registered model, nor has an engine."""
         known = self._bases()
         if name not in known:
             raise NotFound(f"base {name} is not served here", hint=did_you_mean(name, known))
@@ -95,15 +96,26 @@ class RegistryResolver:
 
         builtins = [f"builtin:{name}" for name in list_builtins()]
         named = {version.base for version in list_models(self._store) if not version.made_base}
+        named |= {name for name in self._config.engines if not name.endswith("*")}  # may stand on no disk of ours
         registered = sorted(named - set(builtins))  # one that was made here is asked for by its model's name
         return [*builtins, *registered]
 
     def _target(self, model: str, base: str, adapter: str) -> Target:
-        config = _read_config(place_base(self._store, base))
+        config = self._describe(base)
         if config.get(QUANTISED):
             self._require_passed(base)
-        context_tokens = int(config.get("max_position_embeddings", 2048))
-        return Target(model, base, adapter, min(self._config.max_context_tokens, context_tokens))
+        most_tokens = self._config.max_context_tokens
+        context_tokens = int(config.get("max_position_embeddings", 2048)) if config else most_tokens
+        return Target(model, base, adapter, min(most_tokens, context_tokens))
+
+    def _describe(self, base: str) -> dict[str, Any]:
+        """The base's config.json; nothing of one that a server elsewhere has by itself. Raises NotFound."""
+        try:
+            return _read_config(place_base(self._store, base))
+        except NotFound:
+            if not runs_elsewhere(base, self._config):
+                raise
+            return {}
 
     def _require_passed(self, base: str) -> None:
         """Raises GateFailed for a quantised base without the evidence that it passed against its original."""

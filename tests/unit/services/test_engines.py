@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from espalier.core.config import EngineConfig, ServeConfig
-from espalier.core.errors import InvalidInput
+from espalier.core.errors import InvalidInput, NotFound
+from espalier.gateway.route import Target
 from espalier.serve.engine import Engine
 from espalier.serve.engines.openai import OpenAIEngine
 from espalier.serve.engines.vllm import VllmEngine
 from espalier.services.engines import choose_engine, open_engine
+from espalier.services.resolver import RegistryResolver
+from espalier.store.store import open_store
+from espalier.store.workspace import init_workspace
 from espalier.testing.tiny import make_tiny_base
 
 
@@ -58,3 +62,16 @@ def test_an_option_that_is_wrong_is_named_by_its_row(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         open_engine("hf:a", place="hf:a", serve=told, folder=tmp_path)
     assert caught.value.where == "serve.engines.hf:*.options"
+
+
+def test_a_base_that_a_server_elsewhere_has_may_be_asked_without_being_here(tmp_path: Path) -> None:
+    store = open_store(init_workspace(tmp_path / "project"))
+    rows = {"hf:far/away": EngineConfig(kind="openai", url="http://127.0.0.1:1"), "hf:my/*": EngineConfig(kind="vllm")}
+    resolver = RegistryResolver(store, ServeConfig(max_context_tokens=4096, engines=rows))
+    try:
+        assert resolver.find_base("hf:far/away") == Target("hf:far/away", "hf:far/away", "", 4096)
+        assert "hf:far/away" in [listing.id for listing in resolver.list_models()]
+        with pytest.raises(NotFound):
+            resolver.find_base("hf:my/own")  # vLLM is given the files that are here
+    finally:
+        store.close()
