@@ -1,4 +1,4 @@
-"""The real `openai` client over the real engine: forms, tools, several answers, log-probabilities, whose adapter it was."""
+"""The real `openai` client over the real engine: forms, tools, several answers, log-probabilities, digests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -197,7 +196,9 @@ def test_a_named_tool_is_called_and_pydantic_reads_its_arguments(client: openai.
     answer = client.chat.completions.parse(
         model="builtin:plain", messages=QUESTION, tools=[tool], tool_choice=choice, temperature=1, seed=4
     )
-    (call,) = answer.choices[0].message.tool_calls or ()
+    calls = answer.choices[0].message.tool_calls or []
+    assert len(calls) == 1
+    call = calls[0]
     assert isinstance(call.function.parsed_arguments, Finding)
 
 

@@ -47,7 +47,8 @@ def theirs(logits: Tensor, spec: SamplingSpec) -> Tensor:
         warpers.append(TopKLogitsWarper(spec.top_k))
     if spec.top_p < 1:
         warpers.append(TopPLogitsWarper(spec.top_p))
-    return warpers(torch.zeros(1, 1, dtype=torch.int64), logits.clone()).softmax(-1)
+    warped: Tensor = warpers(torch.zeros(1, 1, dtype=torch.int64), logits.clone())
+    return warped.softmax(-1)
 
 
 specs = st.builds(

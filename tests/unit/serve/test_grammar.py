@@ -186,9 +186,13 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
 def test_a_form_is_compiled_once_and_each_answer_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     words = family_tokenizer("qwen-2.5")
     compiler = GrammarCompiler(words, [words.eos_id or 0])
-    tried = []
-    try_once = compiler._try
-    monkeypatch.setattr(compiler, "_try", lambda grammar, where: tried.append(grammar) or try_once(grammar, where))
+    tried, try_once = [], compiler._try
+
+    def count(grammar: str, where: str) -> Any:
+        tried.append(grammar)
+        return try_once(grammar, where)
+
+    monkeypatch.setattr(compiler, "_try", count)
     form = ResponseFormat(kind="regex", text="ab|ba")
     one, other = compiler.compile(form), compiler.compile(form)
     (a,), (b,) = words.encode("a"), words.encode("b")

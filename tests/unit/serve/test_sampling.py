@@ -18,8 +18,9 @@ from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.base import LoadedBase
 from espalier.serve.engine import Engine
+from espalier.serve.scheduler import Plan
 
-WARM = {"temperature": 1.0, "top_p": 0.95, "seed": 11}
+WARM: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": 11}
 LONG = "hello, is this a prompt that is worth copying?"
 
 
@@ -72,11 +73,13 @@ def test_several_greedy_answers_are_one(engine: Engine) -> None:
 
 
 def test_the_prompt_of_several_answers_is_computed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed = []
-    run_step = engine._runner.run
-    monkeypatch.setattr(
-        engine._runner, "run", lambda plan: computed.append(sum(c.end - c.start for c in plan.chunks)) or run_step(plan)
-    )
+    computed, run_step = [], engine._runner.run
+
+    def count(plan: Plan) -> Any:
+        computed.append(sum(chunk.end - chunk.start for chunk in plan.chunks))
+        return run_step(plan)
+
+    monkeypatch.setattr(engine._runner, "run", count)
     request = ask_for("what nobody has asked before, and long enough", n=4, **WARM)
     prompt_tokens = engine.count_prompt_tokens(request)
     deltas = run(collect(engine, request))

@@ -59,7 +59,8 @@ def write(format: CallFormat, calls: list[tuple[str, dict[str, Any]]]) -> str:
 
 def parse(format: CallFormat, text: str, cuts: list[int], *, several: bool = True) -> tuple[str, list[ToolCall]]:
     parser = CallParser(format, NAMES, several=several)
-    words, calls, start = "", [], 0
+    words, start = "", 0
+    calls: list[ToolCall] = []
     for cut in [*sorted(min(cut, len(text)) for cut in cuts), len(text)]:
         said = parser.add(text[start:cut])
         words, calls, start = words + said.text, [*calls, *said.calls], cut
