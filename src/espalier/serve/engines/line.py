@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -100,7 +100,7 @@ class Line:
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:
             raise self._lost(lost) from None
 
-    async def stream(self, path: str, body: Any) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
         """The lines of a streamed reply to a POST, each without its end. Closing the iterator closes the connection.
 
         Raises Refused for any status but 200, Hung when the line is closed meanwhile, Unavailable when the connection

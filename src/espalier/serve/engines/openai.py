@@ -138,7 +138,7 @@ class OpenAIEngine:
         answers = _Answers(request.sampling, most_tokens)
         with self._roster.visit(request.adapter, most_tokens + request.sampling.max_tokens) as (visit, name):
             try:
-                async with aclosing(self._line.stream("/v1/chat/completions", self._body(request, name))) as lines:  # type: ignore[type-var]
+                async with aclosing(self._line.stream("/v1/chat/completions", self._body(request, name))) as lines:
                     async for said in lines:
                         for delta in answers.read(said):
                             visit.begun = True

@@ -11,11 +11,11 @@ import asyncio
 import secrets
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from espalier.core.errors import EspalierError, NotFound, Unavailable, UnsupportedModel
 from espalier.core.ports import ChatRequest, Delta, EngineLoad
@@ -48,6 +48,7 @@ class VllmEngine:
         self._options = plan.options(VllmOptions)
         find_key(plan)
         self._roster = Roster()
+        self._placed: dict[str, Path] = {}  # by digest, the folder vLLM read
         self._changing = threading.Lock()  # held while it starts or an adapter is loaded; `stop` cuts in
         self._server: VllmServer | None = None
         self._base: LoadedBase | None = None
@@ -92,7 +93,9 @@ class VllmEngine:
         server, base, _ = self._started()
         with self._changing:
             if digest not in self._roster.digests():
-                server.load_adapter(digest, self._place_adapter(digest, folder, base))
+                place = self._place_adapter(digest, folder, base)
+                server.load_adapter(digest, place)
+                self._placed[digest] = place
                 self._roster.add(digest, digest)
 
     def unload_adapter(self, digest: str) -> None:
@@ -101,6 +104,7 @@ class VllmEngine:
         def let_go(name: str) -> None:
             if self._server is not None and self._server.answering:  # else it went with the server
                 self._server.unload_adapter(name)
+            self._placed.pop(digest, None)
             shutil.rmtree(self._own_copy(digest), ignore_errors=True)
 
         self._roster.drain(digest, let_go)
@@ -144,7 +148,7 @@ class VllmEngine:
                 request=f"{request.id}-{secrets.token_hex(4)}",  # vLLM refuses an id it still knows
             )
             try:
-                async with aclosing(server.line.stream("/v1/completions", body)) as lines:  # type: ignore[type-var]
+                async with aclosing(self._complete(server, body, name)) as lines:
                     async for said in lines:
                         for delta in answers.read(said):
                             visit.begun = True
@@ -158,6 +162,22 @@ class VllmEngine:
                     yield delta
                 return
         raise Unavailable("vLLM ended an answer before its end", hint="ask again; its log says why")
+
+    async def _complete(self, server: VllmServer, body: dict[str, Any], adapter: str) -> AsyncGenerator[bytes, None]:
+        """The lines vLLM says. An adapter it has lost, as one that was started anew has, is loaded into it again, once.
+
+        Raises Refused, Hung, Unavailable, and what loading raises.
+        """
+        for lost_before in (False, True):
+            try:
+                async with aclosing(server.line.stream("/v1/completions", body)) as lines:
+                    async for said in lines:
+                        yield said
+                return
+            except Refused as refused:
+                if refused.reply.status != 404 or not adapter or lost_before:
+                    raise
+            await asyncio.to_thread(server.load_adapter, adapter, self._placed[adapter])
 
     def _started(self) -> tuple[VllmServer, LoadedBase, Shaper]:
         if self._server is None or self._base is None or self._shaper is None or not self._server.answering:

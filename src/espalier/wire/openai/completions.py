@@ -82,7 +82,10 @@ def _encode_format(form: ResponseFormat) -> dict[str, Any]:
     if form.kind == "json_object":
         return {"json_object": True}
     if form.kind == "json_schema":
-        return {"json": json.loads(form.text)}
+        schema = json.loads(form.text)
+        return {
+            "json": schema if isinstance(schema, dict) else {} if schema else {"not": {}}
+        }  # true and false are schemas
     return {form.kind: form.text}
 
 

@@ -88,7 +88,7 @@ def line(server: Server) -> Iterator[Line]:
 
 async def _read(line: Line, path: str, most: int = 1000) -> list[bytes]:
     found: list[bytes] = []
-    async with aclosing(line.stream(path, {"a": 1})) as lines:  # type: ignore[type-var]
+    async with aclosing(line.stream(path, {"a": 1})) as lines:
         async for each in lines:
             found.append(each)
             if len(found) == most:
@@ -126,7 +126,7 @@ def test_closing_the_line_ends_open_streams_and_it_may_be_opened_again(server: S
     line.open()
 
     async def close_in_the_middle() -> None:
-        async with aclosing(line.stream("/forever", None)) as lines:  # type: ignore[type-var]
+        async with aclosing(line.stream("/forever", None)) as lines:
             await anext(lines)
             await asyncio.to_thread(line.close)
             async for _ in lines:

@@ -186,6 +186,17 @@ def test_an_adapter_that_stands_there_from_before_is_taken_and_one_of_another_fo
         second.stop()
 
 
+def test_an_adapter_that_a_server_lost_when_it_was_started_anew_is_loaded_again(
+    connect: Connect, adapter_folders: dict[str, Path]
+) -> None:
+    engine, double = connect()
+    engine.load_adapter("a" * 64, adapter_folders["a"])
+    before = text_of(ask(engine, "a" * 64))
+    double.loras.clear()
+    assert text_of(ask(engine, "a" * 64)) == before
+    assert list(double.loras) == ["a" * 64]
+
+
 def test_folders_are_named_as_the_server_sees_them(
     connect: Connect, adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
