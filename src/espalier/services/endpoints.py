@@ -37,6 +37,12 @@ _TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _LONGEST_PAUSE_S = 60.0
 _LARGEST_ANSWER_BYTES = 16 << 20
 _SHOWN_CHARS = 300
+_USUAL = SamplingSpec()
+# Sent only where they ask for something: not every endpoint knows them.
+_ALSO = (
+    "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "logprobs", "format",
+    "ignore_end",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +200,10 @@ class Endpoint:
             top_p=None if sampling.top_p == 1.0 else sampling.top_p,
             seed=sampling.seed,
             stop=sampling.stop,
+            **{name: value for name in _ALSO if (value := getattr(sampling, name)) != getattr(_USUAL, name)},
         )
-        mode = {"response_format": {"type": "json_object"}} if self._model.json_mode else {}
+        asks_json = self._model.json_mode and sampling.format is None
+        mode = {"response_format": {"type": "json_object"}} if asks_json else {}
         return {**encode_chat(call), self._model.length_field: sampling.max_tokens, **mode}
 
     def _open(self) -> aiohttp.ClientSession:

@@ -8,9 +8,18 @@ from typing import cast
 import pytest
 
 from espalier.core.config import GatewayConfig, PriceConfig
-from espalier.core.errors import BudgetExceeded, InvalidInput, NotFound, PermissionDenied, RateLimited, Unavailable
+from espalier.core.errors import (
+    BudgetExceeded,
+    EspalierError,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    Unavailable,
+)
 from espalier.core.ports import Delta
 from espalier.core.types import LedgerEntry, Message, Usage
+from espalier.core.types.inference import FinishReason
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.desk import Desk
 from espalier.gateway.keys import ApiKey, KeyRing
@@ -312,3 +321,48 @@ def test_a_loan_s_requests_count_against_its_lender(desk: Desk, store: Store) ->
         desk.admit(call(max_tokens=10), loans[2])
     asyncio.run(desk.complete(ticket))
     assert usage_row(store, ticket).key == lender.id
+
+
+def test_several_answers_reserve_several_times_the_longest_and_pay_what_they_used(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = Usage(prompt_tokens=PROMPT_TOKENS, completion_tokens=5)
+
+    async def answer_twice(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("one", index=1)
+        yield Delta("two", "stop", index=0, adapter="a" * 64)
+        yield Delta(" more", "length", used, index=1, adapter="a" * 64)
+
+    monkeypatch.setattr(provider, "stream", answer_twice)
+    key = new_key(store, budget_tokens=1000)
+    ticket = desk.admit(call(n=2, max_tokens=10), key)
+    assert ticket.reserved_nusd == (PROMPT_TOKENS + 2 * 10) * TOKEN_NUSD
+    completion = asyncio.run(desk.complete(ticket))
+    assert (completion.generation.text, [other.text for other in completion.others]) == ("two", ["one more"])
+    assert completion.generation.usage == used
+    assert store.ledger.balance(key.account).spent_nusd == (PROMPT_TOKENS + 5) * TOKEN_NUSD
+
+
+@pytest.mark.parametrize("finish", ["cancelled", None])
+def test_one_of_several_answers_that_did_not_end_is_an_error(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch, finish: FinishReason | None
+) -> None:
+    async def answer_half(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("two", "stop", index=0)
+        yield Delta("one", finish, index=1)
+
+    monkeypatch.setattr(provider, "stream", answer_half)
+    with pytest.raises(Unavailable, match="stopped in the middle"):
+        asyncio.run(desk.complete(desk.admit(call(n=2), new_key(store))))
+
+
+def test_an_answer_computed_under_another_adapter_is_an_error(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mix_up(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("two", "stop", adapter="b" * 64)
+
+    monkeypatch.setattr(provider, "stream", mix_up)
+    with pytest.raises(EspalierError, match="another adapter"):
+        asyncio.run(desk.complete(desk.admit(call(), new_key(store))))
+    assert store.ledger.list(kind="usage")[0].detail["finish"] == "error"
