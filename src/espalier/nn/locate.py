@@ -24,6 +24,7 @@ from espalier.core.errors import InvalidInput, MissingExtra, NotFound, Unsupport
 from espalier.core.ids import digest_of
 
 QUANTISED = "espalier_quantised"  # in the config.json of a base that is stored quantised (nn/quantisedbase.py)
+_PACKED = (".weight.codes", ".weight.largest", ".weight.scales", ".weight.offset")  # what such a weight consists of
 SCHEMES = ("builtin", "path", "hf")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What a base may consist of. No pickle (*.bin, *.pt) and no Python file is ever fetched or opened.
@@ -79,8 +80,17 @@ def list_base_files(spec: str) -> list[Path]:
 
 
 def count_parameters(folder: Path) -> int:
-    """Parameters as stored (tied ones once), read from the safetensors headers alone."""
-    return sum(math.prod(entry["shape"]) for entry in _stored_tensors(folder))
+    """Parameters as stored (tied ones once), from the safetensors headers alone; of a quantised base, its weights."""
+    return sum(_count_weights(name, entry) for name, entry in _named_tensors(folder))
+
+
+def count_held_bytes(folder: Path, item_bytes: int) -> int:
+    """What the weights take in memory in a type of `item_bytes`; quantised ones stay as they are stored."""
+    sizes = {"I8": 1, "U8": 1, "F32": 4}
+    return sum(
+        math.prod(entry["shape"]) * (sizes.get(entry["dtype"], item_bytes) if name.endswith(_PACKED) else item_bytes)
+        for name, entry in _named_tensors(folder)
+    )
 
 
 def list_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -131,6 +141,13 @@ def _digest_file(path: Path, size_bytes: int, mtime_ns: int) -> str:
 
 def _stored_tensors(folder: Path) -> Iterator[dict[str, Any]]:
     return (entry for _, entry in _named_tensors(folder))
+
+
+def _count_weights(name: str, entry: dict[str, Any]) -> int:
+    count = math.prod(entry["shape"])
+    if not name.endswith(_PACKED):
+        return count
+    return count * (2 if entry["dtype"] == "U8" else 1) if name.endswith(".codes") else 0  # U8: two to a byte
 
 
 def _named_tensors(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.core.config import ServeConfig
-from espalier.nn.locate import count_parameters, locate_base
+from espalier.nn.locate import count_held_bytes, count_parameters, locate_base
 
 # The rest is for the system, for what training takes beside, and for what a step allocates.
 _SHARE_OF_MACHINE = 0.7
@@ -32,7 +32,7 @@ def estimate_bytes(place: str, config: ServeConfig) -> int:
     shape = said.get("text_config") or said
     parameters = count_parameters(folder)
     item_bytes = choose_dtype("auto", parameters, "cuda" if torch.cuda.is_available() else "cpu").itemsize
-    return parameters * item_bytes + cache_bytes(shape, config, item_bytes)
+    return count_held_bytes(folder, item_bytes) + cache_bytes(shape, config, item_bytes)
 
 
 def cache_bytes(shape: dict[str, Any], config: ServeConfig, item_bytes: int) -> int:

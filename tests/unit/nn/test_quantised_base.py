@@ -17,6 +17,7 @@ from espalier.nn.adapters import attach_adapters, read_adapter, save_adapter
 from espalier.nn.base import load_base, outline_base
 from espalier.nn.export import save_base
 from espalier.nn.fidelity import compare_bases
+from espalier.nn.locate import count_held_bytes, count_parameters
 from espalier.nn.lora import LoraSpec
 from espalier.nn.quantisedbase import read_origin, save_quantised
 from espalier.nn.quantized import Int8Matrix, QuantizedLinear, measure_footprint
@@ -53,6 +54,9 @@ def test_what_is_written_is_read_back_to_the_bit_and_written_again_to_the_byte(
         assert torch.equal(read.model.state_dict()[name], tensor), name
     assert measure_footprint(read.model) == measure_footprint(held.model)
     torch.testing.assert_close(logits(read.model), logits(held.model), rtol=1e-6, atol=1e-6)
+    assert count_parameters(tmp_path / "one") == count_parameters(original)
+    assert count_held_bytes(tmp_path / "one", 4) == measure_footprint(held.model).bytes
+    assert count_held_bytes(original, 4) == 4 * count_parameters(original)
     origin = read_origin(tmp_path / "one")
     assert origin["base_digest"] == held.base_digest
     assert origin["quantised"]["scheme"] == scheme
