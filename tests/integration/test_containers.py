@@ -212,7 +212,9 @@ def test_a_service_of_ours_may_write_to_its_volumes_only_and_has_limits(name: st
     assert float(limits["cpus"]) > 0 and limits["memory"]
     assert service["depends_on"] == {"database": {"condition": "service_healthy"}}
     settings = {key: str(value) for key, value in service["environment"].items()}
-    assert load_config(None, environ=settings).config.store.url.startswith("postgresql+psycopg://")
+    config = load_config(None, environ=settings).config
+    assert config.store.url.startswith("postgresql+psycopg://")
+    assert {config.serve.threads, config.train.threads, int(settings["OMP_NUM_THREADS"])} == {int(limits["cpus"])}
 
 
 def test_the_server_is_well_when_it_is_ready_and_the_database_when_it_answers() -> None:
@@ -307,6 +309,14 @@ def test_a_pod_is_probed_on_routes_the_gateway_has_and_limited(manifests: list[d
             assert {probe["port"] for probe in probes.values()} <= {port["name"] for port in container["ports"]}
             for bound in ("requests", "limits"):
                 assert {"cpu", "memory"} <= set(container["resources"][bound])
+
+
+@kubectl
+def test_a_pod_starts_as_many_threads_as_it_may_have_cores(manifests: list[dict[str, Any]]) -> None:
+    for pod in _pods(manifests):
+        told = {each["name"]: each.get("valueFrom", {}) for each in pod["spec"]["containers"][0]["env"]}
+        for name in ("OMP_NUM_THREADS", "ESPALIER_SERVE__THREADS", "ESPALIER_TRAIN__THREADS"):
+            assert told[name] == {"resourceFieldRef": {"resource": "limits.cpu"}}
 
 
 @kubectl

@@ -67,4 +67,5 @@ async def _serve(settings: VllmSettings, host: str, port: int) -> None:
     await asyncio.Event().wait()
 
 
-main()
+if __name__ == "__main__":
+    main()
