@@ -144,7 +144,7 @@ def _stored_tensors(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _count_weights(name: str, entry: dict[str, Any]) -> int:
-    count = math.prod(entry["shape"])
+    count: int = math.prod(entry["shape"])
     if not name.endswith(_PACKED):
         return count
     return count * (2 if entry["dtype"] == "U8" else 1) if name.endswith(".codes") else 0  # U8: two to a byte
