@@ -186,8 +186,12 @@ class ModelPool:
         if self._keeper is None:
             self._keep()
         use = _Use(self._bases.acquire(base, lambda: self._estimate(base)), adapter)
-        if use.base.loaded.done() and not use.base.loaded.exception():
-            use.pin_adapter()
+        try:
+            if use.base.loaded.done() and not use.base.loaded.exception():
+                use.pin_adapter()
+        except BaseException:
+            use.release()
+            raise
         return use
 
     def _load_base(self, base: str) -> tuple[Seat, int]:

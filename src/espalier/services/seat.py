@@ -31,10 +31,11 @@ class Seat:
         self.base = base
         self.engine = engine
         self._materialise = materialise
+        self._closed = False
         self.adapters: Residency[str] = Residency(
             "adapter",
             self._load_adapter,
-            lambda digest, _: engine.unload_adapter(digest),
+            self._unload_adapter,
             budget_bytes=config.adapter_memory_bytes,
             most=config.max_adapters,
             patient=True,  # an answer ends soon, and with it an adapter's use
@@ -61,8 +62,13 @@ class Seat:
 
     def close(self) -> None:
         """Stop the engine; answers under way end as cancelled."""
+        self._closed = True
+        self.engine.stop()  # first: an adapter in use goes only when its answers have ended
         self.adapters.close()
-        self.engine.stop()
+
+    def _unload_adapter(self, digest: str, _: str) -> None:
+        if not self._closed:  # a stopped engine has let go of all
+            self.engine.unload_adapter(digest)
 
     def _load_adapter(self, digest: str) -> tuple[str, int]:
         from espalier.serve.footprint import folder_bytes

@@ -407,3 +407,20 @@ def test_unloading_waits_for_the_answers_under_way_and_only_for_those(
     assert seat is not None and seat.engine.list_adapters() == []
     with pytest.raises(NotFound):
         pool.unload(bases[0], digest)
+
+
+def test_stopping_ends_answers_under_way_instead_of_waiting_for_them(
+    make_pool: Callable[..., ModelPool], store: Store, bases: list[str], tmp_path: Path
+) -> None:
+    digest = put_adapter(store, bases[0], tmp_path / "adapter", seed=1)
+    pool = make_pool(max_context_tokens=512)
+
+    async def play() -> list[Delta]:
+        request = question(bases[0], digest)
+        request.sampling = SamplingSpec(max_tokens=450, ignore_end=True)
+        deltas = cast("AsyncGenerator[Delta, None]", pool.stream(request))
+        await anext(deltas)
+        await asyncio.to_thread(pool.stop)
+        return [delta async for delta in deltas]
+
+    assert asyncio.run(asyncio.wait_for(play(), 60))[-1].finish_reason == "cancelled"
