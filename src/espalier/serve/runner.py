@@ -27,7 +27,8 @@ class Runner:
     def __init__(self, base: LoadedBase, slots: int, context_tokens: int) -> None:
         self.base = base
         self.slots = slots
-        self.bank = AdapterBank(base.dtype, base.device)
+        self._device = base.device  # the base looks it up anew each time
+        self.bank = AdapterBank(base.dtype, self._device)
         self._cache = SlotCache(base.model, slots, context_tokens)
         self._by_adapter = False  # rows of one adapter stand together, rather than neighbouring slots
         self._shared: tuple[list[Work], int] = ([], 0)
@@ -51,7 +52,7 @@ class Runner:
             if chunk.ends:
                 deciding.append(chunk)
                 last.append(row - 1)
-        device = self.base.device
+        device = self._device
         logits = self._forward(
             torch.tensor(ids, device=device),
             torch.tensor(positions, device=device),
