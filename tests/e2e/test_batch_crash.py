@@ -275,7 +275,7 @@ def test_a_killed_server_s_clients_see_an_error_or_an_answer_and_no_ledger_row_i
 @pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was_and_answers_as_if_undisturbed(tmp_path: Path) -> None:
     """The real engine, greedy and drawn: `espalier batch run` killed, and run again, against one that nobody killed."""
-    lines, kills = (60 + 40 * KILLS, KILLS) if KILLS > 3 else (40, 1)
+    lines, kills = (60 + 40 * KILLS, KILLS) if KILLS > 3 else (24, 1)
     answers = {}
     for name in ("undisturbed", "killed"):
         folder = tmp_path / name
@@ -323,7 +323,7 @@ def run_and_kill(workspace: Workspace, asked: Path, seed: int) -> int:
         while not batches.list():
             time.sleep(0.02)
         id = batches.list()[0].batch.id
-        wait_for(batches, id, before + draw.randint(1, 20))
+        wait_for(batches, id, before + draw.randint(1, 12))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert batches.get(id).end is None, "it must be killed while it works"
