@@ -179,6 +179,7 @@ class RayCluster:
 
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home
+            os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, as if an answer were batch work
             local = {} if self._options.address else {"include_dashboard": False}
             ray.init(address=self._options.address or None, log_to_driver=False, configure_logging=False, **local)
         serve.start(proxy_location="Disabled")
