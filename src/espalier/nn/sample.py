@@ -146,31 +146,55 @@ def tell_logprobs(
     return told
 
 
-def filter_tokens(logits: Tensor, specs: Sequence[SamplingSpec]) -> tuple[Tensor, Tensor | None]:
-    """Temperature, min-p, top-k and top-p: what may be drawn of `logits` (m, v).
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What may be drawn in some `rows`: `weights` (m, r) to draw by, zero for what may not be, and the ids (m, r) they
+    are of, None where r is v and they stand in order."""
 
-    (m, r) float32: weights to draw by, zero where nothing may be drawn; and (m, r) the ids they are of, or None where
-    r is v and they stand in order. Rows are independent of one another.
+    rows: list[int]
+    weights: Tensor
+    ids: Tensor | None
+
+
+def filter_tokens(logits: Tensor, specs: Sequence[SamplingSpec]) -> list[Kept]:
+    """Temperature, min-p, top-k and top-p: what may be drawn of each row of `logits` (m, v) float32.
+
+    In three groups: rows without filters, rows that a head of the likeliest decides, and the rest, which are sorted
+    whole. Which group a row is in follows from the row alone, so equal weights rank alike beside any others.
     """
-    device = logits.device
-    temperature = torch.tensor([spec.temperature for spec in specs], device=device)[:, None]
+    temperature = torch.tensor([spec.temperature for spec in specs], device=logits.device)[:, None]
     weights = (logits / temperature).softmax(-1)
-    if all(spec.top_p == 1 and spec.top_k == 0 and spec.min_p == 0 for spec in specs):
-        return weights, None
-    size = weights.shape[1]
-    ranked, ids = weights.topk(min(_HEAD, size))
-    if size > _HEAD and not all(_is_decided(row, spec) for row, spec in zip(ranked, specs, strict=True)):
-        ranked, ids = weights.sort(descending=True, stable=True)
-    top_k = torch.tensor([spec.top_k or size for spec in specs], device=device)[:, None]
+    plain = [i for i, spec in enumerate(specs) if spec.top_p == 1 and spec.top_k == 0 and spec.min_p == 0]
+    rest = sorted(set(range(len(specs))) - set(plain))
+    kept = [Kept(plain, weights[plain], None)] if plain else []
+    if not rest:
+        return kept
+    ranked, ids = weights[rest].topk(min(_HEAD, weights.shape[1]))
+    whole = ranked.shape[1] == weights.shape[1]
+    decided = [place for place, i in enumerate(rest) if whole or _is_decided(ranked[place], specs[i])]
+    if decided:
+        rows = [rest[place] for place in decided]
+        kept.append(Kept(rows, _cut(ranked[decided], [specs[i] for i in rows]), ids[decided]))
+    rows = sorted(set(rest) - {rest[place] for place in decided})
+    if rows:
+        ranked, ids = weights[rows].sort(descending=True, stable=True)
+        kept.append(Kept(rows, _cut(ranked, [specs[i] for i in rows]), ids))
+    return kept
+
+
+def _cut(ranked: Tensor, specs: Sequence[SamplingSpec]) -> Tensor:
+    """Probabilities (m, r), the largest first, with those set to zero that the filters leave out."""
+    device = ranked.device
+    places = torch.arange(ranked.shape[1], device=device)
+    top_k = torch.tensor([spec.top_k or len(places) for spec in specs], device=device)[:, None]
     # Above one where nothing is asked for: rounding of the sum must not cut what is least likely.
     top_p = torch.tensor([spec.top_p if spec.top_p < 1 else 2.0 for spec in specs], device=device)[:, None]
     min_p = torch.tensor([spec.min_p for spec in specs], device=device)[:, None]
-    places = torch.arange(ranked.shape[1], device=device)
     ranked = ranked * ((places < top_k) & (ranked >= min_p * ranked[:, :1]))
     before = ranked.double().cumsum(-1) - ranked  # mass ranked above each token
     # The nucleus is the shortest head whose mass reaches top_p; the likeliest token always belongs to it.
     within = before < top_p * _mass_left(ranked, specs)
-    return ranked * (within | (places == 0)), ids
+    return ranked * (within | (places == 0))
 
 
 def _is_decided(ranked: Tensor, spec: SamplingSpec) -> bool:
@@ -188,19 +212,14 @@ def _mass_left(ranked: Tensor, specs: Sequence[SamplingSpec]) -> Tensor:
 
 def _draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One token of each row of `logits` (m, v)."""
-    # In three groups, so that how a row is drawn is decided by its own settings alone.
-    plain = [i for i, s in enumerate(samplers) if s.spec.top_p == 1 and s.spec.top_k == 0 and s.spec.min_p == 0]
-    rest = sorted(set(range(len(samplers))) - set(plain))
     tokens = [0] * len(samplers)
-    for group in (plain, rest):
-        if group:
-            weights, ids = filter_tokens(logits[group], [samplers[i].spec for i in group])
-            luck = torch.tensor([samplers[i].stream.random() for i in group], dtype=torch.float64)
-            mass = weights.double().cumsum(-1)
-            places = torch.searchsorted(mass, luck.to(mass.device)[:, None] * mass[:, -1:], right=True)[:, 0]
-            last = weights.shape[1] - 1 - weights.flip(-1).ne(0).to(torch.uint8).argmax(-1)
-            places = torch.minimum(places, last)[:, None]
-            found = places if ids is None else ids.gather(1, places)
-            for i, token in zip(group, found[:, 0].tolist(), strict=True):
-                tokens[i] = token
+    for kept in filter_tokens(logits, [sampler.spec for sampler in samplers]):
+        luck = torch.tensor([samplers[i].stream.random() for i in kept.rows], dtype=torch.float64)
+        mass = kept.weights.double().cumsum(-1)
+        places = torch.searchsorted(mass, luck.to(mass.device)[:, None] * mass[:, -1:], right=True)[:, 0]
+        last = mass.shape[1] - 1 - kept.weights.flip(-1).ne(0).to(torch.uint8).argmax(-1)
+        places = torch.minimum(places, last)[:, None]
+        found = places if kept.ids is None else kept.ids.gather(1, places)
+        for i, token in zip(kept.rows, found[:, 0].tolist(), strict=True):
+            tokens[i] = token
     return tokens

@@ -34,9 +34,13 @@ def logits_of(seed: int, rows: int = 1, size: int = VOCABULARY, spread: float = 
 
 def ours(logits: Tensor, specs: list[SamplingSpec]) -> Tensor:
     """(m, v): what each token is drawn with."""
-    weights, ids = filter_tokens(logits, specs)
-    weights = weights / weights.sum(-1, keepdim=True)
-    return weights if ids is None else torch.zeros_like(logits).scatter(1, ids, weights)
+    found = torch.zeros_like(logits)
+    for kept in filter_tokens(logits, specs):
+        weights = kept.weights / kept.weights.sum(-1, keepdim=True)
+        found[kept.rows] = (
+            weights if kept.ids is None else torch.zeros_like(logits[kept.rows]).scatter(1, kept.ids, weights)
+        )
+    return found
 
 
 def theirs(logits: Tensor, spec: SamplingSpec) -> Tensor:
@@ -170,6 +174,17 @@ def test_rows_are_drawn_alike_alone_and_beside_any_others() -> None:
             assert choose_tokens(logits[i : i + 1], [alone[i]]) == [chosen[place]]
             together[i].note(chosen[place])
             alone[i].note(chosen[place])
+
+
+def test_equal_logits_are_drawn_alike_beside_a_row_that_must_be_sorted_whole() -> None:
+    equal = torch.randint(0, 8, (1, 5000), generator=torch.Generator().manual_seed(1)).float() * 3
+    flat = torch.zeros(1, 5000)
+    spec = SamplingSpec(temperature=1.0, top_k=200, seed=5)
+    alone, together = Sampler(spec), Sampler(spec)
+    for _ in range(20):
+        other = Sampler(SamplingSpec(temperature=1.0, top_p=0.99, seed=2))
+        beside = choose_tokens(torch.cat([flat, equal]), [other, together])[1]
+        assert choose_tokens(equal, [alone]) == [beside]
 
 
 def test_each_of_several_answers_has_a_stream_of_its_own_and_the_first_is_that_of_an_only_one() -> None:
