@@ -16,6 +16,7 @@ _PAGES = (
     "README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/training.md", "docs/generation.md", "docs/annotation.md",
     "docs/datasets.md", "docs/cleaning.md", "docs/personal-data.md", "docs/duplicates-and-splits.md", "docs/tasks.md",
     "docs/formats.md", "docs/versions.md", "docs/drift.md", "docs/adapters.md",
+    "docs/deployments.md", "docs/capacity.md", "docs/hosting.md", "docs/batch.md", "docs/quantised-bases.md",
 )  # fmt: skip
 
 

@@ -180,3 +180,18 @@ def test_what_serves_is_told_with_its_shares(bench: Bench) -> None:
     assert listed["support"] == "support@v1 90%, support@v2 10%"
     shown = deployments.show(bench.context, deployments.NameDeployment(name="support"))
     assert shown.shares == listed["support"] and len(shown.revisions) == 2
+
+
+def test_what_a_shadow_did_is_summed_up(bench: Bench) -> None:
+    deployments.split(bench.context, deployments.SplitDeployment(name="support", variants={bench.old: 1}))
+    deployments.shadow(bench.context, deployments.SetShadows(name="support", shadows={bench.new: 1}))
+
+    async def ask_and_wait() -> None:
+        for _ in range(3):
+            await bench._ask_one()
+        while bench.desk.shadows._running:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(ask_and_wait())
+    (seen,) = deployments.show(bench.context, deployments.NameDeployment(name="support")).shadows
+    assert (seen.model, seen.copies, seen.same_words, seen.failed) == (bench.new, 3, 3, 0)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from espalier.services.context import Context
     from espalier.store.store import Store
 
+_COPIES_LOOKED_AT = 2_000
+
 
 class ListDeployments(Spec):
     """Whether to list every approved version too."""
@@ -54,11 +56,22 @@ class NameDeployment(Spec):
     name: str = Field(description="what clients ask for, such as support")
 
 
+class ShadowView(Spec):
+    """What a shadow did with its newest copies."""
+
+    model: str
+    copies: int
+    same_words: int
+    failed: int
+    latency_ms: int  # mean
+
+
 class DeploymentView(Spec):
-    """A deployment as it is, and every revision it went through, the newest first."""
+    """A deployment as it is, what its shadows do, and every revision it went through, the newest first."""
 
     deployment: Deployment
     shares: str
+    shadows: tuple[ShadowView, ...]
     revisions: tuple[Deployment, ...]
 
 
@@ -73,7 +86,8 @@ def show(context: Context, request: NameDeployment) -> DeploymentView:
 
     found = get_deployment(context.store, request.name)
     revisions = list_revisions(context.store, request.name)
-    return DeploymentView(deployment=found, shares=_shares(found), revisions=tuple(revisions))
+    shadows = tuple(_look_at_shadow(context.store, found.name, each.model) for each in found.shadows)
+    return DeploymentView(deployment=found, shares=_shares(found), shadows=shadows, revisions=tuple(revisions))
 
 
 class SplitDeployment(NameDeployment):
@@ -237,6 +251,21 @@ def _shares(deployment: Deployment) -> str:
     if deployment.canary is not None:
         shares[deployment.canary.candidate] = deployment.canary.share
     return ", ".join(f"{model.removeprefix('model:')} {share:.0%}" for model, share in shares.items())
+
+
+def _look_at_shadow(store: Store, name: str, model: str) -> ShadowView:
+    rows = [
+        row
+        for row in store.ledger.list(model=model, kind="usage", limit=_COPIES_LOOKED_AT)
+        if "shadow_of" in row.detail and row.detail.get("deployment") == name
+    ]
+    return ShadowView(
+        model=model,
+        copies=len(rows),
+        same_words=sum(row.detail["shadow_of"]["same_words"] for row in rows),
+        failed=sum(row.detail["finish"] == "error" for row in rows),
+        latency_ms=round(sum(row.latency_ms for row in rows) / len(rows)) if rows else 0,
+    )
 
 
 def _begin(context: Context, name: str) -> Deployment:
