@@ -56,7 +56,9 @@ class Crew:
         self._closed = False
 
     async def open(self) -> None:
-        """Returns when the first replica answers. Raises what its loading raised."""
+        """Returns when the first replica answers, also after `close`. Raises what its loading raised."""
+        self._closed, self._deaths, self._resting_until_s = False, 0, 0.0
+        self._replicas, self._change = [], asyncio.Event()  # the loop may be another than before
         first, others = self._add(), [self._add() for _ in range(self.wanted - 1)]
         for replica in others:
             self._spawn(self._grow(replica))
@@ -309,7 +311,8 @@ class Crew:
                 self.dispatch(flight)
             else:
                 self._finish(flight, Unavailable("the replica died in the middle of the answer", hint="ask again"))
-        self._spawn(replica.close())
+        if not self._closed:  # `close` does it itself
+            self._spawn(replica.close())
         self._change.set()
 
     def _rest(self, replica: Replica) -> None:
