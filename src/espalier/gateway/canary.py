@@ -1,8 +1,9 @@
 """Is a canary as good as what it would replace? Outcomes in, a verdict out. Knows no clock, no store and no model.
 
 It is taken back when its errors are *surely* too many (Wilson's lower bound above the allowed rate and above the
-others' rate, so that an engine that fails everybody blames nobody), or when its 95th percentile of latency is too far
-above the others'. It goes on when its step has lasted and enough requests were answered.
+others' rate, so that an engine that fails everybody blames nobody), or when it is *surely* slow: the same bound of the
+share of its answers that take longer than the others' 95th percentile, times what is allowed, is above 5 %. It goes on
+when its step has lasted and enough requests were answered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from espalier.core.types import Canary
 from espalier.metrics.proportion import wilson
 
 _KEPT = 2_000  # outcomes of each side that a verdict looks back on
-_FEWEST_ERRORS = 3  # one or two may be anybody's
+_FEWEST = 3  # one or two failures or slow answers may be anybody's
+_TAIL = 0.05  # the share of answers beyond the 95th percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Outcomes:
 
 def judge(canary: Canary, candidate: Outcomes, others: Outcomes, lasted_s: float) -> Verdict:
     """The verdict on a step that has lasted `lasted_s`."""
-    if candidate.failed >= _FEWEST_ERRORS:
+    if candidate.failed >= _FEWEST:
         surely = wilson(candidate.failed, candidate.asked).low
         if surely > max(canary.max_error_rate, others.error_rate):
             return Verdict(
@@ -60,12 +62,14 @@ def judge(canary: Canary, candidate: Outcomes, others: Outcomes, lasted_s: float
                 f"{candidate.failed} of {candidate.asked} requests failed ({candidate.error_rate:.1%}); "
                 f"{canary.max_error_rate:.1%} are allowed, the others are at {others.error_rate:.1%}",
             )
+    slow_ms = canary.max_latency_ratio * max(1, others.p95_ms())
+    slow = sum(latency > slow_ms for latency in candidate.latencies_ms)
     enough = min(len(candidate.latencies_ms), len(others.latencies_ms)) >= canary.min_requests
-    if enough and candidate.p95_ms() > canary.max_latency_ratio * max(1, others.p95_ms()):
+    if enough and slow >= _FEWEST and wilson(slow, len(candidate.latencies_ms)).low > _TAIL:
         return Verdict(
             "rollback",
-            f"95 % were answered within {candidate.p95_ms()} ms, the others within {others.p95_ms()} ms; "
-            f"{canary.max_latency_ratio:g} times that is allowed",
+            f"{slow} of {len(candidate.latencies_ms)} answers took longer than {slow_ms:.0f} ms, "
+            f"{canary.max_latency_ratio:g} times what 95 % of the others' took",
         )
     if lasted_s >= canary.step_s and candidate.asked >= canary.min_requests:
         return Verdict("step", f"{candidate.asked} requests at {canary.share:.0%}, {candidate.failed} failed")

@@ -130,7 +130,7 @@ class StartCanary(NameDeployment):
     min_requests: int = Field(20, ge=1, description="and until the candidate has answered so many in it")
     max_error_rate: float = Field(0.02, ge=0, lt=1, description="taken back when its errors are surely above this")
     max_latency_ratio: float = Field(
-        1.5, gt=1, description="taken back when its p95 latency is so many times the others'"
+        1.5, gt=1, description="or when it is surely slower than so many times the others' p95"
     )
     reason: str = Field("", description="kept with the revision and in the audit log")
 

@@ -32,7 +32,17 @@ def test_an_engine_that_fails_everybody_blames_nobody() -> None:
 def test_a_candidate_that_is_slow_is_taken_back_once_enough_were_answered() -> None:
     assert judge(RULES, outcomes(19, latency_ms=400), outcomes(100), 1).action == "wait"
     verdict = judge(RULES, outcomes(20, latency_ms=400), outcomes(100), 1)
-    assert verdict.action == "rollback" and "400 ms" in verdict.reason
+    assert verdict.action == "rollback" and "20 of 20" in verdict.reason and "150 ms" in verdict.reason
+
+
+def test_a_few_slow_answers_are_waited_out() -> None:
+    seen = outcomes(28)
+    for _ in range(2):
+        seen.add(4000, failed=False)
+    assert judge(RULES, seen, outcomes(100), 1).action == "wait"
+    for _ in range(3):
+        seen.add(4000, failed=False)
+    assert judge(RULES, seen, outcomes(100), 1).action == "rollback"
 
 
 def test_a_step_ends_when_it_has_lasted_and_enough_were_answered() -> None:

@@ -25,7 +25,7 @@ class Canary(Spec):
     step_s: float = 600.0  # a step lasts at least so long
     min_requests: int = 20  # and until the candidate has answered so many in it
     max_error_rate: float = 0.02  # rolled back when the candidate's is surely above this and above the others'
-    max_latency_ratio: float = 1.5  # rolled back when its p95 latency is above the others' by this factor
+    max_latency_ratio: float = 1.5  # rolled back when it is surely slower than the others' p95 by this factor
 
     @property
     def share(self) -> float:
