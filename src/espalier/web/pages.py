@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,10 +40,12 @@ def mount_pages(
     models.add_pages(gate)
     serving.add_pages(gate)
     playground.add_pages(gate, base_url)
-    ui.run_with(
-        api,
-        title="Espalier",
-        favicon=Path(__file__).parent / "static" / "favicon.svg",
-        storage_secret=secrets.token_hex(32),
-        show_welcome_message=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it looks at every object there is, torch's deprecated too
+        ui.run_with(
+            api,
+            title="Espalier",
+            favicon=Path(__file__).parent / "static" / "favicon.svg",
+            storage_secret=secrets.token_hex(32),
+            show_welcome_message=False,
+        )
