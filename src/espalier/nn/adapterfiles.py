@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from espalier.core.errors import DigestMismatch, InvalidInput, NotFound, UnsupportedModel
@@ -93,7 +93,8 @@ def read_stored(
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file. Raises NotFound, InvalidInput."""
     try:
-        return dict(load_file(path))
+        # Not load_file: safetensors leaks two objects a tensor there, and a server reads adapters again and again.
+        return dict(load(path.read_bytes()))
     except FileNotFoundError:
         raise NotFound(f"no file {path}", hint="an adapter folder is what PEFT's save_pretrained writes") from None
     except SafetensorError as error:
