@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from espalier.core.errors import PermissionDenied
+from espalier.core.errors import Conflict, PermissionDenied
 from espalier.core.ids import make_id, now_ms
 from espalier.core.types import LedgerEntry
 from espalier.gateway.holder import Holder
@@ -58,12 +58,25 @@ class Budgets:
             )
         worst_nusd = price.cost_nusd(prompt_tokens, max_tokens)
         known = {**detail, "prompt_tokens": prompt_tokens}
-        self._ledger.reserve(request, [key.account], worst_nusd, holder=self._holder.id, detail=known)
+        try:
+            self._ledger.reserve(request, [key.account], worst_nusd, holder=self._holder.id, detail=known)
+        except Conflict:  # it was reserved at another price
+            if not self._is_charged_line(request):
+                raise
         return worst_nusd
 
     def settle(self, entry: LedgerEntry) -> bool:
-        """Write the usage row and charge its amount. False when this request was settled before."""
-        return self._ledger.settle(entry)
+        """Write the usage row and charge its amount. False when this request was settled before.
+
+        A line of a batch that is asked again may come out otherwise (another price, an engine that does not repeat
+        itself): what it was charged the first time holds.
+        """
+        try:
+            return self._ledger.settle(entry)
+        except Conflict:
+            if not self._is_charged_line(entry.request):
+                raise
+            return False
 
     def release(self, request: str) -> bool:
         """Free what is held for a request that has cost nothing. False when nothing was held."""
@@ -85,6 +98,9 @@ class Budgets:
     def close(self) -> None:
         """The process stops in order. What it could not settle is left to the next start."""
         self._holder.close(settled=not self._ledger.reservations(self._holder.id))
+
+    def _is_charged_line(self, request: str) -> bool:
+        return request.startswith(BATCH_LINES) and any(row.kind == "usage" for row in self._ledger.find(request))
 
     def _is_dead(self, held: Reservation) -> bool:
         life = self._holder.look_at(held.holder)

@@ -176,6 +176,22 @@ def test_an_answer_lost_after_it_was_charged_is_asked_again_and_not_charged_agai
     assert store.ledger.balance(key.account).spent_nusd == 6 * 7 * TOKEN_NUSD
 
 
+def test_a_charged_line_that_comes_out_otherwise_the_second_time_is_charged_what_it_was_the_first_time(
+    house: House, store: Store, resolver: FixedResolver, tmp_path: Path, key: ApiKey
+) -> None:
+    batch = queue(store, tmp_path, many(6), key=key)
+    asyncio.run(_kill_at(house, batch, 3, keep_journal=False))
+    charged = house.usage()
+    dearer = GatewayConfig(prices={"*": PriceConfig(prompt="2", completion="2")})
+    again = House(store, resolver, dearer, Forgetful(answer="one two three"))
+    end = again.work_off(batch)
+    again.desk.stop()
+    assert end.completed == 6
+    assert charged.items() <= again.usage().items() and len(again.usage()) == 6
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (sum(again.usage().values()), 0)
+
+
 async def _kill_at(house: House, batch: Batch, answers: int, *, keep_journal: bool) -> None:
     """Work until so many answers are settled, then end as a kill would: nothing is put down any more."""
     config = CONFIG.model_copy(update={"sync_every_s": 0.01 if keep_journal else 60.0})
@@ -474,6 +490,15 @@ def test_an_input_that_changed_in_the_store_fails_the_batch(house: House, store:
     blob.write_bytes(b"other bytes")
     end = house.work_off(batch)
     assert (end.status, end.fault_code) == ("failed", DigestMismatch.code)
+
+
+def test_a_batch_that_fails_as_a_whole_holds_no_money(house: House, store: Store, tmp_path: Path, key: ApiKey) -> None:
+    batch = queue(store, tmp_path, many(6), key=key)
+    detail = {"asked": "support", "model": "model:support@v1"}
+    store.ledger.reserve(batch.request_id(1), [key.account], 25 * TOKEN_NUSD, holder="holder_gone", detail=detail)
+    few = CONFIG.model_copy(update={"max_lines": 5})  # the setting was another when the line was begun
+    assert house.work_off(batch, few).status == "failed"
+    assert store.ledger.balance(key.account).reserved_nusd == 0
 
 
 def test_an_answer_that_could_not_be_booked_is_not_given_out_unbooked(

@@ -93,6 +93,8 @@ class BatchRunner:
                     pass
             except EspalierError as error:  # the database is busy or away: the queue waits
                 _log.warning("batches cannot be taken: %s", error)
+            except Exception:  # noqa: BLE001 - or nobody would take a batch any more, and nobody would know
+                _log.exception("batches cannot be taken")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _POLL_S)
 
@@ -209,6 +211,7 @@ class BatchRunner:
         end = BatchEnd(id=batch.id, status="failed", ended_ms=now_ms(), fault_code=error.code, fault=fault)
         with suppress(LeaseLost):
             self._batches.finish(lease, end)
+            self._desk.release_lines(batch.id)  # nobody asks for them again
 
     async def _settle_orphans(self) -> None:
         """Publish what is done of batches that the queue has given up, and sweep the folders of those that ended."""
