@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from espalier.core.config import GatewayConfig, PolicyConfig, ServeConfig
-from espalier.core.errors import EspalierError, NotFound, Unavailable
+from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Deployment, Message
 from espalier.gateway.assembly import open_desk
@@ -99,11 +99,12 @@ class Adapters(StrictProvider):
     def __init__(self, bad: str) -> None:
         super().__init__()
         self.bad = bad
+        self.how: EspalierError = Unavailable("its numbers overflowed")
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
         async for delta in super().stream(request):
             if request.adapter == self.bad:
-                raise Unavailable("its numbers overflowed")
+                raise self.how
             yield delta
 
 
@@ -148,6 +149,15 @@ def test_a_failing_candidate_is_rolled_back_by_itself_and_nobody_asks_it_again(b
     assert bench.ask(50) == {bench.old: 50}
     event = bench.store.audit.list(subject="deployment:support")[0]
     assert (event.action, event.actor) == ("deployments.rollback", "canary")
+
+
+def test_what_a_client_did_wrong_takes_no_candidate_back(bench: Bench) -> None:
+    bench.start_canary()
+    bench.provider.bad = bench.versions[1].adapter
+    bench.provider.how = InvalidInput("no schema", where="response_format")
+    assert bench.ask(100)[""] > 5
+    assert bench.rollouts.look() == []
+    assert get_deployment(bench.store, "support").canary is not None
 
 
 def test_a_candidate_approved_no_longer_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

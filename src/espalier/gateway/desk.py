@@ -17,7 +17,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from espalier.core.errors import Conflict, EspalierError, InvalidInput, PermissionDenied, Unavailable
+from espalier.core.errors import (
+    EspalierError,
+    InvalidInput,
+    PermissionDenied,
+    RateLimited,
+    Unavailable,
+    UnsupportedModel,
+)
 from espalier.core.ids import make_id, now_ms
 from espalier.core.ports import ChatProvider, ChatRequest, Delta, Lane
 from espalier.core.types import Completion, Generation, Usage
@@ -127,7 +134,7 @@ class Desk:
         try:
             return self._provider.count_prompt_tokens(request)
         except EspalierError as error:
-            if target.deployment and (error.http_status >= 500 or isinstance(error, Conflict)):
+            if target.deployment and _is_failure(error):
                 self.on_outcome(Outcome(target, failed=True))
             raise
 
@@ -155,8 +162,9 @@ class Desk:
                         yield delta
             if ticket.finished < ticket.request.sampling.n:  # an engine that stops, cancels what it has not finished
                 raise Unavailable("the engine stopped in the middle of the answer", hint="try again")
-        except Exception:
+        except Exception as error:
             ticket.finish_reason = "error"
+            ticket.refused = not _is_failure(error)
             raise
         finally:
             await self.close(ticket)
@@ -193,7 +201,7 @@ class Desk:
                 raise Unavailable("the answer could not be settled", hint="try again") from error
         finally:
             self.on_settled(ticket)
-            if ticket.target.deployment and ticket.finish_reason != "cancelled":
+            if ticket.target.deployment and ticket.finish_reason != "cancelled" and not ticket.refused:
                 failed = ticket.finish_reason == "error"
                 self.on_outcome(Outcome(ticket.target, failed=failed, latency_ms=ticket.latency_ms))
                 if not failed:
@@ -232,6 +240,11 @@ class Desk:
             ticket = admitting.result()
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
             self._booking.submit(self._budgets.settle, write_usage(ticket))
+
+
+def _is_failure(error: Exception) -> bool:
+    """Whether the version is to blame: not for a request that is at fault, or one too many."""
+    return isinstance(error, UnsupportedModel) or not isinstance(error, InvalidInput | RateLimited)
 
 
 def _join(deltas: Sequence[Delta]) -> Generation:

@@ -54,6 +54,7 @@ class Ticket:
     first_ms: int = 0  # until the first piece of the answer
     latency_ms: int = 0
     settled: bool = False
+    refused: bool = False  # the provider found the request itself at fault, or had no room for it: nobody's failure
     heard: list[str] = field(default_factory=list)  # the answer's words, kept only where a shadow is compared with them
     shadow_of: ShadowOf | None = None
 

@@ -99,8 +99,8 @@ class CapacityKeeper:
         """Compare book and engines once."""
         shares = self._book.shares()
         if shares != self._held:
-            self._held = shares
             self._hold(shares)
+            self._held = shares  # only now: what could not be held is tried again
             _log.info("holding capacity: %s", {base: [share.name for share in each] for base, each in shares.items()})
 
     def _run(self) -> None:
@@ -109,3 +109,5 @@ class CapacityKeeper:
                 self.look()
             except EspalierError as error:
                 _log.error("capacity cannot be held: %s", error)
+            except Exception:  # noqa: BLE001 - or nothing would be held any more, and nobody would know
+                _log.exception("capacity cannot be held")

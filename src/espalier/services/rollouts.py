@@ -69,8 +69,8 @@ class Rollouts:
                 continue
             try:
                 changed.append(self._act(deployment, deployment.canary, verdict))
-            except Conflict:  # a person, or another process, was first
-                continue
+            except Conflict as error:  # a person, or another process, was first
+                _log.warning("canary of %s stays as it is: %s", deployment.name, error)
         return changed
 
     def _run(self) -> None:
@@ -79,6 +79,8 @@ class Rollouts:
                 self.look()
             except EspalierError as error:
                 _log.warning("canaries could not be judged: %s", error)
+            except Exception:  # noqa: BLE001 - or no canary would be judged any more, and nobody would know
+                _log.exception("canaries could not be judged")
 
     def _judge(self, deployment: Deployment, canary: Canary) -> Verdict:
         from espalier.registry.versions import get_version

@@ -53,4 +53,6 @@ class Warming:
                 self._pool.warm(self._cold[0])
             except EspalierError as error:  # whoever asks for it is told; others are served meanwhile
                 _log.warning("%s could not be loaded: %s", self._cold[0].ref, error)
+            except Exception:  # noqa: BLE001 - or the server would never be ready, for one version's sake
+                _log.exception("%s could not be loaded", self._cold[0].ref)
             del self._cold[0]

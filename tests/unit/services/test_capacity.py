@@ -126,6 +126,27 @@ def test_what_is_reserved_is_found_by_requests_and_held_by_engines_within_a_look
     assert book.table().find(resolver.find_base(BASE)) == ""
 
 
+def test_what_could_not_be_held_is_tried_again(context: Context) -> None:
+    now_s, tries = 0.0, 0
+
+    def hold(shares: Mapping[str, Sequence[ReservedShare]]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise Conflict("the replica is starting")
+
+    book = CapacityBook(
+        context.store, RegistryResolver(context.store, context.config.config.serve), clock_s=lambda: now_s
+    )
+    keeper = CapacityKeeper(book, hold)
+    reserve(context, "gold", slots=2, tokens_per_minute=600)
+    with pytest.raises(Conflict):
+        keeper.look()
+    keeper.look()
+    keeper.look()
+    assert tries == 2
+
+
 def test_a_request_finds_its_reservation_by_name_alias_version_or_the_reservations_own_name() -> None:
     one = Target("model:support@v1", BASE, "a" * 64)
     versions = {"support@production": one, "support@v1": one, "support@v2": Target("model:support@v2", BASE, "b" * 64)}

@@ -117,16 +117,18 @@ def test_a_server_is_warm_once_every_aliased_version_was_tried(
         tried.append(wanted.version)
         if wanted.version == 1:
             raise NotFound("its base is gone")
+        if wanted.version == 2:
+            raise ZeroDivisionError("a bug in reading its files")
 
-    monkeypatch.setattr(Warming, "_list_aliased", lambda self: [version(1), version(2)])
+    monkeypatch.setattr(Warming, "_list_aliased", lambda self: [version(1), version(2), version(3)])
     warming = Warming(inside.store, inside.hosting)  # type: ignore[arg-type]
     monkeypatch.setattr(inside.hosting, "warm", warm)
     assert warming.count_cold() == 0
     warming.start()
-    assert warming.count_cold() == 2
+    assert warming.count_cold() == 3
     gate.set()
     deadline_s = time.monotonic() + 20
     while warming.count_cold():
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
-    assert tried == [1, 2]
+    assert tried == [1, 2, 3]
