@@ -149,8 +149,7 @@ class Engine:
         Raises InvalidInput (context, sampling), NotFound (base, adapter), Conflict (adapter going), Unavailable (not
         started, too many waiting), RateLimited (too many of this flow waiting, or for too long).
         """
-        if not self.answering:
-            raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
+        self._check_answering()
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
         claim = Claim(request.flow, request.lane, request.reservation)
@@ -168,7 +167,9 @@ class Engine:
                 )
             )  # fmt: skip
         tickets[0].followers = tickets[1:]
-        self._submit(tickets[0])
+        with self._change:  # while its form was compiled the engine may have ended, and would never come to it
+            self._check_answering()
+            self._submit(tickets[0])
         try:
             unfinished = len(tickets)
             while unfinished:
@@ -244,6 +245,10 @@ class Engine:
         self._tickets[ticket.work] = ticket
         self._scheduler.add(ticket.work)
 
+    def _check_answering(self) -> None:
+        if not self.answering:
+            raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
+
     def _check_queue(self, claim: Claim) -> None:
         with self._change:
             crowd = self._scheduler.crowd(claim)
@@ -279,10 +284,10 @@ class Engine:
                     with self._change:
                         self._change.wait_for(lambda: self._stopping or self._scheduler.busy)
         finally:
-            self._broken = not self._stopping  # a bug ended it, not `stop`: nobody may wait for it any more
-            for ticket in list(self._tickets.values()):
-                self._cancel(ticket)
             with self._change:
+                self._broken = not self._stopping  # a bug ended it, not `stop`: nobody may wait for it any more
+                for ticket in list(self._tickets.values()):
+                    self._cancel(ticket)
                 self._scheduler.plan()  # lets go of the slots of what was just cancelled
 
     def _step(self) -> bool:

@@ -43,7 +43,12 @@ class Grammar:
 
     def accept(self, token: int) -> None:
         """The answer has grown by `token`. Raises InvalidInput when following the form became too costly."""
-        if not self._matcher.consume_token(token):
+        self._matcher.consume_token(token)
+        self.check()
+
+    def check(self) -> None:
+        """Raises InvalidInput when following the form became too costly: then only end tokens are allowed, anywhere."""
+        if self._matcher.is_error():
             raise InvalidInput(
                 f"the answer's form became too complex to follow: {_shorten(self._matcher.get_error())}",
                 where="response_format",

@@ -70,8 +70,7 @@ class Ticket:
         self.work.tokens.append(token)
         self.sampler.note(token)
         ended = token in self._ends
-        if not ended:
-            self._follow(token, told)
+        self._follow(token, told, ended)
         if self.done:  # nobody reads it, or its form cannot be followed
             return True
         if ended or (self._telling and self._telling.stopped) or (self._form and self._form.complete):
@@ -123,13 +122,15 @@ class Ticket:
             cached_tokens=min(work.cached, work.prompt_tokens),
         )
 
-    def _follow(self, token: int, told: Told | None) -> None:
+    def _follow(self, token: int, told: Told | None, ended: bool) -> None:
         if self._form is not None:
             try:
-                self._form.accept(token)
+                self._form.check() if ended else self._form.accept(token)
             except EspalierError as error:
                 self.fail(error)
                 return
+        if ended:
+            return
         if self._telling is not None:
             piece = self._telling.add(token, self._name(token, told) if told else None)
             if piece:

@@ -14,7 +14,7 @@ import torch
 from espalier.core.config import ServeConfig, SharingConfig
 from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta, Lane, ReservedShare
-from espalier.core.types import Message, SamplingSpec
+from espalier.core.types import Message, ResponseFormat, SamplingSpec
 from espalier.nn.base import LoadedBase, load_base
 from espalier.serve.engine import Engine
 from espalier.testing.contracts.provider import ProviderContract
@@ -228,6 +228,30 @@ def test_a_bug_in_a_step_leaves_nobody_waiting(engine: Engine, monkeypatch: pyte
     with pytest.raises(Unavailable):
         run(collect(engine, make_request()))
     engine.stop()  # its thread ends within the hook above
+
+
+def test_an_engine_that_ends_while_a_form_is_compiled_refuses_the_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = engine._shape
+
+    def compile_slowly(request: ChatRequest) -> Any:
+        engine.stop()
+        return shape(request)
+
+    monkeypatch.setattr(engine, "_shape", compile_slowly)
+    with pytest.raises(Unavailable, match="not running"):
+        run(collect(engine, make_request(format=ResponseFormat(kind="regex", text="[a-z]+"))))
+
+
+def test_a_form_that_becomes_too_complex_is_an_error_and_no_short_answer(engine: Engine) -> None:
+    words = engine.base.tokenizer
+    last = tuple((id, -100.0) for id in range(words.size) if "z" in words.decode([id]))  # the form's end, never chosen
+    form = ResponseFormat(kind="regex", text="((a{0,200}){0,200}){0,200}z")
+    with pytest.raises(InvalidInput, match="too complex"):
+        run(collect(engine, make_request(format=form, logit_bias=last, max_tokens=200)))
+    assert idle(engine)
+    assert run(collect(engine, make_request()))[-1].finish_reason in ("stop", "length")
 
 
 def test_a_batch_too_long_in_one_place_is_refused_before_anything_is_computed(engine: Engine) -> None:
