@@ -45,7 +45,10 @@ class Mailbox:
         if self._loop.is_closed():
             return False
         if not waiting:
-            self._loop.call_soon_threadsafe(self._some.set)
+            try:
+                self._loop.call_soon_threadsafe(self._some.set)
+            except RuntimeError:  # it was closed since it was looked at: no error of the engine's
+                return False
         return patient
 
     async def get(self) -> Delta:

@@ -102,3 +102,19 @@ def test_nobody_reads_once_the_loop_is_closed() -> None:
         return Mailbox(60)
 
     assert asyncio.run(make()).put(Delta("x")) is False
+
+
+def test_a_loop_that_closes_while_a_piece_is_put_is_a_reader_who_left() -> None:
+    class Closing:
+        def is_closed(self) -> bool:
+            return False
+
+        def call_soon_threadsafe(self, *args: Any) -> None:
+            raise RuntimeError("Event loop is closed")
+
+    async def put() -> bool:
+        mailbox = Mailbox(60)
+        mailbox._loop = Closing()  # type: ignore[assignment]
+        return mailbox.put(Delta("x"))
+
+    assert run(put()) is False
