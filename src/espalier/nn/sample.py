@@ -6,7 +6,7 @@ What is done to a row of logits, in the order of vLLM's sampler (https://docs.vl
     logit bias           added                                         (OpenAI's `logit_bias`)
     repetition penalty   Keskar et al. 2019, https://arxiv.org/abs/1909.05858; over prompt and answer
     frequency, presence  minus count x frequency, minus presence      (OpenAI; over the answer alone)
-    temperature          0: the first of the largest, and nothing below applies
+    temperature          0, or as good as 0: the first of the largest, and nothing below applies
     min-p                Nguyen et al. 2024, https://arxiv.org/abs/2407.01082
     top-k                Fan et al. 2018, https://arxiv.org/abs/1805.04833
     top-p                Holtzman et al. 2019, https://arxiv.org/abs/1904.09751; of what top-k and min-p have left
@@ -28,6 +28,8 @@ from torch import Tensor
 
 from espalier.core.types import SamplingSpec
 
+# Below it logits over temperature overflow float32, and what is drawn is the largest anyway (vLLM's bound, too).
+_COLDEST = 1e-5
 # Filters mostly decide among far fewer tokens than these; sorting a whole large vocabulary would cost more than a step.
 _HEAD = 1024
 
@@ -64,7 +66,7 @@ class Sampler:
 
     @property
     def draws(self) -> bool:
-        return self.spec.temperature > 0
+        return self.spec.temperature >= _COLDEST
 
     @property
     def adjusts(self) -> bool:

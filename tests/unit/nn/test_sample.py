@@ -37,6 +37,11 @@ def test_the_nucleus_is_the_shortest_head_that_reaches_top_p(top_p: float, kept:
     assert set(draw(3000, temperature=1.0, top_p=top_p, seed=1)) == kept
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-39, 1e-12, 1e-6, 1e-4])
+def test_a_temperature_that_is_next_to_nothing_takes_the_largest(temperature: float) -> None:
+    assert draw(20, temperature=temperature, top_p=0.9, seed=1) == [0] * 20
+
+
 def test_a_seed_fixes_the_draws_and_no_seed_does_not() -> None:
     warm = {"temperature": 1.5, "top_p": 1.0}
     assert draw(50, **warm, seed=3) == draw(50, **warm, seed=3)
