@@ -93,7 +93,7 @@ class AdapterBank:
                 hint="merge it and serve the result: `espalier adapter merge`",
             )
         pack = None
-        if self._packer is not None and digest not in self:
+        if self._packer is not None:  # also where it seems to be there: it may go before the lock is held
             pack, weights = self._packer(weights)
         with self._lock:
             self._loaded.setdefault(digest, weights)
