@@ -21,7 +21,7 @@ static struct {
 } crew = {.taken = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .called = PTHREAD_COND_INITIALIZER};
 
 static _Alignas(64) atomic_int arrived;
-static _Alignas(64) atomic_int meetings;
+static _Alignas(64) atomic_uint meetings; /* goes round */
 
 static void look_again(int *looks) {
     if (++*looks < PATIENCE) {
@@ -35,7 +35,7 @@ static void look_again(int *looks) {
 
 void espalier_meet(int count) {
     if (count == 1) return;
-    const int meeting = atomic_load_explicit(&meetings, memory_order_acquire);
+    const unsigned meeting = atomic_load_explicit(&meetings, memory_order_acquire);
     if (atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel) == count - 1) {
         atomic_store_explicit(&arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&meetings, meeting + 1, memory_order_release);
