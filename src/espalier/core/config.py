@@ -35,7 +35,7 @@ class StoreConfig(Spec):
 class EngineConfig(Spec):
     """What answers for a base."""
 
-    kind: str = Field("embedded", description="embedded (this process), replicas, vllm, openai, or a plug-in")
+    kind: str = Field("embedded", description="embedded (this process), replicas, ray, vllm, openai, or a plug-in")
     url: str = Field("", description="a server that runs already; empty = the engine is started here")
     key_env: str = Field("", description="the variable that holds that server's key")
     min_replicas: int | None = Field(None, ge=0, description="for this base; empty = serve.min_replicas")
@@ -44,7 +44,7 @@ class EngineConfig(Spec):
 
 
 class SharingConfig(Spec):
-    """Who gets how much of an engine when more is asked than it can do."""
+    """Who gets how much of an engine when more is asked than it can do; docs/capacity.md."""
 
     weights: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="share of a flow (a key's id, or a model's name); others have 1"
@@ -100,8 +100,8 @@ class ServeConfig(Spec):
 class PriceConfig(Spec):
     """USD per million tokens."""
 
-    prompt: str = "0.10"
-    completion: str = "0.40"
+    prompt: str = Field("0.10", description="what is read, USD per million tokens")
+    completion: str = Field("0.40", description="what is answered, USD per million tokens")
     batch: str = Field("1", description="what a batch's requests cost, as a share of it: 0.5 is half")
 
 

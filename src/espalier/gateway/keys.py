@@ -153,12 +153,15 @@ class KeyRing:
     def authenticate(self, secret: str) -> ApiKey:
         """The key whose secret this is. Raises Unauthenticated, never repeating what was sent."""
         if not _SECRET.fullmatch(secret):
-            raise Unauthenticated("no valid API key", hint="send `Authorization: Bearer esp_...`")
+            raise Unauthenticated(
+                "no valid API key",
+                hint="send `Authorization: Bearer esp_...`; the command line takes it from ESPALIER_API_KEY",
+            )
         stored = self._read(secret[:_ID_CHARS])
         # A hash is compared even where there is no such id, so that timing tells nothing of which ids exist.
         matches = hmac.compare_digest(_hash(secret), stored.sha256 if stored else _hash(""))
         if stored is None or not matches:
-            raise Unauthenticated("no valid API key", hint="make one with `espalier keys create NAME`")
+            raise Unauthenticated("no valid API key", hint="make one with `espalier keys create --name NAME`")
         if any(map(self._is_revoked, {stored.key.id, stored.key.payer})):
             raise Unauthenticated(f"key {stored.key.id} was revoked", hint="ask for a new one")
         if stored.key.expires_ms and stored.key.expires_ms <= self._clock_ms():

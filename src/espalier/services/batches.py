@@ -78,7 +78,11 @@ class ListBatches(Spec):
 
 @operation("batches.list", "GET /v1/batch-jobs")
 def list_all(context: Context, request: ListBatches) -> list[BatchView]:
-    """List batches, the newest first: your key's, or all for an admin."""
+    """List batches, the newest first: your key's, or all for an admin.
+
+    Example:
+        espalier batch list
+    """
     return [_view(standing) for standing in _open(context).list(_owner(context), limit=request.limit)]
 
 
@@ -90,13 +94,21 @@ class NameBatch(Spec):
 
 @operation("batches.show", "GET /v1/batch-jobs/{id}", positional=("id",))
 def show(context: Context, request: NameBatch) -> BatchView:
-    """Show how a batch stands."""
+    """Show how a batch stands.
+
+    Example:
+        espalier batch show batch_1hq5z8k3m7wq2c9d4e6f
+    """
     return _view(_open(context).get(request.id, _owner(context)))
 
 
 @operation("batches.cancel", "POST /v1/batch-jobs/{id}/cancel", positional=("id",))
 def cancel(context: Context, request: NameBatch) -> BatchView:
-    """End a batch: what is under way is finished, what is done is kept and can be fetched."""
+    """End a batch: what is under way is finished, what is done is kept and can be fetched.
+
+    Example:
+        espalier batch cancel batch_1hq5z8k3m7wq2c9d4e6f
+    """
     return _view(_open(context).cancel(request.id, _owner(context), actor=context.actor))
 
 

@@ -92,7 +92,11 @@ class ListCapacity(Spec):
 
 @operation("capacity.list", "GET /v1/capacity")
 def list_all(context: Context, request: ListCapacity) -> list[ReservationView]:
-    """List what is reserved."""
+    """List what is reserved.
+
+    Example:
+        espalier capacity list
+    """
     from espalier.registry.reservations import list_past, list_reservations
 
     active = list_reservations(context.store)
@@ -110,7 +114,11 @@ class ShowCapacity(Spec):
 
 @operation("capacity.show", "GET /v1/capacity/{name}", positional=("name",))
 def show(context: Context, request: ShowCapacity) -> ReservationView:
-    """Show a reservation in force."""
+    """Show a reservation in force.
+
+    Example:
+        espalier capacity show gold
+    """
     from espalier.registry.reservations import get_reservation
 
     return _view(get_reservation(context.store, request.name), "active")
@@ -197,7 +205,7 @@ def _most_tokens_per_minute(context: Context, base: str) -> int:
     if measured is None:
         raise InvalidInput(
             f"nobody knows how many tokens a minute {base} gives here",
-            hint=f"espalier capacity measure {base}   (or set serve.sharing.capacity_tokens_per_minute)",
+            hint=f"`espalier capacity measure {base}`, or set serve.sharing.capacity_tokens_per_minute",
         )
     return measured.tokens_per_minute
 

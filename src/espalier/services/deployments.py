@@ -37,7 +37,11 @@ class ServedName(Spec):
 
 @operation("deployments.list", "GET /v1/deployments")
 def list_all(context: Context, request: ListDeployments) -> list[ServedName]:
-    """List what clients may ask for: deployments, aliases of approved versions, and bases."""
+    """List what clients may ask for: deployments, aliases of approved versions, and bases.
+
+    Example:
+        espalier deployments list
+    """
     resolver = RegistryResolver(context.store, context.config.config.serve)
     found = []
     for listing in resolver.list_models(versions=request.versions):

@@ -59,7 +59,9 @@ class NameLoaded(Spec):
     """A base, or an adapter on it."""
 
     base: str = Field(description="as deployments list names it, such as builtin:seedling")
-    adapter: str = Field("", description="an adapter's digest; empty = the base, and all adapters with it")
+    adapter: str = Field(
+        "", description="an adapter's digest; empty = the base itself, which goes with all of its adapters"
+    )
 
 
 @operation("deployments.engines", "GET /v1/engines")
@@ -78,10 +80,10 @@ def engines(context: Context, request: ListEngines) -> list[LoadedEngine]:
 def load(context: Context, request: NameLoaded) -> LoadedEngine | None:
     """Load a base, or an adapter on it, before anyone asks; returns once it answers.
 
-    Ask the server itself (ESPALIER_API_URL, and a key with the role approver).
+    It changes the server's own process: ask that, by --server or ESPALIER_API_URL, with a key of the role approver.
 
     Example:
-        espalier deployments load builtin:seedling
+        espalier deployments load builtin:seedling --server http://127.0.0.1:8321
     """
     hosting = _hosting(context)
     hosting.load(request.base, request.adapter)
@@ -92,11 +94,11 @@ def load(context: Context, request: NameLoaded) -> LoadedEngine | None:
 def unload(context: Context, request: NameLoaded) -> list[LoadedEngine]:
     """Let a base, or one adapter on it, go once the answers under way have ended; returns what is still loaded.
 
-    Whoever asks for it afterwards has it loaded anew. Ask the server itself (ESPALIER_API_URL, and a key with the role
-    approver).
+    Whoever asks for it afterwards has it loaded anew. It changes the server's own process: ask that, by --server or
+    ESPALIER_API_URL, with a key of the role approver.
 
     Example:
-        espalier deployments unload builtin:seedling
+        espalier deployments unload builtin:seedling --server http://127.0.0.1:8321
     """
     hosting = _hosting(context)
     hosting.unload(request.base, request.adapter)
@@ -107,7 +109,7 @@ def _hosting(context: Context) -> ModelPool:
     if context.hosting is None:
         raise Unavailable(
             "engines are in the server's process, not in this one",
-            hint="set ESPALIER_API_URL and ESPALIER_API_KEY, the key's role being approver, and run this again",
+            hint="say --server http://127.0.0.1:8321 and set ESPALIER_API_KEY to a key of the role approver",
         )
     return context.hosting
 
