@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.core.errors import EspalierError, RateLimited, from_json
+from espalier.core.errors import EspalierError, InvalidInput, RateLimited, from_json
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import Message, ResponseFormat, SamplingSpec, TokenLogprob, Tool, ToolCall, Usage
 from espalier.serve.replicas.dispatch import choose_replica
@@ -94,6 +94,28 @@ def test_frames_arrive_whole_and_in_order_however_the_bytes_are_cut() -> None:
         return taken
 
     assert asyncio.run(play()) == [{"n": size, "text": "ö" * size * 997} for size in range(60)]
+
+
+def test_a_request_with_a_number_beyond_64_bits_arrives_and_one_beyond_the_longest_frame_is_refused() -> None:
+    async def play() -> list[object]:
+        ours, theirs = socket.socketpair()
+        taken: list[object] = []
+        lost = asyncio.Event()
+        sender, reader = FrameLine(lambda frame: None, lambda: None), FrameLine(taken.append, lost.set)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: sender, sock=ours)
+        await loop.create_unix_connection(lambda: reader, sock=theirs)
+        tool = Tool(name="count", parameters={"properties": {"n": {"maximum": 10**30}}})
+        request = ChatRequest("r", "b", "", [Message("user", "ö?")], tools=(tool,))
+        with pytest.raises(InvalidInput, match="64 MiB"):
+            sender.send({"text": "x" * (64 << 20)})
+        sender.send(encode_request(request))
+        sender.close()
+        await lost.wait()
+        assert [decode_request(said).messages for said in taken] == [request.messages]  # type: ignore[arg-type]
+        return taken
+
+    assert '"maximum": 1e+30' in str(asyncio.run(play())).replace("'", '"')
 
 
 @given(st.lists(st.integers(1, 40), max_size=20))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -21,7 +22,7 @@ from typing import Any, cast
 import orjson
 from pydantic import TypeAdapter
 
-from espalier.core.errors import EspalierError
+from espalier.core.errors import EspalierError, InvalidInput
 from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import TokenLogprob, ToolCall, Usage
 
@@ -65,12 +66,17 @@ class FrameLine(asyncio.Protocol):
             self._on_frame(orjson.loads(body))
 
     def send(self, frame: Frame) -> None:
-        """Frames of one turn of the loop, such as a step's tokens, leave in one write; on a lost line, none."""
+        """Frames of one turn of the loop, such as a step's tokens, leave in one write; on a lost line, none.
+
+        Raises InvalidInput for one that is too long: the other end would take it for noise and hang up.
+        """
         if self._transport is None:
             return
+        body = _write(frame)
+        if len(body) > _LONGEST_BYTES:
+            raise InvalidInput(f"a request of {len(body) >> 20} MiB", hint=f"send less than {_LONGEST_BYTES >> 20} MiB")
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._flush)
-        body = orjson.dumps(frame)
         self._outgoing += (_LENGTH.pack(len(body)), body)
 
     def close(self) -> None:
@@ -131,6 +137,13 @@ def encode_error(error: Exception) -> Frame:
     """An error of ours as it is; of any other, only what it is called, for its words may hold a user's."""
     ours = error if isinstance(error, EspalierError) else EspalierError(f"the engine failed ({type(error).__name__})")
     return ours.to_json()
+
+
+def _write(frame: Frame) -> bytes:
+    try:
+        return orjson.dumps(frame)
+    except TypeError:  # an integer of more than 64 bits, as a tool's schema may hold; it arrives as a float
+        return json.dumps(frame).encode()
 
 
 def _encode_logprob(token: TokenLogprob) -> list[Any]:

@@ -130,9 +130,8 @@ class Replica:
         if self._line is None or self.state == "gone":
             raise Unavailable("the replica is gone", hint="ask again")
         self._last += 1
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[self._last] = answer
         self._line.send({"op": operation, "id": self._last, **words})
+        answer = self._calls[self._last] = asyncio.get_running_loop().create_future()
         return await answer
 
     def _take(self, frame: Frame) -> None:
