@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from espalier.core.config import GatewayConfig
 from espalier.core.errors import EspalierError, NotFound, Unauthenticated, Unavailable, did_you_mean
+from espalier.core.ports import Delta
 from espalier.gateway.desk import Desk
 from espalier.gateway.exchange import App, Exchange, Message, Receive, Scope, Send
 from espalier.gateway.keys import ApiKey, KeyRing
@@ -185,12 +186,13 @@ class Gateway:
         writer = chunks.ChunkWriter(
             ticket.id, target.model, ticket.started_ms // 1000, call.include_usage, target.adapter
         )  # fmt: skip
-        async for delta in self.desk.answer(ticket):
-            event = writer.write(delta)
-            if not exchange.status:
-                await exchange.start_events()
-            if event:
-                await exchange.send_event(event)
+        async with aclosing(cast("AsyncGenerator[Delta, None]", self.desk.answer(ticket))) as deltas:
+            async for delta in deltas:
+                event = writer.write(delta)
+                if not exchange.status:
+                    await exchange.start_events()
+                if event:
+                    await exchange.send_event(event)
         if call.include_usage:
             await exchange.send_event(writer.usage(ticket.used()))
         await exchange.send_event(chunks.DONE, last=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from espalier.core.config import BatchConfig, GatewayConfig
 from espalier.core.ports import ChatProvider
 from espalier.gateway.app import Gateway
@@ -37,9 +39,10 @@ def add_batches(gateway: Gateway, store: Store, config: BatchConfig, most_line_b
     from espalier.gateway.batch.routes import BatchRoutes
     from espalier.gateway.batch.runner import BatchRunner
 
+    # In threads apart from the desk's: while a large file is taken in, requests are authenticated and settled.
     gateway.doors += [
-        BatchRoutes(store, config, gateway.desk.off_loop),
-        BedrockRoutes(store, config, gateway.desk.off_loop),
+        BatchRoutes(store, config, asyncio.to_thread),
+        BedrockRoutes(store, config, asyncio.to_thread),
     ]
     if work:
         gateway.beside.append(BatchRunner(store, gateway.desk, config, most_line_bytes=most_line_bytes))

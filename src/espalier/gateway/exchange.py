@@ -119,12 +119,12 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_file(self, path: Path, kind: bytes) -> None:
-        """A file's bytes, a piece at a time."""
+        """A file's bytes, a piece at a time. Raises Unavailable when the client takes nothing for too long."""
         await self._start(200, [(b"content-type", kind), (b"content-length", b"%d" % path.stat().st_size)])
         with path.open("rb") as stream:
             while piece := await asyncio.to_thread(stream.read, _PIECE_BYTES):
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+                await self._send_piece(piece, last=False)
+        await self._send_piece(b"", last=True)
 
     async def send_error(self, error: EspalierError) -> None:
         """As a response where none was begun, else as the stream's last event."""
@@ -148,9 +148,12 @@ class Exchange:
 
     async def send_event(self, event: bytes, *, last: bool = False) -> None:
         """Waits while the client is behind. Raises Unavailable when it takes nothing for too long."""
+        await self._send_piece(event, last=last)
+
+    async def _send_piece(self, piece: bytes, *, last: bool) -> None:
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._send({"type": "http.response.body", "body": event, "more_body": not last})
+                await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
         except TimeoutError:
             self._left = True
             raise Unavailable(f"the client has read nothing for {self._patience_s:g} s") from None

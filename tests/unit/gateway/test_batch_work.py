@@ -15,6 +15,7 @@ import pytest
 from espalier.core.config import BatchConfig, GatewayConfig, PriceConfig
 from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, LeaseLost, Unavailable
 from espalier.core.ports import ChatRequest, Delta
+from espalier.core.types import LedgerEntry
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.batch.records import Batch, BatchEnd, Batches, job_id
 from espalier.gateway.batch.runner import BatchRunner, raise_sign, sees_sign
@@ -176,20 +177,19 @@ def test_an_answer_lost_after_it_was_charged_is_asked_again_and_not_charged_agai
     assert store.ledger.balance(key.account).spent_nusd == 6 * 7 * TOKEN_NUSD
 
 
-def test_a_charged_line_that_comes_out_otherwise_the_second_time_is_charged_what_it_was_the_first_time(
-    house: House, store: Store, resolver: FixedResolver, tmp_path: Path, key: ApiKey
+def test_a_charged_line_that_comes_out_otherwise_the_second_time_costs_what_it_did_the_first_time(
+    house: House, store: Store, tmp_path: Path, key: ApiKey
 ) -> None:
-    batch = queue(store, tmp_path, many(6), key=key)
-    asyncio.run(_kill_at(house, batch, 3, keep_journal=False))
-    charged = house.usage()
-    dearer = GatewayConfig(prices={"*": PriceConfig(prompt="2", completion="2")})
-    again = House(store, resolver, dearer, Forgetful(answer="one two three"))
-    end = again.work_off(batch)
-    again.desk.stop()
-    assert end.completed == 6
-    assert charged.items() <= again.usage().items() and len(again.usage()) == 6
+    batch = queue(store, tmp_path, many(3), key=key)
+    one = batch.request_id(1)  # charged at another price for another answer, by a process that was killed then
+    store.ledger.reserve(one, [key.account], 99 * TOKEN_NUSD, holder="holder_gone")
+    store.ledger.settle(
+        LedgerEntry(id="entry_1", request=one, kind="usage", key=key.id, amount_nusd=5 * TOKEN_NUSD, at_ms=1)
+    )
+    assert house.work_off(batch).completed == 3
+    assert house.usage() == {batch.request_id(n): (5 if n == 1 else 7) * TOKEN_NUSD for n in range(3)}
     balance = store.ledger.balance(key.account)
-    assert (balance.spent_nusd, balance.reserved_nusd) == (sum(again.usage().values()), 0)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (19 * TOKEN_NUSD, 0)
 
 
 async def _kill_at(house: House, batch: Batch, answers: int, *, keep_journal: bool) -> None:
@@ -384,6 +384,29 @@ def test_a_file_with_too_many_lines_and_a_line_that_is_too_long_are_refused(
     assert house.read(end.errors)[0]["error"]["code"] == "invalid_request"
 
 
+@pytest.mark.parametrize("shape", ["openai", "invoke"])
+def test_no_depth_of_nesting_stops_a_batch(house: House, store: Store, tmp_path: Path, shape: Any) -> None:
+    def nested(depth: int) -> bytes:
+        asked = line(
+            str(depth), "x", response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": 0}}
+        )
+        record = asked if shape == "openai" else {"recordId": str(depth), "modelInput": asked["body"]}
+        return (
+            json.dumps(record).encode().replace(b'"schema": 0', b'"schema": {"x":' + b"[" * depth + b"]" * depth + b"}")
+        )
+
+    batch = queue(
+        store,
+        tmp_path,
+        [nested(depth) for depth in [*range(200, 300), *range(950, 1010)]],
+        shape=shape,
+        model="support",
+    )
+    end = house.work_off(batch)
+    assert (end.status, end.total) == ("completed", 160)
+    assert end.completed > 40 and end.failed > 60 and end.completed + end.failed == 160
+
+
 @pytest.mark.parametrize("shape", ["invoke", "converse"])
 def test_bedrock_s_records_come_back_in_order_with_their_manifest(
     house: House, store: Store, tmp_path: Path, shape: Any
@@ -416,6 +439,15 @@ def test_bedrock_s_records_come_back_in_order_with_their_manifest(
     }  # fmt: skip
     output.write_bytes(b"changed by its reader")
     assert house.read(end.output) == records, "the store does not feel it"
+
+
+def test_results_that_cannot_be_put_where_they_were_to_go_are_kept(house: House, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"no folder")
+    record = {"recordId": "R0", "modelInput": {"messages": [{"role": "user", "content": "a"}]}}
+    batch = queue(store, tmp_path, [record], shape="invoke", model="support", destination=str(tmp_path / "file"))
+    end = house.work_off(batch)
+    assert (end.status, end.completed) == ("failed", 1) and "cannot write" in end.fault
+    assert [answer["recordId"] for answer in house.read(end.output)] == ["R0"]
 
 
 def test_a_batch_the_queue_gave_up_still_hands_over_what_is_done(house: House, store: Store, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class BedrockRoutes:
                 made: Batch = await self._off_loop(self._create, asked, key)
                 return {"jobArn": arn_of(made.id)}
             case ("GET", "model-invocation-jobs"):
-                query = parse_qs(scope.get("query_string", b"").decode())
+                query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
                 return {"invocationJobSummaries": await self._off_loop(self._list, owner, query)}
             case ("GET", "model-invocation-job", *rest) if rest:
                 return encode_job(_fields(await self._off_loop(self._get, "/".join(rest), owner)))
@@ -128,14 +128,24 @@ class BedrockRoutes:
         if not place.startswith("s3://"):
             if not Path(place).is_file():
                 raise NotFound(f"no object {uri}", hint="put the file into the folder that batch.buckets names")
+            self._check_size(uri, Path(place).stat().st_size)
             return self._store.blobs.put_file(Path(place))
         client, bucket, name = open_s3(place)
         with tempfile.TemporaryDirectory(prefix="espalier-") as folder:
             try:
+                size_bytes = int(client.head_object(Bucket=bucket, Key=name)["ContentLength"])
+                self._check_size(uri, size_bytes)
                 client.download_file(bucket, name, str(Path(folder) / "input"))
+            except InvalidInput:
+                raise
             except Exception as error:
                 raise NotFound(f"{uri} cannot be read: {error}", hint="check bucket, key and credentials") from error
             return self._store.blobs.put_file(Path(folder) / "input")
+
+    def _check_size(self, uri: str, size_bytes: int) -> None:
+        most_bytes = self._config.max_file_bytes
+        if size_bytes > most_bytes:
+            raise InvalidInput(f"{uri} is larger than {most_bytes} bytes", where="inputDataConfig", hint="split it")
 
     def _place(self, uri: str) -> str:
         """Where `s3://NAME/key` really is: a path, or the address itself. Raises PermissionDenied."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from espalier.core.errors import Conflict, EspalierError, InvalidInput
 from espalier.core.ids import canonical_json
@@ -19,6 +20,7 @@ from espalier.gateway.desk import Desk
 from espalier.wire.batchline import Asked
 
 _GROUP = 1000
+_DEEPEST = 256  # lists and objects within each other: far from where Python's reader and writer of JSON give up
 
 
 class Check:
@@ -54,11 +56,20 @@ class Check:
         return True
 
     def decode(self, number: int) -> Asked:
-        """A line in our words; one that is too long is not read."""
+        """A line in our words; one that is too long is not read, nor one that is nested too deeply."""
         if self._source.size(number) > self._most_line_bytes:
             long = InvalidInput(f"this line is longer than {self._most_line_bytes} bytes", hint="send less text")
             return Asked("", fault=long, fault_code="invalid_request")
-        return self._shape.decode(self._source.read(number), number)
+        raw, name = self._source.read(number), ""
+        try:
+            asked = self._shape.decode(raw, number)
+            if raw.count(b"[") + raw.count(b"{") <= _DEEPEST or not _is_deep(asked.body):
+                return asked
+            name = asked.name
+        except RecursionError:
+            pass
+        deep = InvalidInput(f"this line nests more than {_DEEPEST} lists and objects", hint="send a flatter schema")
+        return Asked(name, fault=deep, fault_code="invalid_request")
 
     def _look_at(self, number: int, asked: Asked) -> None:
         if asked.call is not None:
@@ -99,3 +110,11 @@ class Check:
         group, self._group = self._group, []
         if group:
             self._journal.add(group)
+
+
+def _is_deep(body: dict[str, Any]) -> bool:
+    level: list[Any] = [body]
+    for _ in range(_DEEPEST):
+        children = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in children for child in each if isinstance(child, dict | list)]
+    return bool(level)

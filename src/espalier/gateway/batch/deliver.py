@@ -17,23 +17,28 @@ from espalier.core.errors import EspalierError, MissingExtra
 from espalier.core.ports import Blobs
 from espalier.gateway.batch.publish import Results
 from espalier.gateway.batch.records import Batch, BatchEnd, Progress
-from espalier.store.disk import new_file, write_all, write_file
+from espalier.store.disk import new_file, storage_errors, write_all, write_file
 from espalier.wire.bedrock.invocation import encode_manifest
 
 _PIECE_BYTES = 1 << 20
 
 
 def deliver(blobs: Blobs, batch: Batch, results: Results, progress: Progress) -> None:
-    """Copy results and manifest. Raises StorageFull, PermissionDenied, MissingExtra."""
+    """Copy results and manifest. Raises StorageFull, PermissionDenied, MissingExtra, EspalierError (no such place)."""
     manifest = json.dumps(manifest_of(progress)).encode()
     if batch.destination.startswith("s3://"):
         _to_s3(blobs, batch, results, manifest)
         return
     folder = Path(batch.destination) / batch.id
-    folder.mkdir(parents=True, exist_ok=True)
-    if results.output:
-        copy_blob(blobs, results.output, folder / f"{batch.name}.out")
-    write_file(folder / "manifest.json.out", manifest)
+    try:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if results.output:
+                copy_blob(blobs, results.output, folder / f"{batch.name}.out")
+            write_file(folder / "manifest.json.out", manifest)
+    except OSError as error:
+        wrong = f"cannot write to {batch.destination}: {error.strerror or error}"
+        raise EspalierError(wrong, hint="fetch the results from here, and name another place next time") from error
 
 
 def copy_blob(blobs: Blobs, sha256: str, target: Path) -> None:

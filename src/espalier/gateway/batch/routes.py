@@ -69,7 +69,9 @@ class BatchRoutes:
         """One request. Raises EspalierError for what it refuses."""
         key = await authenticate(exchange)
         method, parts = scope["method"], scope["path"].strip("/").split("/")[1:]
-        query = {name: values[-1] for name, values in parse_qs(scope.get("query_string", b"").decode()).items()}
+        query = {
+            name: values[-1] for name, values in parse_qs(scope.get("query_string", b"").decode("latin-1")).items()
+        }
         match (method, *parts):
             case ("POST", "files"):
                 await self._upload(exchange, key)

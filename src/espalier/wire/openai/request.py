@@ -181,7 +181,10 @@ def decode_chat(body: bytes) -> ChatCall:
         request = _Request.model_validate({name: fields[name] for name in fields if name in _Request.model_fields})
     except ValidationError as error:
         raise _explain(error.errors(include_url=False)) from None
-    return _to_call(request)
+    try:
+        return _to_call(request)
+    except RecursionError:  # a schema that could just be read, and cannot be written again
+        raise InvalidInput("the body is nested too deeply", hint="send a flatter schema") from None
 
 
 def encode_chat(call: ChatCall) -> dict[str, Any]:
