@@ -1,4 +1,4 @@
-"""What the tests of engines share: a tiny base, two adapters on it, and one on another base."""
+"""What the tests of engines share: a tiny base, two adapters on it, one on another base, and the contract over them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from espalier.nn.lora import LoraSpec
+from espalier.testing.contracts.engine import EngineContract
 from espalier.testing.tiny import make_tiny_adapter, make_tiny_base
 from espalier.testing.tooltemplates import HERMES
 
@@ -36,3 +39,19 @@ def make_material(root: Path) -> Material:
         folder = make_tiny_adapter(root / f"adapter-{number}", base, spec, seed=number)
         adapters[sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()] = folder
     return Material(base, adapters, make_tiny_adapter(root / "foreign", other, SPECS[0]))
+
+
+class MaterialContract(EngineContract):
+    """The contract over what the fixture `material` made."""
+
+    @pytest.fixture
+    def base(self, material: Material) -> str:
+        return f"path:{material.base}"
+
+    @pytest.fixture
+    def adapters(self, material: Material) -> dict[str, Path]:
+        return material.adapters
+
+    @pytest.fixture
+    def foreign(self, material: Material) -> Path:
+        return material.foreign

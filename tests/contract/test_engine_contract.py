@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.contract.enginematerial import Material, make_material
+from tests.contract.enginematerial import Material, MaterialContract, make_material
 
 from espalier.core.config import ServeConfig
 from espalier.nn.base import load_base
 from espalier.serve.engine import Engine
-from espalier.testing.contracts.engine import EngineContract
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +24,5 @@ def engine(material: Material) -> Iterator[Engine]:
     engine.stop()
 
 
-class TestEngine(EngineContract):
-    @pytest.fixture
-    def base(self, material: Material) -> str:
-        return f"path:{material.base}"
-
-    @pytest.fixture
-    def adapters(self, material: Material) -> dict[str, Path]:
-        return material.adapters
-
-    @pytest.fixture
-    def foreign(self, material: Material) -> Path:
-        return material.foreign
+class TestEngine(MaterialContract):
+    """Everything it promises."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import uvicorn
-from tests.contract.enginematerial import Material, make_material
+from tests.contract.enginematerial import Material, MaterialContract, make_material
 
 from espalier.core.config import EngineConfig, GatewayConfig, ServeConfig
 from espalier.core.types import SamplingSpec
@@ -22,7 +21,6 @@ from espalier.serve.engines.openai import OpenAIEngine
 from espalier.serve.engines.plan import EnginePlan
 from espalier.store.store import open_store
 from espalier.store.workspace import init_workspace
-from espalier.testing.contracts.engine import EngineContract
 from espalier.testing.resolver import FixedResolver
 
 _BASE, _THEIRS = "builtin:ours", "builtin:theirs"
@@ -77,17 +75,9 @@ def engine(url: str, material: Material, tmp_path_factory: pytest.TempPathFactor
     engine.stop()
 
 
-class TestOpenAIEngine(EngineContract):
+class TestOpenAIEngine(MaterialContract):
     lacks = frozenset({"tokens"})
 
     @pytest.fixture
     def base(self) -> str:
         return _BASE
-
-    @pytest.fixture
-    def adapters(self, material: Material) -> dict[str, Path]:
-        return material.adapters
-
-    @pytest.fixture
-    def foreign(self, material: Material) -> Path:
-        return material.foreign

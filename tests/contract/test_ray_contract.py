@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from tests.contract.enginematerial import Material, make_material
+from tests.contract.enginematerial import Material, MaterialContract, make_material
 
 from espalier.core.config import EngineConfig, ServeConfig
 from espalier.core.errors import InvalidInput, Unavailable
@@ -26,7 +26,6 @@ from espalier.core.ports import Replicated
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.engines.rayreplica import EngineReplica
 from espalier.serve.engines.rayserve import RayServeEngine, ReplicaLost, ScaledRayServeEngine, open_ray
-from espalier.testing.contracts.engine import EngineContract
 from espalier.testing.contracts.provider import collect
 
 SERVE = ServeConfig(max_batch=4, max_context_tokens=512, threads=1, min_replicas=2, max_replicas=4)
@@ -103,19 +102,7 @@ def engine(material: Material, handles: Handles) -> Iterator[ScaledRayServeEngin
     started.stop()
 
 
-class TestRayServeEngine(EngineContract):
-    @pytest.fixture
-    def base(self, material: Material) -> str:
-        return f"path:{material.base}"
-
-    @pytest.fixture
-    def adapters(self, material: Material) -> dict[str, Path]:
-        return material.adapters
-
-    @pytest.fixture
-    def foreign(self, material: Material) -> Path:
-        return material.foreign
-
+class TestRayServeEngine(MaterialContract):
     def test_a_request_lost_before_its_first_piece_is_put_to_another(
         self, engine: RayServeEngine, handles: Handles, base: str
     ) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 
 import psutil
 import pytest
-from tests.contract.enginematerial import Material, make_material
+from tests.contract.enginematerial import Material, MaterialContract, make_material
 
 from espalier.core.config import EngineConfig, ServeConfig
 from espalier.core.errors import InvalidInput, Unavailable, UnsupportedModel
@@ -24,7 +24,6 @@ from espalier.nn.base import load_base
 from espalier.serve.engine import Engine
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.replicas.engine import ReplicaEngine
-from espalier.testing.contracts.engine import EngineContract
 
 pytestmark = pytest.mark.slow
 SERVE = ServeConfig(max_batch=4, max_context_tokens=512, threads=2, max_replicas=2, min_replicas=2)
@@ -57,18 +56,8 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class TestReplicaEngine(EngineContract):
-    @pytest.fixture
-    def base(self, material: Material) -> str:
-        return f"path:{material.base}"
-
-    @pytest.fixture
-    def adapters(self, material: Material) -> dict[str, Path]:
-        return material.adapters
-
-    @pytest.fixture
-    def foreign(self, material: Material) -> Path:
-        return material.foreign
+class TestReplicaEngine(MaterialContract):
+    """Everything it promises."""
 
 
 def question(engine: ReplicaEngine, number: int, adapter: str = "", tokens: int = 24) -> ChatRequest:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.contract.enginematerial import Material, make_material
+from tests.contract.enginematerial import Material, MaterialContract, make_material
 
 from espalier.core.config import EngineConfig, ServeConfig
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.engines.vllm import VllmEngine
-from espalier.testing.contracts.engine import EngineContract
 from espalier.testing.vllm.server import VllmSettings, serve_vllm
 
 _BASE, _KEY = "path:the-base", "the server's own"
@@ -34,15 +32,7 @@ def engine(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Iter
         engine.stop()
 
 
-class TestVllmEngine(EngineContract):
+class TestVllmEngine(MaterialContract):
     @pytest.fixture
     def base(self) -> str:
         return _BASE
-
-    @pytest.fixture
-    def adapters(self, material: Material) -> dict[str, Path]:
-        return material.adapters
-
-    @pytest.fixture
-    def foreign(self, material: Material) -> Path:
-        return material.foreign

@@ -16,18 +16,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from espalier import __version__
 from espalier.core.errors import BudgetExceeded, EspalierError, Interrupted, InvalidInput, RateLimited, Unavailable
-from espalier.core.ids import now_ms
 from espalier.core.types import Generation, Message, SamplingSpec, Usage
 from espalier.data.generate.spec import ModelSpec
 from espalier.wire.openai.failure import decode_error
 from espalier.wire.openai.logprobs import decode_prompt_logprobs, encode_prompt_logprobs
 from espalier.wire.openai.request import ChatCall, encode_chat
 from espalier.wire.openai.response import decode_completion
+from espalier.wire.retryafter import read_wait_s
 
 if TYPE_CHECKING:
     import aiohttp
@@ -166,7 +165,7 @@ class Endpoint:
         try:
             async with self._open().post(url, data=body, allow_redirects=False) as reply:
                 content = b"".join([chunk async for chunk in _limit(reply.content.iter_any())])
-                status, wanted_s = reply.status, _read_wait_s(reply.headers.get("Retry-After", ""))
+                status, wanted_s = reply.status, read_wait_s(reply.headers.get("Retry-After", ""))
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:
             told = str(lost) or type(lost).__name__
             return _Busy(Unavailable(f"no answer from {self._model.endpoint}: {told}", hint="is the server there?"))
@@ -249,18 +248,6 @@ async def _limit(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if size_bytes > _LARGEST_ANSWER_BYTES:
             raise OSError(f"an answer of more than {_LARGEST_ANSWER_BYTES >> 20} MiB")
         yield chunk
-
-
-def _read_wait_s(text: str) -> float:
-    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, section 10.2.3)."""
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_ms() / 1000)
-    except ValueError:
-        return 0.0
 
 
 def _no_usage() -> Usage:

@@ -12,14 +12,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
 
 from espalier import __version__
 from espalier.core.errors import EspalierError, Unavailable
-from espalier.core.ids import now_ms
+from espalier.wire.retryafter import read_wait_s
 
 Result = TypeVar("Result")
 
@@ -211,15 +210,3 @@ async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             raise OSError(f"a line of more than {_LONGEST_LINE_BYTES >> 20} MiB")
     if rest:
         yield rest
-
-
-def read_wait_s(text: str) -> float:
-    """Seconds of a Retry-After header, a number or a date (RFC 9110, section 10.2.3); 0 where it is neither."""
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_ms() / 1000)
-    except ValueError:
-        return 0.0

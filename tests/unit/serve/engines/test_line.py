@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.core.errors import Unavailable
-from espalier.serve.engines.line import Hung, Line, Refused, _split, read_wait_s
+from espalier.serve.engines.line import Hung, Line, Refused, _split
+from espalier.wire.retryafter import read_wait_s
 
 
 class Server:
