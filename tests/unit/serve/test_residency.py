@@ -84,7 +84,7 @@ def names(house: House) -> list[str]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline_s
         time.sleep(0.002)

@@ -75,7 +75,7 @@ def loaded(pool: ModelPool) -> list[str]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

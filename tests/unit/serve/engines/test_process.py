@@ -71,7 +71,8 @@ def test_what_an_earlier_life_left_behind_is_ended_before_the_next_start(tmp_pat
 def test_a_process_that_took_over_the_number_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "server.pid").write_text(f'{{"pid": {os.getpid()}, "born": 1.0}}')
     process = _make(tmp_path, "import time; time.sleep(600)")
-    process.start()
+    process.start()  # the number noted is this very process's: to be mistaken about it would end the test
+    assert process.running
     process.stop(0.0)
 
 
