@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -59,7 +60,7 @@ class ReplicaEngine:
         """End all processes; answers not finished end as `cancelled`."""
         if self._loop is None or self._thread is None:
             return
-        self._do(self._crew.close())
+        self._do(self._end())
         loop, self._loop = self._loop, None
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
@@ -136,11 +137,22 @@ class ReplicaEngine:
             if not flight.over and not crew_loop.is_closed():
                 crew_loop.call_soon_threadsafe(self._crew.cancel, flight)
 
+    async def _end(self) -> None:
+        """Close the crew, then end what others still wait for: on a loop that has stopped they would wait for ever."""
+        await self._crew.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
         if self._loop is None:
             work.close()
             raise Unavailable("the engine is not running", hint="ask again when it is")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            raise Unavailable("the engine is stopping", hint="ask again when it runs") from None
 
 
 def _bounds(plan: EnginePlan) -> tuple[int, int]:
