@@ -155,7 +155,9 @@ class Config(Spec):
     """Every setting of Espalier."""
 
     actor: str = Field("", description="who you are; empty = the operating system's user name")
-    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="debug: a bug is told with its traceback"
+    )
     store: StoreConfig = StoreConfig()
     serve: ServeConfig = ServeConfig()
     gateway: GatewayConfig = GatewayConfig()
