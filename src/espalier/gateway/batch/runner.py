@@ -287,6 +287,8 @@ class _Pulse:
             self.lost, self._wanted = True, "stop"
         except EspalierError as error:  # the database is busy or away: the lease holds until its time is up
             _log.warning("no heartbeat for batch %s: %s", self.work.batch.id, error)
+        except Exception:  # noqa: BLE001 - or the heart would stop, and the batch be taken from who works on it
+            _log.exception("no heartbeat for batch %s", self.work.batch.id)
 
 
 def raise_sign(folder: Path) -> int:
