@@ -37,7 +37,7 @@ class ReservationView(Spec):
     """A reservation as lists show it."""
 
     name: str
-    asked_as: str
+    state: State
     model: str
     base: str
     model_units: int
@@ -47,7 +47,7 @@ class ReservationView(Spec):
     created_ms: int
     expires_ms: int
     actor: str
-    state: State
+    asked_as: str
 
 
 @operation("capacity.reserve", "POST /v1/capacity", role="approver")
