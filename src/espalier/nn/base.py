@@ -5,6 +5,7 @@ Safetensors only, no code from the model's folder, nothing fetched here (see `lo
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ Quantise = Literal["none", "nf4", "int8"]
 # Below this a base computes in float32 by default: it is fast enough, and greedy answers then do not depend on which
 # requests happen to share a batch, nor on whose code computes them. See docs/decisions/serving-dtype.md for the cost.
 EXACT_BELOW_PARAMETERS = 50_000_000
+
+# transformers builds a model under settings of the whole process (default dtype, no initialisation): two at once spoil
+# each other, up to weights that are said to be missing.
+_BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def outline_base(spec: str) -> LoadedBase:
     folder = locate_base(spec, fetch=False)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
+        with _BUILDING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         raise _refusal(spec, folder, error) from error
@@ -156,15 +161,16 @@ def _load_model(folder: Path, spec: str, dtype: torch.dtype) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _BUILDING:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         raise _refusal(spec, folder, error) from error
     # transformers fills what the file lacks with random numbers and only logs it; such a model must not be served.
@@ -186,7 +192,8 @@ def _load_quantised(
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = load_quantised(folder, config, dtype, scheme, device)
+        with _BUILDING:
+            model = load_quantised(folder, config, dtype, scheme, device)
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         raise _refusal(spec, folder, error) from error
     if model is None:
@@ -202,7 +209,8 @@ def _load_stored_quantised(folder: Path, spec: str, dtype: torch.dtype, scheme: 
         raise UnsupportedModel(f"{spec} is stored in {scheme}", hint="nf4 and int8 are understood")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return load_stored_quantised(folder, config, dtype, "nf4" if scheme == "nf4" else "int8")
+        with _BUILDING:
+            return load_stored_quantised(folder, config, dtype, "nf4" if scheme == "nf4" else "int8")
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
         raise _refusal(spec, folder, error) from error
 

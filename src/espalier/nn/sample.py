@@ -92,7 +92,7 @@ class Sampler:
             row[len(allowed) :] = float("-inf")
         if spec.logit_bias:
             ids, biases = zip(*spec.logit_bias, strict=True)
-            row[torch.tensor(ids, device=device)] += torch.tensor(biases, device=device)
+            row[torch.tensor(ids, device=device)] += torch.tensor(biases, dtype=row.dtype, device=device)
         if spec.repetition_penalty != 1:
             seen = torch.tensor(list({*self._prompt, *self._counts}), dtype=torch.int64, device=device)
             said = row[seen]
@@ -164,7 +164,7 @@ def filter_tokens(logits: Tensor, specs: Sequence[SamplingSpec]) -> list[Kept]:
     In three groups: rows without filters, rows that a head of the likeliest decides, and the rest, which are sorted
     whole. Which group a row is in follows from the row alone, so equal weights rank alike beside any others.
     """
-    temperature = torch.tensor([spec.temperature for spec in specs], device=logits.device)[:, None]
+    temperature = torch.tensor([spec.temperature for spec in specs], dtype=torch.float32, device=logits.device)[:, None]
     weights = (logits / temperature).softmax(-1)
     plain = [i for i, spec in enumerate(specs) if spec.top_p == 1 and spec.top_k == 0 and spec.min_p == 0]
     rest = sorted(set(range(len(specs))) - set(plain))
@@ -190,8 +190,10 @@ def _cut(ranked: Tensor, specs: Sequence[SamplingSpec]) -> Tensor:
     places = torch.arange(ranked.shape[1], device=device)
     top_k = torch.tensor([spec.top_k or len(places) for spec in specs], device=device)[:, None]
     # Above one where nothing is asked for: rounding of the sum must not cut what is least likely.
-    top_p = torch.tensor([spec.top_p if spec.top_p < 1 else 2.0 for spec in specs], device=device)[:, None]
-    min_p = torch.tensor([spec.min_p for spec in specs], device=device)[:, None]
+    top_p = torch.tensor([spec.top_p if spec.top_p < 1 else 2.0 for spec in specs], dtype=torch.float32, device=device)[
+        :, None
+    ]
+    min_p = torch.tensor([spec.min_p for spec in specs], dtype=torch.float32, device=device)[:, None]
     ranked = ranked * ((places < top_k) & (ranked >= min_p * ranked[:, :1]))
     before = ranked.double().cumsum(-1) - ranked  # mass ranked above each token
     # The nucleus is the shortest head whose mass reaches top_p; the likeliest token always belongs to it.

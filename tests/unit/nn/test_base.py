@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_a_small_base_computes_in_float32_and_a_large_one_in_bfloat16_where_nati
     assert choose_dtype("auto", EXACT_BELOW_PARAMETERS - 1) == torch.float32
     assert choose_dtype("auto", EXACT_BELOW_PARAMETERS) == (torch.bfloat16 if native else torch.float32)
     assert choose_dtype("bfloat16", 1) == torch.bfloat16
+
+
+def test_bases_are_loaded_side_by_side_without_spoiling_each_other(tiny_folder: Path) -> None:
+    """transformers alone says of two such loads at once, more often than not, that weights are missing."""
+    with ThreadPoolExecutor(3) as pool:
+        loads = [pool.submit(load_base, f"path:{tiny_folder}", dtype=dtype) for dtype in ("float32", "bfloat16") * 4]
+        kinds = [load.result().dtype for load in loads]
+    assert kinds == [torch.float32, torch.bfloat16] * 4
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_an_architecture_that_transformers_does_not_know_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
