@@ -16,6 +16,7 @@ from espalier.data.generate.templates import PromptVersion
 PREFIX = "generate."
 CRITIQUE = "critique"  # the method that makes nothing
 _ID_CHARS = 20
+_ALWAYS_TOLD = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Origin:
             "prompt": self.prompt.ref,
             "prompt_digest": self.prompt.digest,
             "model": self.model,
-            "sampling": canonical_json(self.sampling.model_dump(exclude_none=True)).decode(),
+            "sampling": canonical_json(_tell_sampling(self.sampling)).decode(),
             "answer": self.answer,
             "mended": "yes" if self.mended else "",
         }
@@ -92,7 +93,7 @@ class Row:
             "prompt": origin.prompt.ref,
             "prompt_digest": origin.prompt.digest,
             "model": origin.model,
-            "sampling": origin.sampling.model_dump(exclude_none=True),
+            "sampling": _tell_sampling(origin.sampling),
             "answer": origin.answer,
             "mended": origin.mended,
             "verdict": "kept" if self.kept else "refused",
@@ -144,3 +145,13 @@ def describe_example(example: Example) -> str:
 
 def _converse(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
+
+
+def _tell_sampling(sampling: SamplingSpec) -> dict[str, Any]:
+    """What every recipe says, and what this one says besides."""
+    said = sampling.model_dump(exclude_none=True)
+    return {
+        name: value
+        for name, value in said.items()
+        if name in _ALWAYS_TOLD or value != SamplingSpec.model_fields[name].default
+    }
