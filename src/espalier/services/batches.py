@@ -218,8 +218,6 @@ def _create(context: Context, request: CreateBatch) -> Standing:
         raise InvalidInput("a job in Bedrock's shape names its model", where="model", hint="--model support@production")
     if request.destination and request.shape == "openai":
         raise InvalidInput("a destination goes with Bedrock's shapes", where="destination", hint="use batches.results")
-    if request.model:
-        _check_model(context, request.model)
     destination = request.destination
     if context.confined and destination.startswith("s3://"):
         context.require("admin")  # it is written with this server's own credentials
@@ -239,14 +237,6 @@ def _create(context: Context, request: CreateBatch) -> Standing:
         destination=destination,
     )
     return batches.get(batch.id)
-
-
-def _check_model(context: Context, name: str) -> None:
-    """Raises NotFound with the nearest name: told here, and not of every line once they have been queued."""
-    from espalier.gateway.route import resolve
-    from espalier.services.resolver import RegistryResolver
-
-    resolve(RegistryResolver(context.store, context.config.config.serve), name)
 
 
 def _find_begun(context: Context, batches: Batches, request: CreateBatch) -> Standing | None:
