@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from espalier.store.facts import FileFacts
 _HASH_CHARS = 16  # enough to tell versions of one module apart
 _PLUGIN_TABLE = "espalier.core.plugins"  # names every group and loads none by itself
 _VENDORED = ("site-packages", "dist-packages")
+# CPython 3.11 counts the depth of a tree it builds for all threads together, and takes two at once for an error:
+# https://github.com/python/cpython/issues/106905
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ def scan_file(path: Path) -> dict[str, Any]:
     """The hash of a module's syntax tree, its imports as [level, module, names], and the plug-in groups it names."""
     data = path.read_bytes()
     try:
-        tree = ast.parse(data)
+        with _PARSING:
+            tree = ast.parse(data)
     except (SyntaxError, ValueError):  # it will not run either; its bytes stand for it
         return {"hash": hashlib.sha256(data).hexdigest()[:_HASH_CHARS], "imports": [], "groups": []}
     visitor = _Imports()
