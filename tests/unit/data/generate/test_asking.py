@@ -55,7 +55,9 @@ def test_what_a_killed_run_was_answered_is_not_asked_again(make_asker: Make, tmp
         make_asker(Scripted(dies), journal=journal, concurrency=1).ask(questions(10), GREEDY)
     again = Scripted(str.upper)
     replies = make_asker(again, journal=journal).ask(questions(10), GREEDY)
-    assert sorted(again.asked) == ["question 7", "question 8", "question 9"]
+    # What came after it may have been asked and kept before its death was heard of.
+    assert {"question 7"} <= set(again.asked) <= {"question 7", "question 8", "question 9"}
+    assert len(again.asked) == len(set(again.asked))
     assert replies == make_asker(Scripted(str.upper)).ask(questions(10), GREEDY)
 
 
