@@ -47,7 +47,7 @@ def test_what_a_killed_run_was_answered_is_not_asked_again(make_asker: Make, tmp
     journal = tmp_path / "answers.jsonl"
 
     def dies(text: str) -> str:
-        if text == "question 7":
+        if int(text.split()[1]) >= 7:  # gone for good: the next may be asked before the first failure is heard of
             raise Unavailable("gone")
         return text.upper()
 
@@ -55,9 +55,7 @@ def test_what_a_killed_run_was_answered_is_not_asked_again(make_asker: Make, tmp
         make_asker(Scripted(dies), journal=journal, concurrency=1).ask(questions(10), GREEDY)
     again = Scripted(str.upper)
     replies = make_asker(again, journal=journal).ask(questions(10), GREEDY)
-    # What came after it may have been asked and kept before its death was heard of.
-    assert {"question 7"} <= set(again.asked) <= {"question 7", "question 8", "question 9"}
-    assert len(again.asked) == len(set(again.asked))
+    assert sorted(again.asked) == ["question 7", "question 8", "question 9"]
     assert replies == make_asker(Scripted(str.upper)).ask(questions(10), GREEDY)
 
 
