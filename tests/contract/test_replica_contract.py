@@ -70,6 +70,7 @@ async def read(engine: ReplicaEngine | Engine, request: ChatRequest) -> str:
 
 
 def test_both_processes_answer_and_as_one_engine_would(engine: ReplicaEngine, material: Material) -> None:
+    wait_until(lambda: len(engine.list_processes()) == 2)  # started anew it answers before its second is there
     alone = Engine(load_base(engine.base), SERVE.model_copy(update={"threads": 0})).start()
     digests = ["", *material.adapters]
     for digest, folder in material.adapters.items():

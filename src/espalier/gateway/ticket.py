@@ -95,7 +95,8 @@ class Ticket:
 
 def write_usage(ticket: Ticket) -> LedgerEntry:
     """The ticket's usage row; cost, latency and finish reason become final on the ticket too."""
-    ticket.finish_reason = ticket.finish_reason or "cancelled"
+    if ticket.finished < ticket.request.sampling.n and ticket.finish_reason != "error":
+        ticket.finish_reason = "cancelled"  # whatever became of those of its answers that did end
     used = ticket.used()
     ticket.latency_ms = ticket.elapsed_ms()
     ticket.cost_nusd = ticket.price.cost_nusd(used.prompt_tokens, used.completion_tokens) if ticket.price else 0

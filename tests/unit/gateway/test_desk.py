@@ -356,6 +356,24 @@ def test_one_of_several_answers_that_did_not_end_is_an_error(
         asyncio.run(desk.complete(desk.admit(call(n=2), new_key(store))))
 
 
+def test_leaving_when_one_of_several_answers_has_ended_is_leaving_in_the_middle(
+    desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer_half(request: object) -> AsyncGenerator[Delta, None]:
+        yield Delta("two", "stop", index=0)
+        yield Delta("one", index=1)
+
+    monkeypatch.setattr(provider, "stream", answer_half)
+    ticket = desk.admit(call(n=2), new_key(store))
+
+    async def leave_after_the_first() -> None:
+        async with aclosing(stream(desk, ticket)) as deltas:
+            await anext(deltas)
+
+    asyncio.run(leave_after_the_first())
+    assert usage_row(store, ticket).detail["finish"] == "cancelled"
+
+
 def test_an_answer_computed_under_another_adapter_is_an_error(
     desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
