@@ -40,7 +40,10 @@ class CreateBatch(Spec):
 
 
 class BatchView(Spec):
-    """One batch and how it stands. `completed` and `failed` count lines; `left_s` is an estimate."""
+    """One batch and how it stands. `completed` and `failed` count lines; `left_s` is an estimate.
+
+    `fault` says why it has failed, or why none of its lines was answered.
+    """
 
     id: str
     status: str
@@ -161,12 +164,16 @@ def run(context: Context, request: RunBatch) -> Iterator[Event]:
     output = context.place(request.output or str(file.with_suffix(".out.jsonl")))
     batches = _open(context)
     begun = _find_begun(context, batches, request)
+    if begun is None and request.model:
+        _check_model(context, batches, request.model)
     batch = (begun or _create(context, request)).batch
     yield Event("log", {"message": f"{'going on with' if begun else 'batch'} {batch.id}"})
     standing = yield from _follow(context, batches, batch)
     written = _deliver(context, standing, output)
     context.store.records.put("batch-delivered", batch.id, NameBatch(id=batch.id))
     yield Event("batch.finished", written.model_dump())
+    if standing.end is not None and standing.end.fault:
+        raise InvalidInput(f"batch {batch.id}: {standing.end.fault}", hint=f"read {written.errors or written.output}")
 
 
 def _follow(context: Context, batches: Batches, batch: Batch) -> Generator[Event, None, Standing]:
@@ -237,6 +244,16 @@ def _create(context: Context, request: CreateBatch) -> Standing:
         destination=destination,
     )
     return batches.get(batch.id)
+
+
+def _check_model(context: Context, batches: Batches, name: str) -> None:
+    """Raises NotFound with the nearest name where this process is to ask it: a server may know names of its own."""
+    from espalier.gateway.batch.runner import sees_sign
+    from espalier.gateway.route import resolve
+    from espalier.services.resolver import RegistryResolver
+
+    if not context.confined and not sees_sign(batches.folder):
+        resolve(RegistryResolver(context.store, context.config.config.serve), name)
 
 
 def _find_begun(context: Context, batches: Batches, request: CreateBatch) -> Standing | None:

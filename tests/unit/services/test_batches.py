@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from espalier.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
 from espalier.core.events import Event
 from espalier.gateway.batch.records import Batches
+from espalier.gateway.batch.runner import raise_sign
 from espalier.gateway.keys import KeyRing
 from espalier.services import batches
 from espalier.services.batches import CreateBatch, FetchResults, ListBatches, NameBatch, RunBatch
@@ -89,3 +92,42 @@ def test_over_the_network_a_run_wants_a_server_that_takes_batches(context: Conte
         for event in batches.run(of_key(context, "one"), RunBatch(file="asked.jsonl")):
             events.append(event)
     assert [event.kind for event in events] == ["log", "batch.progress"]
+
+
+def test_a_run_refuses_a_model_nobody_knows_before_anything_is_queued(context: Context) -> None:
+    with pytest.raises(NotFound, match="builtin:seedlin'") as caught:
+        next(iter(batches.run(context, RunBatch(file="asked.jsonl", model="builtin:seedlin"))))
+    assert "`builtin:seedling`" in caught.value.hint
+    assert batches.list_all(context, ListBatches()) == []
+
+
+def test_where_a_server_takes_batches_a_run_leaves_it_to_say_which_models_there_are(context: Context) -> None:
+    sign = raise_sign(Batches(context.store).folder)
+    try:
+        running = iter(batches.run(context, RunBatch(file="asked.jsonl", model="a-name-of-the-servers")))
+        assert next(running).kind == "log"
+    finally:
+        os.close(sign)
+    assert [view.model for view in batches.list_all(context, ListBatches())] == ["a-name-of-the-servers"]
+
+
+@pytest.mark.parametrize("shape", ["openai", "converse"])
+def test_a_run_without_a_single_answer_ends_badly_and_says_why(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: Literal["openai", "converse"]
+) -> None:
+    monkeypatch.setattr(batches, "_check_model", lambda *_: None)  # as where the model goes after it was queued
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
+    record = {"recordId": "a", "modelInput": {"messages": [{"role": "user", "content": [{"text": "hello"}]}]}}
+    asked = LINE | {"body": said} if shape == "openai" else record
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked) + "\n", "utf-8")
+    events: list[Event] = []
+    with pytest.raises(InvalidInput, match="none of 1 lines was answered: no model 'builtin:seedlin'") as caught:
+        for event in batches.run(context, RunBatch(file="asked.jsonl", model="builtin:seedlin", shape=shape)):
+            events.append(event)
+    finished = events[-1]
+    assert (finished.kind, finished.data["status"], finished.data["failed"]) == ("batch.finished", "completed", 1)
+    told = finished.data["errors"] or finished.data["output"]
+    assert told in caught.value.hint and "builtin:seedlin" in Path(told).read_text("utf-8")
+    (view,) = batches.list_all(context, ListBatches())
+    assert (view.status, view.completed, view.failed) == ("completed", 0, 1)
+    assert "none of 1 lines" in view.fault

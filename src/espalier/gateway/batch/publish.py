@@ -33,12 +33,16 @@ UNANSWERED: dict[str, tuple[str, EspalierError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Digests and sizes of the result files; an empty file is not stored, its digest is empty."""
+    """Digests and sizes of the result files; an empty file is not stored, its digest is empty.
+
+    `fault` is why the first line without an answer has none.
+    """
 
     output: str = ""
     output_bytes: int = 0
     errors: str = ""
     errors_bytes: int = 0
+    fault: str = ""
 
 
 def publish(
@@ -47,15 +51,18 @@ def publish(
     """Write the results and store them; `why` is the reason of lines that were not asked. Raises StorageFull."""
     output, errors = folder / "output.jsonl", folder / "errors.jsonl"
     with _writing(output) as answers, _writing(errors) as failures:
-        apart = answers if shape.one_file else failures
+        apart, first = answers if shape.one_file else failures, b""
         for number, entry in enumerate(journal.entries()):
-            if entry is None:
-                apart.write(_unanswered(batch, shape, decode(number), number, why) + b"\n")
-            else:
-                (answers if entry.kind == "+" else apart).write(entry.text + b"\n")
+            if entry is not None and entry.kind == "+":
+                answers.write(entry.text + b"\n")
+                continue
+            refusal = entry.text if entry else _unanswered(batch, shape, decode(number), number, why)
+            first = first or refusal
+            apart.write(refusal + b"\n")
     output_digest, output_bytes = _keep(blobs, output)
     errors_digest, errors_bytes = _keep(blobs, errors)
-    return Results(output_digest, output_bytes, errors_digest, errors_bytes)
+    fault = shape.explain(first) if first else ""
+    return Results(output_digest, output_bytes, errors_digest, errors_bytes, fault)
 
 
 def _unanswered(batch: Batch, shape: Shape, asked: Asked, number: int, why: str) -> bytes:

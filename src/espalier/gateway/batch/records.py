@@ -101,8 +101,8 @@ class BatchEnd(Spec):
     started_ms: int = 0
     finalizing_ms: int = 0
     ended_ms: int = 0
-    fault_code: str = ""
-    fault: str = ""
+    fault_code: str = ""  # why it has failed as a whole
+    fault: str = ""  # and in words; of one that completed without an answer too
 
 
 @dataclass(frozen=True, slots=True)

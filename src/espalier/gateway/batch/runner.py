@@ -172,14 +172,16 @@ class BatchRunner:
         """Results, files and end in one transaction, then the folder goes."""
         batch, progress = work.batch, work.progress
         ending: Ending = _ENDINGS.get(work.why, "completed")
-        fault: EspalierError | None = None
+        code, fault = "", ""
+        if ending == "completed" and not progress.completed:  # no `code`: to OpenAI's clients it completed
+            fault = f"none of {progress.total:,} lines was answered: {results.fault}"
         if batch.destination:
             try:
                 deliver(self._store.blobs, batch, results, progress)
             except StorageFull:
                 raise
             except EspalierError as error:  # the results are kept, and can be fetched from here
-                ending, fault = "failed", error
+                ending, code, fault = "failed", error.code, error.message
         job = self._store.jobs.get(job_id(batch.id))
         with self._store.transaction():
             end = BatchEnd(
@@ -191,8 +193,8 @@ class BatchRunner:
                 error_file=self._name_file(batch, results.errors, results.errors_bytes, "errors"),
                 started_ms=job.started_ms,
                 ended_ms=now_ms(),
-                fault_code=fault.code if fault else "",
-                fault=str(fault.message) if fault else "",
+                fault_code=code,
+                fault=fault,
                 **progress.model_dump(
                     include={"total", "completed", "failed", "prompt_tokens", "completion_tokens", "finalizing_ms"}
                 ),

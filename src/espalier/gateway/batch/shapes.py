@@ -35,6 +35,10 @@ class Shape(Protocol):
         """The line of one that cannot be answered, for its `fault`."""
         ...
 
+    def explain(self, refusal: bytes) -> str:
+        """What such a line says of why, in words."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OpenAIShape:
@@ -56,6 +60,9 @@ class OpenAIShape:
             return openai.encode_unanswered(id, asked.name, asked.fault_code, _say(fault), number + 1)
         return openai.encode_refusal(id, asked.name, fault)
 
+    def explain(self, refusal: bytes) -> str:
+        return openai.read_fault(refusal)
+
 
 @dataclass(frozen=True, slots=True)
 class BedrockShape:
@@ -75,6 +82,9 @@ class BedrockShape:
     def refuse(self, id: str, asked: Asked, number: int) -> bytes:
         fault = asked.fault or EspalierError("no answer")
         return invocation.encode_failure(asked, fault.http_status, _say(fault))
+
+    def explain(self, refusal: bytes) -> str:
+        return invocation.read_fault(refusal)
 
 
 def make_shape(name: ShapeName, model: str) -> Shape:

@@ -60,6 +60,11 @@ def encode_failure(asked: Asked, status: int, message: str) -> bytes:
     return json.dumps({"recordId": asked.name, "modelInput": asked.body, "error": fault}).encode()
 
 
+def read_fault(raw: bytes) -> str:
+    """What an output record without an answer says of why."""
+    return str(json.loads(raw)["error"]["errorMessage"])
+
+
 def encode_manifest(
     total: int, success: int, errors: int, input_tokens: int, output_tokens: int, *, processed: int
 ) -> dict[str, int]:

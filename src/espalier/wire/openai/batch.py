@@ -76,6 +76,12 @@ def encode_unanswered(id: str, name: str, code: str, message: str, line: int) ->
     return json.dumps({"id": id, "custom_id": name or None, "response": None, "error": fault}).encode()
 
 
+def read_fault(raw: bytes) -> str:
+    """What a result line without an answer says of why."""
+    result = json.loads(raw)
+    return str((result["error"] or result["response"]["body"]["error"])["message"])
+
+
 def _result(id: str, name: str, response: dict[str, Any]) -> bytes:
     response = {"status_code": response["status_code"], "request_id": id, "body": response["body"]}
     return json.dumps({"id": id, "custom_id": name, "response": response, "error": None}).encode()
