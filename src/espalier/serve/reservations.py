@@ -36,7 +36,7 @@ class Held:
 
     def guarantee(self, work: Work, now_s: float) -> bool:
         """Set the work's tokens aside; False when the bucket has not so many. A full bucket never refuses."""
-        self._fill(now_s)
+        self.fill(now_s)
         tokens = self.flow.expect_tokens(work)
         if self.level < min(tokens, self.share.tokens_per_minute):
             return False
@@ -54,7 +54,8 @@ class Held:
         self.level = min(self.level + work.set_aside - used, float(self.share.tokens_per_minute))
         work.set_aside = 0.0
 
-    def _fill(self, now_s: float) -> None:
+    def fill(self, now_s: float) -> None:
+        """What has flowed into the bucket by now."""
         most = self.share.tokens_per_minute
         self.level = min(self.level + (now_s - self.filled_s) * most / 60, float(most))
         self.filled_s = now_s
@@ -96,10 +97,13 @@ class Reservations:
         held.flow.waiting.append(work)
         return True
 
-    def crowd(self, name: str) -> Crowd | None:
+    def crowd(self, name: str, now_s: float) -> Crowd | None:
         """Who waits before the next work of a reservation that has tokens left; None where there is none such."""
         held = self.held.get(name)
-        return self.queue.crowd(name) if held is not None and held.level > 0 else None
+        if held is None:
+            return None
+        held.fill(now_s)  # who is refused on demand's account must not be so for as long as others ask
+        return self.queue.crowd(name) if held.level > 0 else None
 
     def best(self) -> tuple[float, Flow] | None:
         """(tag, flow) of the next guaranteed work whose reservation has a slot left for it."""

@@ -98,7 +98,7 @@ class Scheduler:
         """Who waits before the next work with this claim."""
         if claim.lane == "batch":
             return self._batch.crowd(claim.flow)
-        return self._reserved.crowd(claim.reservation) or self._demand.crowd(claim.flow)
+        return self._reserved.crowd(claim.reservation, self._clock_s()) or self._demand.crowd(claim.flow)
 
     @property
     def waiting(self) -> list[Work]:

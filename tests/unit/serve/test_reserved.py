@@ -174,6 +174,22 @@ def test_what_a_cancelled_or_short_answer_did_not_use_is_in_the_bucket_again() -
     assert machine.ask("gold", prompt=40, answer=10).guaranteed
 
 
+def test_a_bucket_that_was_emptied_opens_the_reservations_own_queue_again_once_it_has_filled() -> None:
+    machine = Machine()
+    machine.scheduler.hold([ReservedShare("gold", 2, 600)])
+    for answer in (10, 900):  # the second takes far more than what the first made one expect
+        work = machine.ask("gold", prompt=40, answer=answer)
+        while work not in machine.done:
+            machine.step()
+    for _ in range(100):
+        machine.ask()
+    claim = Claim("gold", reservation="gold")
+    assert machine.scheduler.crowd(claim).waiting == 100, "the bucket is empty: it waits with everybody"
+    machine.now_s += 60
+    assert machine.scheduler.crowd(claim).waiting == 0
+    assert machine.ask("gold", prompt=40, answer=10).guaranteed
+
+
 def test_a_reservation_that_ends_lets_its_works_go_on_on_demand() -> None:
     machine = Machine(slots=3)
     machine.scheduler.hold([ReservedShare("gold", 1, 60_000)])
