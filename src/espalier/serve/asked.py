@@ -6,6 +6,7 @@ from espalier.core.errors import InvalidInput
 from espalier.core.types import SamplingSpec
 
 MOST_ANSWERS, MOST_LOGPROBS = 128, 20
+_MOST_TOP_K = 2**31 - 1  # far beyond any vocabulary; a larger number is none that a step, or vLLM's, can be told
 
 
 def check_sampling(sampling: SamplingSpec, vocabulary: int) -> None:
@@ -14,7 +15,7 @@ def check_sampling(sampling: SamplingSpec, vocabulary: int) -> None:
         ("max_tokens", sampling.max_tokens, sampling.max_tokens >= 1, "ask for at least one token"),
         ("temperature", sampling.temperature, 0 <= sampling.temperature <= 10, "0 (greedy) to 2 is usual"),
         ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, and at most 1"),
-        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 for all, or how many"),
+        ("top_k", sampling.top_k, 0 <= sampling.top_k <= _MOST_TOP_K, "0 for all, or how many"),
         ("min_p", sampling.min_p, 0 <= sampling.min_p <= 1, "0 to 1"),
         ("presence_penalty", sampling.presence_penalty, -2 <= sampling.presence_penalty <= 2, "-2 to 2"),
         ("frequency_penalty", sampling.frequency_penalty, -2 <= sampling.frequency_penalty <= 2, "-2 to 2"),
@@ -23,7 +24,7 @@ def check_sampling(sampling: SamplingSpec, vocabulary: int) -> None:
         ("logprobs", sampling.logprobs, 0 <= (sampling.logprobs or 0) <= MOST_LOGPROBS, f"0 to {MOST_LOGPROBS}"),
     ):
         if not holds:
-            raise InvalidInput(f"{name} is {value}", where=name, hint=hint)
+            raise InvalidInput(f"{name} is {value}"[:100], where=name, hint=hint)
     foreign = next((id for id, _ in sampling.logit_bias if not 0 <= id < vocabulary), None)
     if foreign is not None:
         raise InvalidInput(

@@ -185,7 +185,7 @@ def test_an_answer_goes_on_past_its_end_where_it_is_told_to(
         {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.5}, {"presence_penalty": 3.0},
         {"frequency_penalty": -2.5}, {"repetition_penalty": 0.0}, {"n": 0}, {"n": 10_000}, {"logprobs": 21},
         {"logit_bias": ((100_000, 1.0),)}, {"logit_bias": ((-1, 1.0),)}, {"logit_bias": ((1, 101.0),)},
-        {"temperature": float("nan")}, {"repetition_penalty": float("inf")},
+        {"temperature": float("nan")}, {"repetition_penalty": float("inf")}, {"top_k": 2**63, "temperature": 1.0},
     ],
     ids=str,
 )  # fmt: skip
