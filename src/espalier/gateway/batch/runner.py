@@ -106,7 +106,8 @@ class BatchRunner:
             await self._off_loop(self._store.jobs.release, lease)
             return False
         batch = await self._off_loop(self._store.records.get, "batch", lease.job.payload["batch"], Batch)
-        self._spawn(batch, lease, "")
+        # Looked at before it is worked on: one whose end is due would be asked as far as it comes until the first beat.
+        self._spawn(batch, lease, "cancel" if lease.cancel_requested else await self._off_loop(self.wants_end, batch))
         return True
 
     def _lease(self, pulses: list[_Pulse]) -> Lease | None:
