@@ -105,8 +105,9 @@ class Worker:
                 if pulse.cancelled:
                     return _end(store, lease, run, "cancelled", log, watch)
                 if self._stopping.is_set():
-                    store.jobs.release(lease)
-                    return store.runs.update(run, status="queued")
+                    with store.transaction():  # at once: else whoever takes it in between is told to be waiting still
+                        store.jobs.release(lease)
+                        return store.runs.update(run, status="queued")
                 return _end(store, lease, run, "failed", log, watch, error)
             except EspalierError as error:
                 return _end(store, lease, run, "failed", log, watch, error)

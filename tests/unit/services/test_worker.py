@@ -23,6 +23,7 @@ from espalier.core.types import Run, Spec
 from espalier.services.context import Context, open_context
 from espalier.services.queue import job_id, run_id, submit_job
 from espalier.services.worker import Worker, settle_orphans
+from espalier.store.jobs import Job, Lease
 from espalier.store.workspace import init_workspace
 
 
@@ -67,7 +68,7 @@ def end(context: Context) -> Run:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.01)
@@ -156,7 +157,7 @@ def test_a_cancelled_job_stops_at_its_next_event(
     run = submit(context)
     worker = Worker(context, poll_s=0.01)
     worker.start()
-    assert began.wait(10)
+    assert began.wait(60)
     context.store.jobs.cancel(job_id(run.id))
     wait_until(lambda: context.store.runs.get(run.id).status == "cancelled")
     assert context.store.jobs.get(job_id(run.id)).status == "cancelled"
@@ -178,7 +179,7 @@ def test_a_worker_that_stops_gives_its_job_back_and_another_finishes_it(context:
     run = submit(context)
     first = Worker(context, poll_s=0.01)
     first.start()
-    assert began.wait(10)
+    assert began.wait(60)
     first.stop()
     assert context.store.runs.get(run.id).status == "queued"
     second = Worker(context, poll_s=0.01)
@@ -187,6 +188,35 @@ def test_a_worker_that_stops_gives_its_job_back_and_another_finishes_it(context:
     second.stop()
     assert len(attempts) == 2
     assert context.store.jobs.get(job_id(run.id)).attempts == 1  # a stop on purpose uses no attempt up
+
+
+def test_a_job_given_back_can_be_taken_only_once_its_run_is_queued_too(
+    context: Context, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release, seen = threading.Event(), context.store.jobs.release, list[str]()
+
+    def look_from_elsewhere(lease: Lease) -> Job:
+        given_back = release(lease)
+        other = threading.Thread(target=lambda: seen.append(context.store.jobs.get(lease.job.id).status))
+        other.start()
+        other.join()
+        return given_back
+
+    def work(inside: Context, request: Work) -> Run:
+        began.set()
+        wait_until(inside.stopped)
+        inside.emit(Event("tick"))
+        return end(inside)
+
+    declare(work)
+    run = submit(context)
+    monkeypatch.setattr(context.store.jobs, "release", look_from_elsewhere)
+    worker = Worker(context, poll_s=0.01)
+    worker.start()
+    assert began.wait(60)
+    worker.stop()
+    assert seen == ["running"]
+    assert (context.store.jobs.get(job_id(run.id)).status, context.store.runs.get(run.id).status) == ("queued",) * 2
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(context: Context, declare: Declare) -> None:
