@@ -262,9 +262,7 @@ def test_only_an_admin_may_name_another_actor(url: str) -> None:
 
 
 def test_a_server_that_is_not_there_says_what_to_start() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(NotFound, match="no answer") as caught:
-        Client(url=url, key="ada").call("count.answer", to=1)
+    with socket.socket() as deaf, pytest.raises(NotFound, match="no answer") as caught:
+        deaf.bind(("127.0.0.1", 0))  # held, so that nobody else answers there, and never listened at
+        Client(url=f"http://127.0.0.1:{deaf.getsockname()[1]}", key="ada").call("count.answer", to=1)
     assert "espalier serve" in caught.value.hint

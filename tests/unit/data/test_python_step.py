@@ -202,17 +202,13 @@ def test_it_may_write_no_large_file_and_use_no_more_time_than_all_rows_may(tmp_p
 def test_what_it_starts_ends_with_it(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n\ndef clean(row):\n"
-        "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        f"    sleep = [sys.executable, '-c', 'import time; time.sleep(600)', {tmp_path.name!r}]\n"
+        "    subprocess.Popen(sleep, start_new_session=True)\n"
         "    return 'ok'\n"
     )
-    before = {p.pid for p in psutil.process_iter()}
     make(tmp_path, code, isolation="wanted").apply(batch_of("a"))
-    deadline = time.monotonic() + 5
-    while left := [
-        p.pid
-        for p in psutil.process_iter(["cmdline"])
-        if p.pid not in before and "time.sleep(60)" in " ".join(p.info["cmdline"] or [])
-    ]:
+    deadline = time.monotonic() + 60
+    while left := [p.pid for p in psutil.process_iter(["cmdline"]) if tmp_path.name in (p.info["cmdline"] or [])]:
         assert time.monotonic() < deadline, left
 
 

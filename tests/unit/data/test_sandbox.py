@@ -251,7 +251,7 @@ def test_the_process_leaves_when_its_input_ends(source: MakeSource) -> None:
     process = sandbox._children[os.getpid()].process
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_documents_of_another_process_are_what_the_reader_itself_gives(source: MakeSource) -> None:

@@ -360,11 +360,13 @@ def test_capacity_is_held_from_the_next_step_on_and_load_tells_who_waits(load_ti
             request.flow, request.reservation = f"flow{i}", reservation
             return asyncio.create_task(collect(engine, request))
 
-        with engine._turn:  # nobody computes
+        with engine._turn:  # nobody computes until all have asked, the reserved one last
             others = [ask(i) for i in range(6)]
             while engine.load().waiting < 6:
                 await asyncio.sleep(0.001)
-        gold = ask(9, "gold")
+            gold = ask(9, "gold")
+            while engine.load().waiting < 7:
+                await asyncio.sleep(0.001)
         while not gold.done():
             load = engine.load()
             on_demand = sum(not work.guaranteed for work in engine._scheduler.running)

@@ -113,7 +113,7 @@ def test_leaving_a_stream_closes_its_connection(line: Line, server: Server) -> N
 
     async def leave_and_wait() -> None:
         assert await _read(line, "/forever", most=2) == [b"again"] * 2
-        for _ in range(500):
+        for _ in range(6000):
             if server.left > before:
                 return
             await asyncio.sleep(0.01)

@@ -29,7 +29,7 @@ def _make(folder: Path, program: str) -> ServerProcess:
 
 
 def _wait_for(holds: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if holds():
             return
         time.sleep(0.01)
@@ -61,7 +61,7 @@ def test_what_an_earlier_life_left_behind_is_ended_before_the_next_start(tmp_pat
     later = _make(tmp_path, "import time; time.sleep(600)")
     later.start()
     try:
-        left.wait(10)
+        left.wait(60)
         _wait_for(lambda: _is_gone(grandchild))
         assert later.running
     finally:
