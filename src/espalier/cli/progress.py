@@ -215,8 +215,10 @@ class Progress:
         return [f"    {told}{failed}", f"    answers: {data.get('output', '')}"]
 
     def _show(self, what: str, done: int, total: int, rest: str) -> None:
+        """A bar; before it is known how many there will be, only what is being done."""
         self.share = done / total if total else 0.0
-        self.status = f"    {what} {done}/{total}  {bar(self.share)}  {rest}".rstrip()
+        counted = f"    {what} {done}/{total}  {bar(self.share)}  {rest}".rstrip()
+        self.status = counted if done or total else f"    {what} ..."
 
 
 def bar(share: float, width: int = 16) -> str:

@@ -119,7 +119,9 @@ class FetchResults(Spec):
     """Which batch's results, and where to."""
 
     id: str = Field(description="the batch's id")
-    output: str = Field(description="file for the answers; failures go beside it, to NAME.errors.jsonl")
+    output: str = Field(
+        description="file for the answers, replaced where there is one; failures go beside it, to NAME.errors.jsonl"
+    )
 
 
 class BatchResults(Spec):
@@ -142,13 +144,17 @@ def results(context: Context, request: FetchResults) -> BatchResults:
     Example:
         espalier batch results batch_1hq5z8k3m7wq2c9d4e6f --output answers.jsonl
     """
-    return _deliver(context, _open(context).get(request.id, _owner(context)), context.place(request.output))
+    output = context.place(request.output)
+    _check_output(output)
+    return _deliver(context, _open(context).get(request.id, _owner(context)), output)
 
 
 class RunBatch(CreateBatch):
     """What to ask, in whose shape, and where the answers go."""
 
-    output: str = Field("", description="file for the answers; empty = FILE with .out.jsonl in place of its ending")
+    output: str = Field(
+        "", description="file for the answers, replaced where there is one; empty = FILE with .out.jsonl for its ending"
+    )
 
 
 @operation("batches.run", "POST /v1/batch-jobs/run", shape="stream", positional=("file",))
@@ -162,6 +168,7 @@ def run(context: Context, request: RunBatch) -> Iterator[Event]:
     """
     file = context.place(request.file)
     output = context.place(request.output or str(file.with_suffix(".out.jsonl")))
+    _check_output(output, file)
     batches = _open(context)
     begun = _find_begun(context, batches, request)
     if begun is None and request.model:
@@ -246,6 +253,19 @@ def _create(context: Context, request: CreateBatch) -> Standing:
     return batches.get(batch.id)
 
 
+def _check_output(output: Path, file: Path | None = None) -> None:
+    """Raises InvalidInput where answers cannot go, before any line is asked, or would replace the questions."""
+    if output.is_dir():
+        raise InvalidInput(f"{output} is a folder", where="output", hint=f"name a file: {output / 'answers.jsonl'}")
+    written = {each.resolve() for each in (output, _errors_beside(output))}
+    if file is not None and file.resolve() in written:
+        raise InvalidInput(f"the answers would replace the questions in {file}", where="output", hint="name another")
+
+
+def _errors_beside(output: Path) -> Path:
+    return output.with_suffix(".errors.jsonl")
+
+
 def _check_model(context: Context, batches: Batches, name: str) -> None:
     """Raises NotFound with the nearest name where this process is to ask it: a server may know names of its own."""
     from espalier.gateway.batch.runner import sees_sign
@@ -285,13 +305,15 @@ def _deliver(context: Context, standing: Standing, output: Path) -> BatchResults
     if end.status == "failed" and not end.total:
         raise InvalidInput(f"batch {batch.id} failed: {end.fault}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    errors, manifest = output.with_suffix(".errors.jsonl"), output.with_name("manifest.json.out")
+    errors, manifest = _errors_beside(output), output.with_name("manifest.json.out")
     if end.output:
         copy_blob(context.store.blobs, end.output, output)
     else:
         write_file(output, b"")
     if end.errors:
         copy_blob(context.store.blobs, end.errors, errors)
+    elif batch.shape == "openai":
+        errors.unlink(missing_ok=True)  # those of an earlier run would be taken for this one's
     if batch.shape != "openai":
         write_file(manifest, canonical_json(manifest_of(end)))
     return BatchResults(

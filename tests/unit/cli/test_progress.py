@@ -132,6 +132,8 @@ def test_what_a_method_measures_beside_its_loss_is_shown() -> None:
 
 def test_a_batch_says_how_far_it_is_and_what_came_of_it() -> None:
     progress = Progress()
+    progress.take(Event("batch.progress", {"what": "validating", "done": 0, "total": 0}))
+    assert progress.status.strip() == "validating ..."
     told = {"what": "in progress", "done": 5, "total": 10, "prompt_tokens": 40, "completion_tokens": 20, "eta_ms": 2000}
     assert progress.take(Event("batch.progress", told)) == []
     assert "in progress 5/10" in progress.status and "2.0 s left" in progress.status

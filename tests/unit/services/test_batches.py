@@ -86,6 +86,43 @@ def test_results_are_handed_over_when_they_are_whole(context: Context) -> None:
         batches.results(context, FetchResults(id=made.id, output="out.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("file", "output"),
+    [("asked.jsonl", "asked.jsonl"), ("asked.jsonl", "out/../asked.jsonl"), ("a.errors.jsonl", "a.jsonl")],
+)
+def test_answers_never_replace_the_questions(context: Context, tmp_path: Path, file: str, output: str) -> None:
+    (tmp_path / file).write_text(json.dumps(LINE) + "\n", "utf-8")
+    with pytest.raises(InvalidInput, match="would replace the questions"):
+        next(iter(batches.run(context, RunBatch(file=file, output=output))))
+    assert json.loads((tmp_path / file).read_text("utf-8")) == LINE
+    assert batches.list_all(context, ListBatches()) == []
+
+
+def test_a_folder_for_the_answers_is_refused_before_anything_is_asked(context: Context, tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    with pytest.raises(InvalidInput, match="is a folder") as caught:
+        next(iter(batches.run(context, RunBatch(file="asked.jsonl", output="answers"))))
+    assert str(tmp_path / "answers" / "answers.jsonl") in caught.value.hint
+    assert batches.list_all(context, ListBatches()) == []
+    made = batches.create(context, CreateBatch(file="asked.jsonl"))
+    with pytest.raises(InvalidInput, match="is a folder"):
+        batches.results(context, FetchResults(id=made.id, output="answers"))
+
+
+def test_no_failures_of_an_earlier_run_stand_beside_the_answers(context: Context, tmp_path: Path) -> None:
+    said = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2, "model": "builtin:seedling"}
+    wrong, right = json.dumps(LINE | {"url": "/wrong", "body": said}), json.dumps(LINE | {"body": said})
+    asked, errors = tmp_path / "asked.jsonl", tmp_path / "out.errors.jsonl"
+    asked.write_text(wrong + "\n", "utf-8")
+    with pytest.raises(InvalidInput, match="url"):
+        list(batches.run(context, RunBatch(file="asked.jsonl", output="out.jsonl")))
+    assert "invalid_url" in errors.read_text("utf-8")
+    asked.write_text(right + "\n", "utf-8")
+    finished = list(batches.run(context, RunBatch(file="asked.jsonl", output="out.jsonl")))[-1]
+    assert (finished.data["completed"], finished.data["errors"]) == (1, "")
+    assert not errors.exists()
+
+
 def test_over_the_network_a_run_wants_a_server_that_takes_batches(context: Context) -> None:
     events: list[Event] = []
     with pytest.raises(Unavailable):
