@@ -11,7 +11,7 @@ import secrets
 import string
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from espalier.core.types import ToolCall
 from espalier.tokens.chat import CallFormat
@@ -24,7 +24,13 @@ MARKS: dict[CallFormat, tuple[str, ...]] = {
     "mistral-args": ("[TOOL_CALLS]", "[ARGS]"),
 }
 _LETTERS = string.ascii_letters + string.digits
-_decoder = json.JSONDecoder()
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is Python's word, not JSON's")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ class CallParser:
 
 def _read(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
 
@@ -171,7 +177,15 @@ def _make_call(said: dict[str, Any] | None, names: Collection[str], format: Call
         arguments = _read(arguments)
     if not isinstance(arguments, dict):
         return None
-    return ToolCall(_make_id(format), said["name"], json.dumps(arguments, ensure_ascii=False))
+    try:
+        written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):  # a number beyond all, or nested so deeply that it could only just be read
+        return None
+    try:
+        written.encode()
+    except UnicodeEncodeError:  # half a surrogate pair is no text; as an escape it is JSON
+        written = json.dumps(arguments)
+    return ToolCall(_make_id(format), said["name"], written)
 
 
 def _make_id(format: CallFormat) -> str:

@@ -110,6 +110,26 @@ def test_a_call_of_what_was_not_offered_or_that_breaks_off_stays_text(format: Ca
     assert parse(format, text, [7, 20]) == (text, [])
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("value", ["NaN", "1e999", "[" * 2000 + "]" * 2000])
+def test_a_call_whose_arguments_are_no_json_value_stays_text(format: CallFormat, value: str) -> None:
+    text = write(format, [("find", {"thing": "key"})]).replace('"key"', value)
+    assert parse(format, text, []) == (text, [])
+
+
+def test_arguments_nested_so_deep_that_they_can_only_just_be_read_are_a_call_or_text() -> None:
+    for depth in range(700, 1000):  # the engine's thread would end where Python gives up
+        text = write("hermes", [("find", {"thing": "key"})]).replace('"key"', "[" * depth + "]" * depth)
+        said, calls = parse("hermes", text, [])
+        assert (said, len(calls)) in ((text, 0), ("", 1))
+
+
+def test_half_a_surrogate_pair_in_arguments_stays_an_escape() -> None:
+    text = write("hermes", [("find", {"thing": "key"})]).replace("key", r"ü \ud800")
+    _, (call,) = parse("hermes", text, [])
+    assert json.loads(call.arguments.encode()) == {"thing": "ü \ud800"}
+
+
 def test_words_stream_while_no_call_can_begin_in_them() -> None:
     parser = CallParser("hermes", NAMES)
     assert parser.add("Let me look").text == "Let me look"
