@@ -9,17 +9,22 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from espalier.cli.main import main
+from espalier.pipeline import run
+from espalier.pipeline.executors.inline import InlineExecutor
 from espalier.sdk.client import Client
 from espalier.services.context import open_context
 from espalier.store.workspace import init_workspace
 from espalier.testing.tiny import make_tiny_base
 
+Refuse = Callable[..., tuple[int, str]]
 _CHAT = '{"messages": [{"role": "user", "content": "Say %d"}, {"role": "assistant", "content": "%d"}]}\n'
 
 
@@ -33,21 +38,39 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chat" / "rows.jsonl").write_text("".join(_CHAT % (i, i) for i in range(30)), "utf-8")
     (folder / "chat.yaml").write_text("name: chat\nsource: {path: chat}\nsteps: []\ntask: {kind: chat}\n", "utf-8")
     (folder / "sft.yaml").write_text("base: path:tiny\nepochs: 1\nlora: {rank: 2}\n", "utf-8")
-    with Client(folder, actor="ada") as client:
+    with pytest.MonkeyPatch.context() as patch, Client(folder, actor="ada") as client:
+        patch.setattr(run, "LocalExecutor", InlineExecutor)
         client.datasets.build(recipe="chat.yaml").wait()
     return folder
 
 
 def refuse(folder: Path, *words: str, **given: Any) -> tuple[int, str]:
-    """(exit code, what was said); a traceback is never said, and a next step always."""
+    """(exit code, what was said) by a process of its own, whose steps are processes of theirs."""
     command = [sys.executable, "-m", "espalier.cli.main", *words, "--quiet", "--workspace", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, **given)
-    said = done.stderr
-    assert done.returncode != 0
+    return check_refusal(done.returncode, done.stderr)
+
+
+def check_refusal(code: int, said: str) -> tuple[int, str]:
+    """A traceback is never said, and a next step always."""
+    assert code != 0
     assert "Traceback" not in said
     assert said.startswith("error: ")
     assert "\nnext: " in said or "\n  next: " in said
-    return done.returncode, said
+    return code, said
+
+
+@pytest.fixture
+def refuse_here(house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """The same in this process, steps included: those that need torch would import it once more each."""
+    monkeypatch.setattr(run, "LocalExecutor", InlineExecutor)
+    monkeypatch.chdir(house)
+
+    def call(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return check_refusal(main([*words, "--quiet", "--workspace", str(house)]), capsys.readouterr().err)
+
+    return call
 
 
 def lay_out(folder: Path, digest: str) -> Path:
@@ -71,15 +94,15 @@ def test_an_unknown_recipe_key_is_named_with_its_place_and_the_nearest_one(house
     assert "did you mean `rank`?" in said
 
 
-def test_an_empty_folder_is_refused(house: Path) -> None:
+def test_an_empty_folder_is_refused(house: Path, refuse_here: Refuse) -> None:
     (house / "nothing").mkdir(exist_ok=True)
     (house / "empty.yaml").write_text("name: e\nsource: {path: nothing}\ntask: {kind: text}\n", "utf-8")
-    code, said = refuse(house, "data", "build", "empty.yaml")
+    code, said = refuse_here("data", "build", "empty.yaml")
     assert code == 2
     assert "nothing" in said
 
 
-def test_a_corrupt_pdf_among_good_files_is_reported_and_the_rest_is_read(house: Path) -> None:
+def test_a_corrupt_pdf_among_good_files_is_reported_and_the_rest_is_read(house: Path, refuse_here: Refuse) -> None:
     folder = house / "mixed"
     folder.mkdir(exist_ok=True)
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4\nthis is no PDF\n")
@@ -87,8 +110,8 @@ def test_a_corrupt_pdf_among_good_files_is_reported_and_the_rest_is_read(house: 
         (folder / f"{i}.md").write_text(f"Note {i}: the gauge in hall {i} was read at {i} bar and is fine.", "utf-8")
     (house / "mixed.yaml").write_text("name: mixed\nsource: {path: mixed}\ntask: {kind: text}\n", "utf-8")
     with Client(house, actor="ada") as client:
-        run = client.datasets.build(recipe="mixed.yaml").wait()
-        artifact = lay_out(house, next(iter(run.outputs.values())))
+        built = client.datasets.build(recipe="mixed.yaml").wait()
+        artifact = lay_out(house, next(iter(built.outputs.values())))
         rows = pq.read_table(artifact / "exclusions.parquet").to_pylist()
         assert client.datasets.show(ref="mixed").manifest["documents_read"] == 12
     assert next(row["reason"] for row in rows if row["uri"] == "broken.pdf").startswith("unreadable")
@@ -106,7 +129,7 @@ def test_a_line_that_is_no_json_is_named_by_its_number(house: Path) -> None:
     assert "rows.jsonl:3" in said
 
 
-def test_a_dataset_that_would_teach_nothing_is_refused_before_the_first_step(house: Path) -> None:
+def test_a_dataset_that_would_teach_nothing_is_refused_before_the_first_step(house: Path, refuse_here: Refuse) -> None:
     (house / "short.yaml").write_text("base: path:tiny\nlora: {rank: 2}\ncontext_tokens: 16\n", "utf-8")
     folder = house / "long"
     folder.mkdir(exist_ok=True)
@@ -115,26 +138,26 @@ def test_a_dataset_that_would_teach_nothing_is_refused_before_the_first_step(hou
     (house / "long.yaml").write_text("name: long\nsource: {path: long}\nsteps: []\ntask: {kind: chat}\n", "utf-8")
     with Client(house, actor="ada") as client:
         client.datasets.build(recipe="long.yaml").wait()
-    code, said = refuse(house, "train", "short.yaml", "--dataset", "long")
+    code, said = refuse_here("train", "short.yaml", "--dataset", "long")
     assert code == 2
     assert "context_tokens" in said
 
 
-def test_a_base_that_is_not_there_is_named_with_the_path_tried(house: Path) -> None:
+def test_a_base_that_is_not_there_is_named_with_the_path_tried(house: Path, refuse_here: Refuse) -> None:
     (house / "absent.yaml").write_text("base: path:no-such-model\n", "utf-8")
-    code, said = refuse(house, "train", "absent.yaml", "--dataset", "chat")
+    code, said = refuse_here("train", "absent.yaml", "--dataset", "chat")
     assert code == 3
     assert "no-such-model" in said
 
 
-def test_an_adapter_is_refused_on_another_base(house: Path) -> None:
+def test_an_adapter_is_refused_on_another_base(house: Path, refuse_here: Refuse) -> None:
     from espalier.core.errors import DigestMismatch
     from espalier.nn.adapters import read_adapter
     from espalier.nn.base import load_base
 
     with Client(house, actor="ada") as client:
-        run = client.training.tune(recipe="sft.yaml", dataset="chat").wait()
-    adapter = lay_out(house, next(iter(run.outputs.values())))
+        tuned = client.training.tune(recipe="sft.yaml", dataset="chat").wait()
+    adapter = lay_out(house, next(iter(tuned.outputs.values())))
     other = make_tiny_base(house / "other", seed=2)
     (house / "evil.yaml").write_text(
         "name: evil\nsteps:\n  v:\n    step: eval.run\n    inputs:\n"
@@ -142,7 +165,7 @@ def test_an_adapter_is_refused_on_another_base(house: Path) -> None:
         "    with: {label: x, base: 'path:other', split: train, limit: 2, metrics: [{name: exact_match}]}\n",
         "utf-8",
     )
-    code, said = refuse(house, "run", "evil.yaml")
+    code, said = refuse_here("run", "evil.yaml")
     assert code == 4
     assert "base" in said
     with pytest.raises(DigestMismatch):
