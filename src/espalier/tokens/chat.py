@@ -78,6 +78,8 @@ def render_chat(
             f"the model's chat template refuses this conversation: {error}",
             hint=f"its turns are: {roles}; check their roles and order",
         ) from error
+    except RecursionError:
+        raise InvalidInput("a tool, or a call of one, is nested too deeply", hint="send a flatter one") from None
 
 
 @lru_cache(maxsize=32)
@@ -160,19 +162,21 @@ def _row_of(message: Message) -> dict[str, Any]:
     """A message as templates know it; a call's arguments are an object where they are one."""
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        row["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _read(call.arguments)}}
-            for call in message.tool_calls
+        functions = [
+            (call.id, {"name": call.name, "arguments": read_arguments(call.arguments)}) for call in message.tool_calls
         ]
+        row["tool_calls"] = [{"id": id, "type": "function", "function": function} for id, function in functions]
     if message.role == "tool":
         row["tool_call_id"] = message.tool_call_id
     return row
 
 
-def _read(arguments: str) -> Any:
+def read_arguments(arguments: str) -> Any:
+    """A call's arguments as templates are given them: an object where they are one that can be written again."""
     try:
         found = json.loads(arguments)
-    except ValueError:
+        _to_json(found).encode()  # half a surrogate pair, which JSON can escape, no text can hold
+    except (ValueError, RecursionError):
         return arguments
     return found if isinstance(found, dict) else arguments
 

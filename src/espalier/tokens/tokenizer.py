@@ -26,7 +26,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from espalier.core.errors import InvalidInput, NotFound
-from espalier.core.types import Message, Tool
+from espalier.core.types import Message, Tool, ToolCall
 from espalier.tokens import chat
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -103,12 +103,21 @@ class ChatTokenizer:
         """
         marks = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
         for number, message in enumerate(messages):
-            said = [message.content, *(word for call in message.tool_calls for word in (call.name, call.arguments))]
+            said = [
+                message.content,
+                message.tool_call_id,
+                *(word for call in message.tool_calls for word in _words(call)),
+            ]
             _refuse_marks(marks, said, f"message {number + 1}", f"messages[{number}].content")
         for number, tool in enumerate(tools):
-            said = [tool.name, tool.description, json.dumps(tool.parameters, ensure_ascii=False)]
+            said = [tool.name, tool.description, _spell(tool.parameters)]
             _refuse_marks(marks, said, f"tool {tool.name}", f"tools[{number}]")
-        return self.encode(self.render(messages, add_generation_prompt=True, tools=tools, on=on))
+        text = self.render(messages, add_generation_prompt=True, tools=tools, on=on)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("half a surrogate pair, which is no character", hint="write it whole") from None
+        return self.encode(text)
 
     @property
     def call_format(self) -> chat.CallFormat | None:
@@ -210,6 +219,18 @@ def save_tokenizer(tokenizer: ChatTokenizer, folder: Path, *, context_tokens: in
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(tokenizer.template)
+
+
+def _words(call: ToolCall) -> tuple[str, ...]:
+    """All that a template may write of a call: also what escapes in its arguments spell, once they are read."""
+    return (call.id, call.name, call.arguments, _spell(chat.read_arguments(call.arguments)))
+
+
+def _spell(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise InvalidInput("a tool is nested too deeply", hint="send a flatter one") from None
 
 
 def _refuse_marks(marks: Sequence[str], said: Sequence[str], whose: str, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Iterator
@@ -204,6 +205,50 @@ def test_a_tool_that_spells_a_special_token_is_refused() -> None:
     with pytest.raises(InvalidInput, match="marks turns") as refusal:
         tool_tokenizer("hermes").encode_prompt([Message("user", "x")], tools=[tool])
     assert refusal.value.where == "tools[0]"
+
+
+def called_with(arguments: str, id: str = "a1b2c3d4e") -> list[Message]:
+    call = ToolCall(id, "find", arguments)
+    return [Message("user", "x"), Message("assistant", "", tool_calls=(call,)), Message("tool", "ok", tool_call_id=id)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_mark_is_refused_in_a_call_however_it_is_spelt(format: CallFormat) -> None:
+    words = tool_tokenizer(format)
+    special = [token.content for token in words.backend.get_added_tokens_decoder().values() if token.special]
+    for mark in special:
+        escaped = "".join(f"\\u{ord(character):04x}" for character in mark)
+        for turns in (
+            called_with(f'{{"thing": "{escaped}"}}'),
+            called_with(f'{{"{escaped}": 1}}'),
+            called_with("{}", mark),
+        ):
+            with pytest.raises(InvalidInput, match="marks turns") as refusal:
+                words.encode_prompt(turns, tools=[FIND])
+            assert refusal.value.where == "messages[1].content"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("value", [r'"\ud800"', "[" * 3000 + "]" * 3000, "9" * 5000])
+def test_arguments_that_cannot_be_written_again_are_shown_as_they_came(format: CallFormat, value: str) -> None:
+    arguments = f'{{"thing": {value}}}'
+    words = tool_tokenizer(format)
+    shown = words.render(called_with(arguments), tools=[FIND])
+    assert arguments in shown or json.dumps(arguments) in shown
+    assert words.encode_prompt(called_with(arguments), tools=[FIND])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_arguments_nested_deeply_are_shown_or_refused(format: CallFormat) -> None:
+    words = tool_tokenizer(format)
+    for depth in range(700, 1000, 7):
+        with contextlib.suppress(InvalidInput):
+            words.render(called_with('{"thing": ' + "[" * depth + "]" * depth + "}"), tools=[FIND])
+
+
+def test_half_a_surrogate_pair_in_a_prompt_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="surrogate"):
+        tool_tokenizer("hermes").encode_prompt([Message("user", "a\ud800")])
 
 
 def make_request(choice: str = "auto", *tools: Tool, **more: Any) -> ChatRequest:
