@@ -13,6 +13,7 @@ import pytest
 from espalier.core.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unavailable
 from espalier.core.events import Event
 from espalier.gateway.batch.records import Batches
+from espalier.gateway.batch.routes import encode
 from espalier.gateway.batch.runner import raise_sign
 from espalier.gateway.keys import KeyRing
 from espalier.services import batches
@@ -163,8 +164,11 @@ def test_a_run_without_a_single_answer_ends_badly_and_says_why(
             events.append(event)
     finished = events[-1]
     assert (finished.kind, finished.data["status"], finished.data["failed"]) == ("batch.finished", "completed", 1)
-    told = finished.data["errors"] or finished.data["output"]
-    assert told in caught.value.hint and "builtin:seedlin" in Path(told).read_text("utf-8")
+    named = finished.data["errors"] or finished.data["output"]
+    assert named in caught.value.hint and "builtin:seedlin" in Path(named).read_text("utf-8")
     (view,) = batches.list_all(context, ListBatches())
     assert (view.status, view.completed, view.failed) == ("completed", 0, 1)
     assert "none of 1 lines" in view.fault
+    told = encode(Batches(context.store).get(view.id))
+    assert (told["status"], told["errors"]) == ("completed", None)  # as OpenAI's own would be
+    assert told["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
