@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from espalier.core.config import GatewayConfig, PolicyConfig, ServeConfig
-from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
+from espalier.core.errors import Conflict, EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta
-from espalier.core.types import Deployment, Message
+from espalier.core.types import Deployment, Message, ModelVersion
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.desk import Desk
 from espalier.registry.aliases import promote
 from espalier.registry.approvals import approve
-from espalier.registry.deployments import get_deployment, list_revisions
+from espalier.registry.deployments import find_deployment, get_deployment, list_revisions
 from espalier.registry.versions import Registration, register
 from espalier.services import deployments
 from espalier.services.context import Context, open_context
+from espalier.services.deploymentpage import describe_shares
 from espalier.services.resolver import RegistryResolver
 from espalier.services.rollouts import Rollouts
 from espalier.store.workspace import init_workspace
@@ -47,7 +48,11 @@ class Bench:
         self.desk.on_outcome = self.rollouts.note
         self._asked = 0
 
-    def _version(self, folder: Path, weights: str):  # type: ignore[no-untyped-def]
+    def _version(self, folder: Path, weights: str) -> ModelVersion:
+        return approve(self.store, OPEN, self.submit(folder, weights).ref, actor="bob")
+
+    def submit(self, folder: Path, weights: str) -> ModelVersion:
+        """A version that waits for approval."""
         place = folder / weights
         place.mkdir()
         facts = {"base": "builtin:seedling", "base_digest": "b" * 64, "special_tokens": {}, "recipe": ""}
@@ -55,7 +60,7 @@ class Bench:
         (place / "adapter_model.safetensors").write_text(weights)
         adapter = self.store.artifacts.put("adapter", place).digest
         made = Registration(name="support", base="builtin:seedling", base_digest="b" * 64, adapter=adapter)
-        return approve(self.store, OPEN, register(self.store, made, actor="ann").ref, actor="bob")
+        return register(self.store, made, actor="ann")
 
     def start_canary(self) -> None:
         split = deployments.SplitDeployment(name="support", variants={self.old: 1})
@@ -187,6 +192,41 @@ def test_a_canary_of_a_model_without_deployment_begins_at_its_production_alias(b
     assert [variant.model for variant in begun.variants] == [bench.old]
     back = deployments.rollback(bench.context, deployments.RollbackDeployment(name="support"))
     assert [variant.model for variant in back.variants] == [bench.old]
+
+
+def test_a_canary_that_is_refused_leaves_no_deployment_behind(bench: Bench, tmp_path: Path) -> None:
+    promote(bench.store, bench.old, "production", actor="bob")
+    waiting = bench.submit(tmp_path, "newest").ref
+    for candidate, error in ((bench.old, Conflict), (waiting, Conflict), ("support@v9", NotFound)):
+        with pytest.raises(error):
+            deployments.canary(bench.context, deployments.StartCanary(name="support", candidate=candidate))
+        assert find_deployment(bench.store, "support") is None
+        assert list_revisions(bench.store, "support") == []
+
+
+def test_a_base_is_no_version_to_share_requests_among(bench: Bench) -> None:
+    with pytest.raises(InvalidInput, match="is a base"):
+        deployments.split(bench.context, deployments.SplitDeployment(name="support", variants={"builtin:seedling": 1}))
+
+
+def test_a_deployment_reads_as_shares_canary_shadows_and_revisions(bench: Bench) -> None:
+    bench.start_canary()
+    deployments.shadow(bench.context, deployments.SetShadows(name="support", shadows={bench.new: 0.2}))
+    head, *rest = deployments.show(bench.context, deployments.NameDeployment(name="support")).to_text().splitlines()
+    assert head.startswith("support, revision 3: shadow by ann, ")
+    assert rest[:2] == ["  support@v1 90%", "  support@v2 10%"]
+    assert rest[2].startswith("  canary support@v2: [10%] -> 50% -> 100%; a step lasts 60 s and 5 requests")
+    assert rest[3] == "  shadow support@v2: copies of 20%, none answered yet"
+    assert rest[4:6] == ["", "revisions"]
+    assert [row.split()[0] for row in rest[6:]] == ["3", "2", "1"]
+    assert rest[8].split()[3:] == ["split", "ann", "support@v1", "100%"]
+
+
+def test_a_share_below_one_percent_is_told(bench: Bench) -> None:
+    made = deployments.split(
+        bench.context, deployments.SplitDeployment(name="support", variants={bench.old: 995, bench.new: 5})
+    )
+    assert describe_shares(made) == "support@v1 99.5%, support@v2 0.5%"
 
 
 def test_what_serves_is_told_with_its_shares(bench: Bench) -> None:

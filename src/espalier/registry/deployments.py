@@ -66,7 +66,8 @@ def change_deployment(
     no name, NotFound and Conflict for versions that may not serve, Conflict when the deployment changed meanwhile.
     """
     who = check_actor(actor)
-    Ref.parse(name, kind=KIND)
+    if Ref.parse(name, kind=KIND).name != name:
+        raise InvalidInput(f"{name!r} names a version or a kind", hint="a deployment has a plain name, e.g. support")
     known = {} if before is None else before.model_dump(include={"variants", "canary", "shadows", "below"})
     pointer = store.records.find_pointer(_pointer(name))
     revision = pointer.revision + 1 if pointer else 1

@@ -11,6 +11,7 @@ from espalier.core.operations import operation
 from espalier.core.refs import Ref
 from espalier.core.types import Canary, Deployment, Shadow, Spec, Variant
 from espalier.gateway.route import Target
+from espalier.services.deploymentpage import DeploymentView, ShadowView, describe_shares
 from espalier.services.resolver import RegistryResolver
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def list_all(context: Context, request: ListDeployments) -> list[ServedName]:
     for listing in resolver.list_models(versions=request.versions):
         deployment = None if ":" in listing.id or "@" in listing.id else resolver.find_deployment(listing.id)
         if deployment is not None:
-            found.append(ServedName(model=listing.id, resolved=_shares(deployment), base="", adapter=""))
+            found.append(ServedName(model=listing.id, resolved=describe_shares(deployment), base="", adapter=""))
             continue
         target = _target_of(resolver, listing.id)
         found.append(ServedName(model=listing.id, resolved=target.model, base=target.base, adapter=target.adapter))
@@ -58,25 +59,6 @@ class NameDeployment(Spec):
     """Which deployment."""
 
     name: str = Field(description="what clients ask for, such as support")
-
-
-class ShadowView(Spec):
-    """What a shadow did with its newest copies."""
-
-    model: str
-    copies: int
-    same_words: int
-    failed: int
-    latency_ms: int  # mean
-
-
-class DeploymentView(Spec):
-    """A deployment as it is, what its shadows do, and every revision it went through, the newest first."""
-
-    deployment: Deployment
-    shares: str
-    shadows: tuple[ShadowView, ...]
-    revisions: tuple[Deployment, ...]
 
 
 @operation("deployments.show", "GET /v1/deployments/{name}", positional=("name",))
@@ -91,7 +73,7 @@ def show(context: Context, request: NameDeployment) -> DeploymentView:
     found = get_deployment(context.store, request.name)
     revisions = list_revisions(context.store, request.name)
     shadows = tuple(_look_at_shadow(context.store, found.name, each.model) for each in found.shadows)
-    return DeploymentView(deployment=found, shares=_shares(found), shadows=shadows, revisions=tuple(revisions))
+    return DeploymentView(deployment=found, shares=describe_shares(found), shadows=shadows, revisions=tuple(revisions))
 
 
 class SplitDeployment(NameDeployment):
@@ -152,22 +134,18 @@ def canary(context: Context, request: StartCanary) -> Deployment:
     """
     from espalier.registry.deployments import change_deployment, find_deployment
 
-    store = context.store
-    before = find_deployment(store, request.name) or _begin(context, request.name)
-    if before.canary is not None:
-        raise Conflict(
-            f"{request.name} has a canary already, {before.canary.candidate}",
-            hint=f"`espalier deployments rollback {request.name}` takes it back",
-        )
-    steps = request.steps_percent
+    store, steps = context.store, request.steps_percent
     if not steps or any(not 0 < share <= 100 for share in steps) or list(steps) != sorted(set(steps)):
         raise InvalidInput(f"the steps are {list(steps)}", where="steps_percent", hint="growing shares, above 0 to 100")
-    fields = request.model_dump(include=set(Canary.model_fields))
-    fields["candidate"] = _pin(store, request.candidate)
-    return change_deployment(
-        store, request.name, actor=context.actor, action="canary", before=before, canary=Canary(**fields),
-        below=before.revision, reason=request.reason,
-    )  # fmt: skip
+    candidate = _pin(store, request.candidate)
+    fields = {**request.model_dump(include=set(Canary.model_fields)), "candidate": candidate}
+    with store.transaction():  # what is refused leaves no deployment behind
+        before = find_deployment(store, request.name) or _begin(context, request.name)
+        _check_candidate(before, candidate)
+        return change_deployment(
+            store, request.name, actor=context.actor, action="canary", before=before, canary=Canary(**fields),
+            below=before.revision, reason=request.reason,
+        )  # fmt: skip
 
 
 class SetShadows(NameDeployment):
@@ -247,16 +225,6 @@ def _target_of(resolver: RegistryResolver, name: str) -> Target:
     return resolver.find_version(Ref.parse(name, kind="model"))
 
 
-def _shares(deployment: Deployment) -> str:
-    """`support@v1 90 %, support@v2 10 %`."""
-    rest = 1.0 - (deployment.canary.share if deployment.canary else 0.0)
-    total = sum(variant.weight for variant in deployment.variants)
-    shares = {variant.model: rest * variant.weight / total for variant in deployment.variants}
-    if deployment.canary is not None:
-        shares[deployment.canary.candidate] = deployment.canary.share
-    return ", ".join(f"{model.removeprefix('model:')} {share:.0%}" for model, share in shares.items())
-
-
 def _look_at_shadow(store: Store, name: str, model: str) -> ShadowView:
     rows = [
         row
@@ -294,10 +262,26 @@ def _check_weights(variants: dict[str, float]) -> None:
             raise InvalidInput(f"{ref} has the weight {weight:g}", where="variants", hint="a number above 0")
 
 
+def _check_candidate(before: Deployment, candidate: str) -> None:
+    """Raises Conflict where another candidate is on its way, or this one answers already."""
+    if before.canary is not None:
+        raise Conflict(
+            f"{before.name} has a canary already, {before.canary.candidate}",
+            hint=f"`espalier deployments rollback {before.name}` takes it back",
+        )
+    if candidate in {variant.model for variant in before.variants}:
+        raise Conflict(
+            f"{candidate} answers {before.name} already",
+            hint=f"a candidate is a new version; `espalier deployments split {before.name}` changes this one's share",
+        )
+
+
 def _pin(store: Store, ref: str) -> str:
-    """The version a ref means now. Raises NotFound."""
+    """The version a ref means now. Raises NotFound, and InvalidInput for a base."""
     from espalier.registry.versions import get_version
 
+    if ref.partition(":")[0] in ("builtin", "hf", "path"):
+        raise InvalidInput(f"{ref} is a base", hint="name approved versions of a model, e.g. support@v1")
     return get_version(store, ref).ref
 
 

@@ -70,8 +70,10 @@ def test_a_version_named_twice_and_a_name_that_is_none_are_refused(store: Store,
     one = make.approved("1").ref
     with pytest.raises(InvalidInput, match="twice"):
         split(store, one, one)
-    with pytest.raises(InvalidInput, match="not a name"):
-        change_deployment(store, "Su pport", actor="ann", action="split", before=None, variants=(Variant(model=one),))
+    for name in ("Su pport", "support@v1", "support@production", "deployment:support"):
+        with pytest.raises(InvalidInput, match=r"not a name|names a version or a kind"):
+            change_deployment(store, name, actor="ann", action="split", before=None, variants=(Variant(model=one),))
+        assert find_deployment(store, name) is None
 
 
 def test_a_removed_deployment_is_gone_its_history_stays_and_its_name_may_be_used_again(store: Store, make: Any) -> None:
