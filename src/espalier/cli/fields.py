@@ -21,6 +21,8 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from espalier.core.errors import InvalidInput
+
 _SCALARS: dict[Any, click.ParamType[Any]] = {
     str: click.STRING,
     int: click.INT,
@@ -69,14 +71,25 @@ def parameters_of(request: type[BaseModel], positional: Iterable[str]) -> list[c
 
 
 def fields_of(request: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's fields that the command line gave."""
+    """The request's fields that the command line gave. Raises InvalidInput for a key given twice."""
     fields: dict[str, Any] = {}
     for name, field in request.model_fields.items():
         value = given.get(name)
         if value is None or (isinstance(value, tuple) and not value):
             continue
-        fields[name] = dict(value) if _is_mapping(field) else list(value) if isinstance(value, tuple) else value
+        if _is_mapping(field):
+            _check_once(name, [key for key, _ in value])
+            fields[name] = dict(value)
+        else:
+            fields[name] = list(value) if isinstance(value, tuple) else value
     return fields
+
+
+def _check_once(name: str, keys: list[str]) -> None:
+    """A key given twice would lose one of its values without a word."""
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"--{name.replace('_', '-')} says twice what {twice} is", hint="say it once")
 
 
 def _argument(name: str, field: FieldInfo) -> click.Argument:

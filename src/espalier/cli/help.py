@@ -22,6 +22,13 @@ class HelpfulCommand(click.Command):
         settings.setdefault("context_settings", CONTEXT)
         super().__init__(*args, **settings)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click's parser does not say whose option lacks its value
+            raise
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_text(formatter, self.help or "")
 

@@ -1,4 +1,5 @@
-"""Answers on a terminal: a list is a table, a single thing is its fields; under --json either is JSON.
+"""Answers on a terminal: a list is a table, a single thing is its fields, things within it stand indented under their
+name; under --json all of it is JSON.
 
 A response that defines `to_text()` says itself how it reads. Units in field names decide how a value is shown. Knows
 types, not operations.
@@ -22,7 +23,10 @@ from espalier.core.types import Run
 
 _DIGEST_CHARS = 12
 _STAMPS = ("created_ms", "started_ms", "ended_ms", "at_ms", "updated_ms", "expires_ms")
+_UNITS = ("_ms", "_s", "_bytes", "_nusd")  # told by the value, so that a table's head need not
 _COLUMNS = 8
+_CELL_CHARS = 44
+_INDENT = "  "
 
 
 def show_answer(answer: Any, operation: Operation, options: Options) -> None:
@@ -35,9 +39,9 @@ def show_answer(answer: Any, operation: Operation, options: Options) -> None:
     elif hasattr(answer, "to_text"):
         click.echo(answer.to_text())
     elif isinstance(answer, list | tuple):
-        _print_table(answer)
+        _print_rows(answer)
     elif isinstance(answer, BaseModel):
-        _print_fields(answer)
+        click.echo("\n".join(_field_lines(answer)))
     else:
         click.echo(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False, default=str))
 
@@ -96,32 +100,54 @@ def _format_bytes(value: float) -> str:
     return f"{value:.1f} TB"
 
 
-def _print_fields(answer: BaseModel) -> None:
-    rows = [(name, format_value(name, value)) for name, value in answer if format_value(name, value)]
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        first, *more = text.split("\n")
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {first}")
-        for line in more:
-            click.echo(f"{' ' * width}  {line}")
+def _field_lines(answer: BaseModel) -> list[str]:
+    """A field a line; what is a thing itself, or several, comes indented under its name."""
+    shown = [(name, value) for name, value in answer if format_value(name, value)]
+    width = max((len(name) for name, value in shown if not _is_nested(value)), default=0)
+    lines = []
+    for name, value in shown:
+        if _is_nested(value):
+            within = _field_lines(value) if isinstance(value, BaseModel) else _list_lines(value)
+            lines += [click.style(name, bold=True), *((_INDENT + line).rstrip() for line in within)]
+            continue
+        first, *more = format_value(name, value).split("\n")
+        lines += [f"{click.style(name.ljust(width), bold=True)}  {first}", *(f"{' ' * width}  {line}" for line in more)]
+    return lines
 
 
-def _print_table(rows: Sequence[Any]) -> None:
+def _list_lines(things: Sequence[BaseModel]) -> list[str]:
+    """A table; where the things hold others, which no cell has room for, one after another."""
+    if not any(_is_nested(value) for thing in things for _, value in thing):
+        return _table_lines(things, _CELL_CHARS * 2)
+    return [line for i, thing in enumerate(things) for line in ([""] if i else []) + _field_lines(thing)]
+
+
+def _is_nested(value: Any) -> bool:
+    several = isinstance(value, list | tuple) and bool(value) and isinstance(value[0], BaseModel)
+    return several or isinstance(value, BaseModel)
+
+
+def _print_rows(rows: Sequence[Any]) -> None:
     if not rows:
         click.echo("none")
-        return
-    if not isinstance(rows[0], BaseModel):
-        for row in rows:
-            click.echo(format_value("", row))
-        return
+    elif isinstance(rows[0], BaseModel):
+        click.echo("\n".join(_table_lines(rows, _CELL_CHARS)))
+    else:
+        click.echo("\n".join(format_value("", row) for row in rows))
+
+
+def _table_lines(rows: Sequence[BaseModel], widest: int) -> list[str]:
     names = _columns(rows)
-    cells = [[_cell(name, getattr(row, name)) for name in names] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(names)]
+    cells = [[_cell(name, getattr(row, name), widest) for name in names] for row in rows]
+    heads = [_head(name) for name in names]
+    widths = [max(len(head), *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
     numeric = [isinstance(getattr(rows[0], name), int | float) and name not in _STAMPS for name in names]
-    heads = [name.removesuffix("_ms").upper().replace("_", " ") for name in names]
-    click.echo(click.style(_line(heads, widths, numeric), bold=True))
-    for row in cells:
-        click.echo(_line(row, widths, numeric))
+    return [click.style(_line(heads, widths, numeric), bold=True), *(_line(row, widths, numeric) for row in cells)]
+
+
+def _head(name: str) -> str:
+    unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
+    return name.removesuffix(unit).upper().replace("_", " ")
 
 
 def _columns(rows: Sequence[BaseModel]) -> list[str]:
@@ -136,11 +162,11 @@ def _columns(rows: Sequence[BaseModel]) -> list[str]:
     return names[:_COLUMNS]
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, widest: int) -> str:
     text = format_value(name, value).split("\n")[0]
     if len(text) == 64 and all(letter in "0123456789abcdef" for letter in text):
         return text[:_DIGEST_CHARS]
-    return text if len(text) <= 44 else text[:43] + "…"
+    return text if len(text) <= widest else text[: widest - 1] + "…"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:

@@ -236,6 +236,8 @@ def test_an_error_as_json_has_the_shape_every_face_sends(capsys: pytest.CaptureF
         ("meals cook soup --guests many", "'many' is not a valid integer", "--help"),
         ("meals cook soup --guests 0", "guests: input should be greater than", "meals cook --help"),
         ("meals cook soup --labels a", "'a' is not key=value", "--help"),
+        ("meals cook soup --labels a=1 --labels a=2", "--labels says twice what a is", "once"),
+        ("meals cook soup --guests", "'--guests' requires an argument", "`espalier meals cook --help`"),
         ("jobs list --set serve.prt=1", "serve.prt: unknown key", "did you mean `port`?"),
         ("jobs list -w nowhere", "no folder nowhere", "--workspace"),
         ("runs show run_x", "no run run_x", "espalier runs list"),
