@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -20,12 +19,6 @@ from espalier.store.workspace import find_workspace, init_workspace
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def ask(url: str, secret: str, model: str) -> tuple[int, Any, str]:
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
@@ -40,15 +33,13 @@ def ask(url: str, secret: str, model: str) -> tuple[int, Any, str]:
 def test_a_reservation_made_while_the_server_runs_is_held_and_released(tmp_path: Path, serving: Any) -> None:
     folder = init_workspace(tmp_path / "house").root
     sharing = "sharing: {capacity_tokens_per_minute: 6000}"
-    settings = f"serve: {{port: {free_port()}, max_batch: 4, web: false, {sharing}}}\n"
+    settings = f"serve: {{port: 0, max_batch: 4, web: false, {sharing}}}\n"
     (folder / ".espalier" / "config.yaml").write_text(settings, "utf-8")
     with serving(folder) as url, Client(folder, actor="ada") as owner:
         secret = owner.keys.create(role="user").secret
         assert ask(url, secret, "provisioned:gold")[0] == 404
         owner.capacity.reserve(model="builtin:seedling", name="gold", model_units=2)
-        deadline_s = time.monotonic() + 60
-        while (found := ask(url, secret, "provisioned:gold"))[0] == 404:
-            assert time.monotonic() < deadline_s
+        while (found := ask(url, secret, "provisioned:gold"))[0] == 404:  # the test's own time limit ends it
             time.sleep(0.1)
         status, answer, request = found
         assert (status, answer["model"]) == (200, "builtin:seedling")
@@ -57,6 +48,5 @@ def test_a_reservation_made_while_the_server_runs_is_held_and_released(tmp_path:
         assert row.detail["reservation"] == "gold"
         owner.capacity.release(name="gold")
         while ask(url, secret, "provisioned:gold")[0] != 404:
-            assert time.monotonic() < deadline_s
             time.sleep(0.1)
         assert ask(url, secret, "builtin:seedling")[0] == 200

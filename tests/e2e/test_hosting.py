@@ -37,9 +37,7 @@ def test_an_operator_sees_what_is_loaded_and_lets_it_go(tmp_path: Path, serving:
     folder, port = init_workspace(tmp_path / "house").root, free_port()
     (folder / ".espalier" / "config.yaml").write_text(f"serve: {{port: {port}, max_batch: 4, web: false}}\n", "utf-8")
     with serving(folder) as url:
-        deadline_s = time.monotonic() + 60
-        while get(f"{url}/readyz") != (200, {"status": "ready", "cold": 0}):
-            assert time.monotonic() < deadline_s
+        while get(f"{url}/readyz") != (200, {"status": "ready", "cold": 0}):  # the test's own time limit ends it
             time.sleep(0.05)
         assert get(f"{url}/healthz")[0] == 200
         with Client(folder, actor="ada") as owner:

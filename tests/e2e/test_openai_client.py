@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -50,7 +51,8 @@ class Server:
         return openai.OpenAI(base_url=self.url, api_key=secret or self.new_secret(), max_retries=0, **options)
 
     def async_client(self, secret: str = "") -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url, api_key=secret or self.new_secret(), max_retries=0)
+        # By default it gives up connecting after 5 seconds; a hundred of it at once need longer on a busy machine.
+        return openai.AsyncOpenAI(base_url=self.url, api_key=secret or self.new_secret(), max_retries=0, timeout=120)
 
     def usage(self) -> list[tuple[str, int, int]]:
         rows = self.store.ledger.list(kind="usage")
@@ -205,7 +207,8 @@ def test_leaving_a_stream_cancels_the_answer_and_pays_for_what_was_said(
 
 def test_a_client_s_timeout_cancels_a_whole_answer(server: Server, provider: StrictProvider) -> None:
     provider.gate = asyncio.Event()
-    with server.client(timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
+    patience = openai.Timeout(60, read=2)  # long enough for the server to have begun, however busy the machine is
+    with server.client(timeout=patience) as client, pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="support", messages=QUESTION)
     wait_until(server.usage)
     assert server.usage() == [("cancelled", 6, 1)]
@@ -315,7 +318,8 @@ def test_the_client_waits_as_long_as_it_is_told_and_asks_again(tmp_path: Path, m
     target = Target("model:support@v1", BASE, "a" * 64, 64, SamplingSpec(max_tokens=20))
     provider, waited = Refusing(), list[float]()
     with serving(tmp_path, provider, FixedResolver({"support@production": target}, {})) as server:
-        monkeypatch.setattr("openai._base_client.time.sleep", waited.append)
+        # The client's own `time`: a patched `time.sleep` would be that of every thread of this process.
+        monkeypatch.setattr("openai._base_client.time", SimpleNamespace(time=time.time, sleep=waited.append))
         with server.client().with_options(max_retries=1) as client:
             answer = client.chat.completions.create(model="support", messages=QUESTION)
         monkeypatch.undo()

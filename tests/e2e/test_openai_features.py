@@ -247,7 +247,7 @@ def test_what_was_cached_of_a_prompt_is_told(client: openai.OpenAI) -> None:
 
 def test_the_async_client_mixes_everything_at_once(served: Served) -> None:
     async def ask_all() -> list[Any]:
-        async with openai.AsyncOpenAI(base_url=served[0], api_key=served[1], max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=served[0], api_key=served[1], max_retries=0, timeout=120) as client:
             create = client.chat.completions.create
             asked: list[Any] = [
                 {"n": 2, "temperature": 1},

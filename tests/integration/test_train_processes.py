@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,9 @@ def test_a_run_stopped_and_one_whose_process_is_killed_go_on_to_the_same_bytes(r
 def _member(rank: int) -> psutil.Process:
     """The process of that rank among those started from here."""
     for process in psutil.Process().children(recursive=True):
-        if "espalier.train.member" in process.cmdline() and process.environ().get("RANK") == str(rank):
-            return process
+        with suppress(psutil.NoSuchProcess):  # an earlier one, at its end
+            if "espalier.train.member" in process.cmdline() and process.environ().get("RANK") == str(rank):
+                return process
     raise LookupError(f"no process of rank {rank}")
 
 
