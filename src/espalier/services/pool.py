@@ -17,7 +17,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from espalier.core.errors import EspalierError, NotFound
-from espalier.core.ports import ChatRequest, Delta, HoldsCapacity, ModelEngine, ReservedShare
+from espalier.core.ports import ChatRequest, Delta, ModelEngine, ReservedShare
 from espalier.core.types import ModelVersion
 from espalier.services.bases import place_base
 from espalier.services.scaling import Scaling
@@ -162,9 +162,9 @@ class ModelPool:
         """
         with self._lock:
             self._reserved = dict(by_base)
-        for resident in self._bases.residents():
-            if resident.thing is not None:
-                self._reserve(resident.thing)
+        refusals = [refusal for refusal in map(self._reserve, self._list_seats()) if refusal is not None]
+        if refusals:
+            raise refusals[0]
 
     def list_bases(self) -> list[Resident[Seat]]:
         """What is loaded, being loaded and on its way out."""
@@ -200,7 +200,8 @@ class ModelPool:
         engine.start()
         seat = Seat(base, engine, self._config, self._store.artifacts.materialise)
         try:
-            self._reserve(seat)
+            if refusal := self._reserve(seat):  # what it cannot hold keeps nobody from asking it
+                _log.error("%s holds no reserved capacity: %s", base, refusal)
             seat.warm()
         except BaseException:
             seat.close()
@@ -239,11 +240,19 @@ class ModelPool:
             return None
         return len(load_tokenizer(folder).encode_prompt(request.messages, tools=shown_tools(request)))
 
-    def _reserve(self, seat: Seat) -> None:
-        if isinstance(seat.engine, HoldsCapacity):
-            with self._lock:
-                shares = self._reserved.get(seat.base, ())
-            seat.engine.hold(shares)
+    def _list_seats(self) -> list[Seat]:
+        """Of the bases that are ready."""
+        return [resident.thing for resident in self._bases.residents() if resident.thing is not None]
+
+    def _reserve(self, seat: Seat) -> EspalierError | None:
+        """Have a base hold its share of what is reserved now; why it cannot, if it cannot."""
+        with self._lock:
+            shares = self._reserved.get(seat.base, ())
+        try:
+            seat.hold(shares)
+        except EspalierError as refusal:
+            return refusal
+        return None
 
     def _keep(self) -> None:
         with self._lock:
@@ -270,7 +279,8 @@ class ModelPool:
             self._bases.evict_idle(self._config.idle_s)
         measures = now_s - self._measured_s >= _MEASURE_S
         self._measured_s = now_s if measures else self._measured_s
-        for seat in [resident.thing for resident in self._bases.residents() if resident.thing is not None]:
+        for seat in self._list_seats():
+            self._reserve(seat)  # what was reserved while it was being loaded
             if seat.broken:
                 _log.error("the engine of %s broke; whoever asks next has it loaded anew", seat.base)
                 self._bases.evict(seat.base)

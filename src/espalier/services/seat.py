@@ -10,11 +10,11 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.core.ports import ModelEngine, TellMemory
+from espalier.core.ports import HoldsCapacity, ModelEngine, ReservedShare, TellMemory
 
 if TYPE_CHECKING:
     from espalier.core.config import ServeConfig
@@ -32,6 +32,7 @@ class Seat:
         self.engine = engine
         self._materialise = materialise
         self._closed = False
+        self._held: Sequence[ReservedShare] = ()
         self.adapters: Residency[str] = Residency(
             "adapter",
             self._load_adapter,
@@ -59,6 +60,12 @@ class Seat:
             from espalier.serve.warming import warm
 
             asyncio.run(warm(self.engine, self.base))
+
+    def hold(self, shares: Sequence[ReservedShare]) -> None:
+        """Have the engine hold exactly these, if it does not. Raises what `HoldsCapacity.hold` raises."""
+        if isinstance(self.engine, HoldsCapacity) and list(shares) != list(self._held):
+            self.engine.hold(shares)
+            self._held = tuple(shares)
 
     def close(self) -> None:
         """Stop the engine; answers under way end as cancelled."""

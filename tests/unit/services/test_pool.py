@@ -25,6 +25,7 @@ from espalier.core.types import Message, SamplingSpec
 from espalier.nn.adapters import attach_adapters, save_adapter
 from espalier.nn.base import load_base
 from espalier.nn.lora import LoraSpec
+from espalier.services import pool as pool_module
 from espalier.services.pool import ModelPool
 from espalier.store.store import Store, open_store
 from espalier.store.workspace import init_workspace
@@ -41,7 +42,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def make_pool(store: Store) -> Iterator[Callable[..., ModelPool]]:
+def make_pool(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModelPool]]:
+    monkeypatch.setattr(pool_module, "_LOOK_S", 0.05)  # it looks after what is loaded that often
     pools: list[ModelPool] = []
 
     def build(open_engine: Any = None, **settings: Any) -> ModelPool:
@@ -234,7 +236,7 @@ def test_an_idle_base_goes_and_its_memory_goes_back_to_the_system(
     make_pool: Callable[..., ModelPool], tmp_path: Path
 ) -> None:
     base = f"path:{make_wide_base(tmp_path / 'wide')}"
-    pool = make_pool(idle_s=0.5)
+    pool = make_pool(idle_s=1.0)
     rss = psutil.Process().memory_info
     pool.load(base)
     seat = pool.list_bases()[0].thing
@@ -273,7 +275,7 @@ def test_a_base_in_use_is_not_idle(make_pool: Callable[..., ModelPool]) -> None:
     async def play() -> str:
         deltas = cast("AsyncGenerator[Delta, None]", pool.stream(question("builtin:seedling")))
         first = (await anext(deltas)).text
-        await asyncio.sleep(2.5)  # the pool looks every second
+        await asyncio.sleep(0.5)  # the pool looks ten times
         gate.set()
         return first + "".join([delta.text async for delta in deltas])
 
@@ -298,6 +300,56 @@ def test_a_reserved_base_stays_and_is_told_its_shares_again_whenever_it_is_loade
     pool.hold({bases[1]: shares})
     wait_until(lambda: loaded(pool) == [bases[1]])
     assert engines["builtin:seedling"].held == []
+
+
+def test_a_reservation_made_while_a_base_is_loading_is_held_once_it_is_there(
+    make_pool: Callable[..., ModelPool],
+) -> None:
+    warming, go_on = threading.Event(), threading.Event()
+
+    class Slow(StandIn):
+        async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+            warming.set()
+            assert await asyncio.to_thread(go_on.wait, 60)
+            yield Delta("", "stop")
+
+    made: list[Slow] = []
+
+    def opening(base: str) -> Slow:
+        made.append(Slow(base))
+        return made[-1]
+
+    pool = make_pool(opening)
+    loading = threading.Thread(target=pool.load, args=("builtin:seedling",))
+    loading.start()
+    assert warming.wait(60)
+    shares = [ReservedShare("gold", 2, 1000)]
+    pool.hold({"builtin:seedling": shares})
+    go_on.set()
+    loading.join()
+    wait_until(lambda: made[0].held == shares)
+
+
+def test_a_reservation_that_one_base_cannot_hold_keeps_neither_it_nor_the_others_back(
+    make_pool: Callable[..., ModelPool], bases: list[str]
+) -> None:
+    class Small(StandIn):
+        def hold(self, shares: list[ReservedShare]) -> None:
+            if sum(share.slots for share in shares) > 2:
+                raise InvalidInput("too many slots")
+            super().hold(shares)
+
+    engines: dict[str, StandIn] = {}
+    pool = make_pool(lambda base: engines.setdefault(base, Small(base)))
+    small, large = [ReservedShare("gold", 2, 1000)], [ReservedShare("silver", 3, 1000)]
+    with pytest.raises(InvalidInput):
+        for base in bases[:2]:
+            pool.load(base)
+        pool.hold({sorted(bases[:2])[0]: large, sorted(bases[:2])[1]: small})
+    assert engines[sorted(bases[:2])[1]].held == small
+    pool.hold({bases[2]: large} | dict.fromkeys(bases[:2], small))
+    assert ask(pool, question(bases[2])) == bases[2]  # its requests wait like everybody's
+    assert all(engines[base].held == small for base in bases[:2])
 
 
 def test_a_broken_engine_is_replaced(make_pool: Callable[..., ModelPool], bases: list[str]) -> None:
