@@ -29,10 +29,12 @@ def serve(context: Context, *, warm: bool = True, announce: Any = None) -> None:
     """
     import uvicorn
 
+    from espalier.services.ownserver import server_url
+
     serve_config = context.config.config.serve
     listener = _listen(serve_config.host, serve_config.port)
     host, port = listener.getsockname()[:2]
-    url = f"http://{host}:{port}"
+    url = server_url(serve_config.model_copy(update={"host": host, "port": port}))
     process = _Process(context, url)
     app = process.build()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=30)

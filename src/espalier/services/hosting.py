@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from espalier.core.errors import Unavailable, from_json
+from espalier.core.errors import InvalidInput, NotFound, Unavailable, from_json
 from espalier.core.operations import operation
 from espalier.core.ports import Replicated
 from espalier.core.types import Spec
+from espalier.services.ownserver import no_server, server_url
 
 if TYPE_CHECKING:
     from espalier.serve.residency import Resident
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 600
 _LOAN_MS = 600_000
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
 class LoadedAdapter(Spec):
@@ -60,13 +63,17 @@ class NameLoaded(Spec):
 
     base: str = Field(description="as deployments list names it, such as builtin:seedling")
     adapter: str = Field(
-        "", description="an adapter's digest; empty = the base itself, which goes with all of its adapters"
+        "",
+        description="an adapter: its digest, the first of its figures, or a version that has it, such as support@v3; "
+        "empty = the base itself, which goes with all of its adapters",
     )
 
 
 @operation("deployments.engines", "GET /v1/engines")
 def engines(context: Context, request: ListEngines) -> list[LoadedEngine]:
     """List what the running server has loaded, how much memory it takes and how busy it is.
+
+    With --json, the adapters on each base too.
 
     Example:
         espalier deployments engines
@@ -86,7 +93,7 @@ def load(context: Context, request: NameLoaded) -> LoadedEngine | None:
         espalier deployments load builtin:seedling --server http://127.0.0.1:8321
     """
     hosting = _hosting(context)
-    hosting.load(request.base, request.adapter)
+    hosting.load(request.base, _find_adapter(context, request.adapter))
     return next((_describe(resident) for resident in hosting.list_bases() if resident.name == request.base), None)
 
 
@@ -101,7 +108,7 @@ def unload(context: Context, request: NameLoaded) -> list[LoadedEngine]:
         espalier deployments unload builtin:seedling --server http://127.0.0.1:8321
     """
     hosting = _hosting(context)
-    hosting.unload(request.base, request.adapter)
+    hosting.unload(request.base, _find_adapter(context, request.adapter))
     return [_describe(resident) for resident in hosting.list_bases()]
 
 
@@ -109,9 +116,30 @@ def _hosting(context: Context) -> ModelPool:
     if context.hosting is None:
         raise Unavailable(
             "engines are in the server's process, not in this one",
-            hint="say --server http://127.0.0.1:8321 and set ESPALIER_API_KEY to a key of the role approver",
+            hint=f"say --server {server_url(context.config.config.serve)} and set ESPALIER_API_KEY to a key of an "
+            "approver (`espalier keys create --role approver`)",
         )
     return context.hosting
+
+
+def _find_adapter(context: Context, word: str) -> str:
+    """The digest that is meant. Raises NotFound, InvalidInput."""
+    from espalier.registry.versions import get_version, list_models, list_versions
+
+    if not word or re.fullmatch(r"[0-9a-f]{64}", word):
+        return word
+    if not _DIGEST.fullmatch(word):
+        version = get_version(context.store, word)
+        if not version.adapter:
+            raise InvalidInput(f"{version.ref} has no adapter", where="adapter", hint="leave --adapter out")
+        return version.adapter
+    names = [model.name for model in list_models(context.store)]
+    digests = {version.adapter for name in names for version in list_versions(context.store, name)}
+    found = sorted(digest for digest in digests if digest.startswith(word))
+    if len(found) != 1:
+        said = f"the adapters of {len(found)} versions begin" if found else "no version's adapter begins"
+        raise NotFound(f"{said} with {word}", where="adapter", hint="`espalier models show NAME@vN` tells a digest")
+    return found[0]
 
 
 def _describe(resident: Resident[Seat]) -> LoadedEngine:
@@ -157,15 +185,13 @@ def _ask_server(context: Context, method: str, path: str) -> Any:
     ring = KeyRing(context.store)
     loan = ring.lend(context.actor, _LOAN_MS, lender=context.principal.key)
     headers = {"Authorization": f"Bearer {loan.secret}"}
-    asked = urllib.request.Request(f"http://{serve.host}:{serve.port}{path}", headers=headers, method=method)
+    asked = urllib.request.Request(f"{server_url(serve)}{path}", headers=headers, method=method)
     try:
         with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as reply:
             return json.loads(reply.read())
     except urllib.error.HTTPError as error:
         raise from_json(json.loads(error.read())["error"]) from None
     except urllib.error.URLError as error:
-        raise Unavailable(
-            f"no server answers at {serve.host}:{serve.port} ({error.reason})", hint="start one: `espalier serve`"
-        ) from None
+        raise no_server(serve, error.reason) from None
     finally:
         ring.revoke(loan.key.id, actor=context.actor)

@@ -10,11 +10,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from espalier.core.errors import Unavailable
 from espalier.core.events import Event
 from espalier.core.operations import operation
 from espalier.core.ports import Delta
 from espalier.core.types import Spec
+from espalier.services.ownserver import no_server, server_url
 from espalier.services.tracing import RequestTrace
 from espalier.wire.openai.chunks import EventReader
 from espalier.wire.openai.failure import decode_error
@@ -89,7 +89,7 @@ def trace(context: Context, request: TraceRequest) -> RequestTrace:
 
 def _stream(context: Context, body: dict[str, Any], secret: str) -> Iterator[Delta | Event]:
     serve = context.config.config.serve
-    url = f"http://{serve.host}:{serve.port}/v1/chat/completions"
+    url = f"{server_url(serve)}/v1/chat/completions"
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
     sent = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
@@ -98,9 +98,7 @@ def _stream(context: Context, body: dict[str, Any], secret: str) -> Iterator[Del
     except urllib.error.HTTPError as error:
         raise decode_error(error.code, error.read()) from None
     except urllib.error.URLError as error:
-        raise Unavailable(
-            f"no server answers at {serve.host}:{serve.port} ({error.reason})", hint="start one: `espalier serve`"
-        ) from None
+        raise no_server(serve, error.reason) from None
 
 
 def _read_events(reply: IO[bytes], request_id: str) -> Iterator[Delta | Event]:

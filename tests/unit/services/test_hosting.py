@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from espalier.core.config import ServeConfig
 from espalier.core.errors import NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta, EngineLoad
 from espalier.core.types import ModelVersion
+from espalier.registry.versions import Registration, register
 from espalier.services.context import Context, open_context
 from espalier.services.hosting import ListEngines, NameLoaded, engines, load, unload
+from espalier.services.ownserver import server_url
 from espalier.services.pool import ModelPool
 from espalier.services.warming import Warming
 from espalier.store.workspace import init_workspace
@@ -97,11 +100,31 @@ def test_unloading_lets_an_adapter_go_and_then_the_base(inside: Context, tmp_pat
         unload(inside, NameLoaded(base="builtin:seedling"))
 
 
-def test_without_a_server_it_is_said_that_none_answers(outside: Context) -> None:
-    with pytest.raises(Unavailable, match=r"no server answers at 127\.0\.0\.1:1"):
+def test_an_adapter_is_named_by_its_version_or_the_first_of_its_figures(inside: Context, tmp_path: Path) -> None:
+    put_adapter(inside, tmp_path)
+    facts = {"base": "builtin:seedling", "base_digest": "b" * 64, "special_tokens": {}, "recipe": ""}
+    (tmp_path / "adapter" / "espalier.json").write_text(json.dumps(facts), "utf-8")
+    digest = inside.store.artifacts.put("adapter", tmp_path / "adapter").digest
+    made = Registration(name="support", base="builtin:seedling", base_digest="b" * 64, adapter=digest)
+    register(inside.store, made, actor="ann")
+    for word in ("support@v1", digest[:12], digest):
+        one = load(inside, NameLoaded(base="builtin:seedling", adapter=word))
+        assert one is not None and [adapter.digest for adapter in one.adapters] == [digest]
+        (left,) = unload(inside, NameLoaded(base="builtin:seedling", adapter=word))
+        assert left.adapters == ()
+    for word in ("f" * 12, "support@v2", "suport"):
+        with pytest.raises(NotFound):
+            load(inside, NameLoaded(base="builtin:seedling", adapter=word))
+
+
+def test_without_a_server_it_is_said_that_none_answers_and_how_to_name_one(outside: Context) -> None:
+    with pytest.raises(Unavailable, match=r"no server answers at http://127\.0\.0\.1:1 ") as caught:
         engines(outside, ListEngines())
-    with pytest.raises(Unavailable, match="not in this one"):
+    assert "espalier serve" in caught.value.hint and "serve.port" in caught.value.hint
+    with pytest.raises(Unavailable, match="not in this one") as caught:
         load(outside, NameLoaded(base="builtin:seedling"))
+    assert "--server http://127.0.0.1:1 " in caught.value.hint
+    assert server_url(ServeConfig(host="::1")) == "http://[::1]:8321"
 
 
 def test_a_server_is_warm_once_every_aliased_version_was_tried(
