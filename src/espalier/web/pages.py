@@ -40,12 +40,12 @@ def mount_pages(
     models.add_pages(gate)
     serving.add_pages(gate)
     playground.add_pages(gate, base_url)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it looks at every object there is, torch's deprecated too
-        ui.run_with(
-            api,
-            title="Espalier",
-            favicon=Path(__file__).parent / "static" / "favicon.svg",
-            storage_secret=secrets.token_hex(32),
-            show_welcome_message=False,
-        )
+    # When the server starts, it looks at every object there is, torch's deprecated ones too.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"nicegui\.")
+    ui.run_with(
+        api,
+        title="Espalier",
+        favicon=Path(__file__).parent / "static" / "favicon.svg",
+        storage_secret=secrets.token_hex(32),
+        show_welcome_message=False,
+    )
