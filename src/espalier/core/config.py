@@ -49,8 +49,8 @@ class SharingConfig(Spec):
     weights: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="share of a flow (a key's id, or a model's name); others have 1"
     )
-    max_waiting: int = Field(1024, ge=0, description="requests waiting in all; one more is refused (503)")
-    max_waiting_per_flow: int = Field(256, ge=0, description="requests of one flow waiting; one more is refused (429)")
+    max_waiting: int = Field(1024, ge=0, description="answers waiting in all; one more is refused (503)")
+    max_waiting_per_flow: int = Field(256, ge=0, description="answers of one flow waiting; one more is refused (429)")
     max_waiting_tokens: int = Field(0, ge=0, description="tokens of all that wait, answers included; 0 = any number")
     max_wait_s: float = Field(60.0, ge=0, description="a request that would wait longer is refused (429); 0 = any time")
     reserved_slack: float = Field(

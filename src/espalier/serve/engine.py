@@ -153,7 +153,7 @@ class Engine:
         if request.base not in ("", self.base.spec, self.base.base_digest):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base.spec}")
         claim = Claim(request.flow, request.lane, request.reservation)
-        self._check_queue(claim)  # before the prompt is read: to refuse must cost nothing
+        self._check_queue(claim, request.sampling.n)  # before the prompt is read: to refuse must cost nothing
         shape = self._shape(request) if is_plain(request) else await asyncio.to_thread(self._shape, request)
         mailbox = Mailbox(self._patience_s)
         tickets: list[Ticket] = []
@@ -166,7 +166,7 @@ class Engine:
                     claim=claim, in_pieces=True, shape=shape, number=number,
                 )
             )  # fmt: skip
-        tickets[0].followers = tickets[1:]
+        tickets[0].followers, tickets[0].work.followers = tickets[1:], len(tickets) - 1
         with self._change:  # while its form was compiled the engine may have ended, and would never come to it
             self._check_answering()
             self._submit(tickets[0])
@@ -241,19 +241,25 @@ class Engine:
             self._change.notify_all()
         return ticket
 
-    def _enter(self, ticket: Ticket) -> None:
+    def _enter(self, ticket: Ticket, *, first: bool = False) -> None:
         self._tickets[ticket.work] = ticket
-        self._scheduler.add(ticket.work)
+        self._scheduler.add(ticket.work, first=first)
+
+    def _enter_followers(self, ticket: Ticket) -> None:
+        """The prompt is computed: theirs is copied. Those who came after them wait behind them."""
+        followers, ticket.followers, ticket.work.followers = ticket.followers, [], 0
+        for follower in reversed(followers):
+            self._enter(follower, first=True)
 
     def _check_answering(self) -> None:
         if not self.answering:
             raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
 
-    def _check_queue(self, claim: Claim) -> None:
+    def _check_queue(self, claim: Claim, answers: int) -> None:
         with self._change:
             crowd = self._scheduler.crowd(claim)
             tokens_per_s = self._scheduler.cost.tokens_per_s
-        check_admission(crowd, self._bounds[claim.lane], tokens_per_s)
+        check_admission(crowd, self._bounds[claim.lane], tokens_per_s, answers)
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter in self._closing:
@@ -314,8 +320,7 @@ class Engine:
                     if not whole:
                         self._drop(chunk.work)
                     elif ticket is not None and not ticket.work.cancelled:
-                        while ticket.followers:  # the prompt is computed: theirs is copied
-                            self._enter(ticket.followers.pop(0))
+                        self._enter_followers(ticket)
                         if ticket.add(token, likely):
                             self._scheduler.release(ticket.work)
                             del self._tickets[ticket.work]

@@ -12,7 +12,8 @@ virtual token counter of Sheng et al. 2024, "Fairness in Serving Large Language 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,7 +27,7 @@ _NEW = 0.2  # how much the last answer says about the next one
 class Crowd:
     """Who waits in a queue, as one flow sees it."""
 
-    waiting: int = 0  # works
+    waiting: int = 0  # answers: works, and those that follow a work
     tokens: float = 0.0  # their prompts and expected answers
     flow_waiting: int = 0  # the flow's own
     flow_tokens: float = 0.0
@@ -42,15 +43,15 @@ class FairQueue:
         self._virtual = 0.0
         self.flows: dict[str, Flow] = {}
 
-    def add(self, work: Work, name: str) -> None:
-        """Queue a work as the last of its flow."""
+    def add(self, work: Work, name: str, *, first: bool = False) -> None:
+        """Queue a work as the last of its flow, or as its first."""
         flow = self.flows.get(name)
         if flow is None:
             self._drop_idle()
             flow = self.open(name, self._weights.get(name, 1.0))
         self.join(flow)
         work.flow = flow
-        flow.waiting.append(work)
+        put(flow, work, first=first)
 
     def open(self, name: str, weight: float = 1.0, like: Flow | None = None) -> Flow:
         """A new flow; with `like` it shares that flow's waiting works."""
@@ -64,16 +65,20 @@ class FairQueue:
         if not flow.waiting:
             flow.clock = max(flow.clock, self._virtual)
 
-    def crowd(self, name: str) -> Crowd:
-        """What the next work of flow `name` would find before it."""
-        asking = [flow for flow in self.flows.values() if flow.waiting]
-        tokens = {flow.name: _weigh(flow) for flow in asking}
+    def crowd(self, name: str, running: Sequence[Work] = ()) -> Crowd:
+        """What the next work of flow `name` would find before it; of `running` works, the answers that follow them."""
+        leading: dict[str, list[Work]] = defaultdict(list)
+        for work in running:
+            if work.followers and work.flow is not None and work.flow.queue == self.name:
+                leading[work.flow.name].append(work)
+        asking = [flow for flow in self.flows.values() if flow.waiting or flow.name in leading]
+        waiting = {flow.name: _count(flow, leading[flow.name]) for flow in asking}
+        tokens = {flow.name: _weigh(flow, leading[flow.name]) for flow in asking}
         own = self.flows.get(name)
         weight = own.weight if own else self._weights.get(name, 1.0)
         weights = weight + sum(flow.weight for flow in asking if flow is not own)
-        waiting = sum(len(flow.waiting) for flow in asking)
         return Crowd(
-            waiting, sum(tokens.values()), len(own.waiting) if own else 0, tokens.get(name, 0.0), weight / weights
+            sum(waiting.values()), sum(tokens.values()), waiting.get(name, 0), tokens.get(name, 0.0), weight / weights
         )
 
     def best(self, allowed: Callable[[Flow], bool] = lambda flow: True) -> tuple[float, Flow] | None:
@@ -137,7 +142,17 @@ def _flow_of(work: Work) -> Flow:
     return work.flow
 
 
-def _weigh(flow: Flow) -> float:
+def put(flow: Flow, work: Work, *, first: bool) -> None:
+    """Let a work wait in its flow, as the last or the first."""
+    (flow.waiting.appendleft if first else flow.waiting.append)(work)
+
+
+def _count(flow: Flow, leading: Sequence[Work]) -> int:
+    return len(flow.waiting) + sum(work.followers for work in flow.waiting) + sum(work.followers for work in leading)
+
+
+def _weigh(flow: Flow, leading: Sequence[Work]) -> float:
     """Tokens that wait in the flow, judged by its first works: who is refused a thousand times must cost little."""
     first = list(islice(flow.waiting, _LOOKED_AT))
-    return sum(map(flow.expect_tokens, first)) / len(first) * len(flow.waiting)
+    queued = sum(map(flow.expect_all, first)) / len(first) * len(flow.waiting) if first else 0.0
+    return queued + sum(map(flow.expect_followers, leading))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from espalier.core.ports import ReservedShare
-from espalier.serve.fairness import Crowd, FairQueue
+from espalier.serve.fairness import Crowd, FairQueue, put
 from espalier.serve.work import Flow, Work
 
 _NEW = 0.2
@@ -86,7 +86,7 @@ class Reservations:
                 self.held[name] = self._open(share, now_s)
         return freed
 
-    def add(self, work: Work, now_s: float) -> bool:
+    def add(self, work: Work, now_s: float, *, first: bool = False) -> bool:
         """Queue a work that its reservation has tokens for; False when there is no such reservation, or none left."""
         held = self.held.get(work.claim.reservation)
         if held is None or not held.guarantee(work, now_s):
@@ -94,16 +94,16 @@ class Reservations:
         self.queue.join(held.flow)
         self._among.join(held.burst)
         work.flow = held.flow
-        held.flow.waiting.append(work)
+        put(held.flow, work, first=first)
         return True
 
-    def crowd(self, name: str, now_s: float) -> Crowd | None:
+    def crowd(self, name: str, now_s: float, running: Sequence[Work] = ()) -> Crowd | None:
         """Who waits before the next work of a reservation that has tokens left; None where there is none such."""
         held = self.held.get(name)
         if held is None:
             return None
         held.fill(now_s)  # who is refused on demand's account must not be so for as long as others ask
-        return self.queue.crowd(name) if held.level > 0 else None
+        return self.queue.crowd(name, running) if held.level > 0 else None
 
     def best(self) -> tuple[float, Flow] | None:
         """(tag, flow) of the next guaranteed work whose reservation has a slot left for it."""

@@ -78,13 +78,16 @@ class Scheduler:
         for work in self.running:
             work.guaranteed = work.guaranteed and work.claim.reservation in self._reserved.held
 
-    def add(self, work: Work) -> None:
-        """Queue a work; it gets a slot when one is free for its class and the step has tokens left for it."""
+    def add(self, work: Work, *, first: bool = False) -> None:
+        """Queue a work; it gets a slot when one is free for its class and the step has tokens left for it.
+
+        `first`: it comes before those of its flow that wait already, belonging to a request that came before theirs.
+        """
         work.arrived_s = self._clock_s()
         if work.claim.lane == "batch":
-            self._batch.add(work, work.claim.flow)
-        elif not self._reserved.add(work, work.arrived_s):
-            self._demand.add(work, work.claim.flow)
+            self._batch.add(work, work.claim.flow, first=first)
+        elif not self._reserved.add(work, work.arrived_s, first=first):
+            self._demand.add(work, work.claim.flow, first=first)
 
     def cancel(self, work: Work) -> None:
         """Drop a waiting work at once; a running one leaves at the next `plan`."""
@@ -97,8 +100,9 @@ class Scheduler:
     def crowd(self, claim: Claim) -> Crowd:
         """Who waits before the next work with this claim."""
         if claim.lane == "batch":
-            return self._batch.crowd(claim.flow)
-        return self._reserved.crowd(claim.reservation, self._clock_s()) or self._demand.crowd(claim.flow)
+            return self._batch.crowd(claim.flow, self.running)
+        reserved = self._reserved.crowd(claim.reservation, self._clock_s(), self.running)
+        return reserved or self._demand.crowd(claim.flow, self.running)
 
     @property
     def waiting(self) -> list[Work]:
@@ -119,10 +123,11 @@ class Scheduler:
     def load(self) -> EngineLoad:
         """What runs and waits now."""
         waiting, now_s = self.waiting, self._clock_s()
+        works = [*self.running, *waiting]
         return EngineLoad(
             running=len(self.running),
-            waiting=len(waiting),
-            tokens_in_flight=sum(work.most_tokens for work in [*self.running, *waiting]),
+            waiting=len(waiting) + sum(work.followers for work in works),
+            tokens_in_flight=sum(work.most_tokens * (1 + work.followers) for work in works),
             queue_s=max((now_s - work.arrived_s for work in waiting), default=0.0),
             slots=self.slots,
         )

@@ -34,6 +34,7 @@ class Work:
     cancelled: bool = False
     claim: Claim = NOBODYS
     cached: int = 0  # of the prompt: how many tokens were found in the cache, not computed
+    followers: int = 0  # further answers to the same prompt, which queue once it is computed
     # What follows is the scheduler's own.
     flow: Flow | None = field(default=None, repr=False)  # whose share it uses
     guaranteed: bool = False  # a reservation's tokens were set aside for it
@@ -69,10 +70,21 @@ class Flow:
 
     def expect_tokens(self, work: Work) -> float:
         """Tokens the work will probably need from here on, its prompt included."""
+        return len(work.tokens) + self._expect_answer(work)
+
+    def expect_all(self, work: Work) -> float:
+        """The same, with the answers that follow it: their prompt is copied."""
+        return self.expect_tokens(work) + self.expect_followers(work)
+
+    def expect_followers(self, work: Work) -> float:
+        """Tokens of the answers that follow the work."""
+        return work.followers * self._expect_answer(work) if work.followers else 0.0
+
+    def _expect_answer(self, work: Work) -> float:
         room = work.most_tokens - len(work.tokens)
         answered = len(work.tokens) - work.prompt_tokens
         guess = max(self.answer_tokens - answered, 1.0) if self.answer_tokens else room
-        return len(work.tokens) + min(room, guess)
+        return min(room, guess)
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,6 +306,35 @@ def test_a_full_queue_is_refused_at_once_with_the_time_to_wait(load_tiny: Callab
     full.stop()
 
 
+def test_each_of_several_answers_counts_and_none_waits_behind_who_came_later(
+    load_tiny: Callable[[], LoadedBase],
+) -> None:
+    sharing = SharingConfig(max_waiting=5)
+    engine = Engine(load_tiny(), SMALL.model_copy(update={"sharing": sharing, "max_batch": 1})).start()
+
+    async def ask_both() -> list[str]:
+        ended: list[str] = []
+
+        async def ask(name: str, n: int) -> None:
+            async for delta in engine.stream(make_request(name, max_tokens=6, n=n)):
+                ended.extend([f"{name} {delta.index}"] if delta.finish_reason else [])
+
+        with engine._turn:  # nobody computes until both wait
+            several = asyncio.create_task(ask("several", 3))
+            while engine.load().waiting < 3:
+                await asyncio.sleep(0.001)
+            with pytest.raises(Unavailable, match="3 answers"):
+                await ask("too many", 3)
+            later = asyncio.create_task(ask("later", 1))
+            while engine.load().waiting < 4:
+                await asyncio.sleep(0.001)
+        await asyncio.gather(several, later)
+        return ended
+
+    assert run(ask_both()) == ["several 0", "several 1", "several 2", "later 0"]
+    engine.stop()
+
+
 def test_a_cache_larger_than_any_memory_is_refused_with_its_size(load_tiny: Callable[[], LoadedBase]) -> None:
     base = load_tiny()
     object.__setattr__(base, "context_tokens", 10**12)

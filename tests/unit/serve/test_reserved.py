@@ -290,6 +290,36 @@ def test_a_queue_too_long_is_refused_with_the_seconds_to_wait(crowd: Crowd, kind
     assert 1.0 <= caught.value.retry_after_s <= 60.0  # type: ignore[attr-defined]
 
 
+def test_a_request_for_several_answers_needs_room_for_all_of_them_unless_nobody_waits() -> None:
+    bounds = Bounds(waiting=10, waiting_per_flow=5)
+    check_admission(Crowd(waiting=7, flow_waiting=2), bounds, 100.0, answers=3)
+    with pytest.raises(Unavailable, match="7 answers"):
+        check_admission(Crowd(waiting=7), bounds, 100.0, answers=4)
+    with pytest.raises(RateLimited, match="2 of your answers"):
+        check_admission(Crowd(waiting=6, flow_waiting=2), bounds, 100.0, answers=4)
+    check_admission(Crowd(), bounds, 100.0, answers=128)
+    with pytest.raises(Unavailable):
+        check_admission(Crowd(), Bounds(waiting=0), 100.0)
+
+
+def test_answers_that_follow_another_count_in_the_crowd_before_they_have_begun() -> None:
+    machine, several = Machine(slots=1), Machine(slots=1)
+    leader = several.ask(prompt=600, answer=20)
+    leader.followers = 3
+    for _ in range(4):
+        machine.ask(prompt=600, answer=20)
+    wants, wanted = (each.scheduler.crowd(Claim("others")) for each in (several, machine))
+    assert (wants.waiting, wants.flow_waiting) == (wanted.waiting, wanted.flow_waiting) == (4, 4)
+    assert wants.tokens == wanted.tokens - 3 * 600  # their prompt is copied
+    assert (several.scheduler.load().waiting, several.scheduler.load().tokens_in_flight) == (4, 4 * 620)
+    several.step()  # it has a slot now, and its prompt is not read to its end
+    assert (leader.slot, leader.wanted > 1) == (0, True)
+    begun = several.scheduler.crowd(Claim("others"))
+    assert (begun.waiting, begun.flow_waiting, begun.tokens) == (3, 3, 3 * 20)
+    quiet = several.scheduler.crowd(Claim("quiet"))
+    assert (quiet.waiting, quiet.flow_waiting, quiet.share) == (3, 0, 0.5)
+
+
 def test_a_quiet_flow_is_not_refused_for_the_flood_of_another() -> None:
     machine = Machine()
     for _ in range(300):
