@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
+from espalier.cli.failure import point_to_help
 from espalier.cli.fields import fields_of, parameters_of
 from espalier.cli.help import HelpfulCommand, first_line
 from espalier.cli.options import Options, common_options, take_options
+from espalier.core.errors import InvalidInput
 from espalier.core.operations import Operation
 from espalier.sdk.client import Client, RunHandle
 
@@ -44,10 +46,15 @@ class _OperationCommand(HelpfulCommand):
         return super().make_parser(ctx)
 
     def _run(self, **given: Any) -> int:
-        options = take_options(click.get_current_context(), given)
+        context = click.get_current_context()
+        options = take_options(context, given)
         detach = given.pop("detach", False)
         fields = fields_of(self._operation.request, given)
-        return call_and_show(self._operation, fields, options, detach=detach)
+        try:
+            return call_and_show(self._operation, fields, options, detach=detach)
+        except InvalidInput as error:
+            error.hint = error.hint or point_to_help(context)
+            raise
 
 
 def call_and_show(operation: Operation, fields: dict[str, Any], options: Options, *, detach: bool = False) -> int:

@@ -23,11 +23,19 @@ def report(error: EspalierError, *, as_json: bool) -> int:
 
 def from_click(error: click.ClickException) -> EspalierError:
     """click's own complaint (a wrong option, a missing argument) as ours."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "espalier"
-    hint = f"`{path} --help` shows what it takes"
+    hint = point_to_help(getattr(error, "ctx", None))
     message = error.format_message().rstrip(".")
     if isinstance(error, click.NoSuchOption):
         close = did_you_mean(error.option_name, error.possibilities or ())
         return InvalidInput(f"no such option: {error.option_name}", hint=close if "did you" in close else hint)
     return InvalidInput(message[:1].lower() + message[1:], hint=hint)
+
+
+def point_to_help(context: click.Context | None) -> str:
+    """The hint that names the command's help, in the words it was called by."""
+    if context is None:
+        return "`espalier --help` shows what it takes"
+    parent = context.parent
+    if parent is not None and parent.info_name == context.info_name:
+        context = parent  # `espalier train`, a noun that is a verb too, stands for both
+    return f"`{context.command_path} --help` shows what it takes"

@@ -19,17 +19,17 @@ from espalier.services.queue import submit_job
 
 
 def parse_request(operation: Operation, fields: Mapping[str, Any]) -> BaseModel:
-    """The request that `fields` describe; raises InvalidInput naming the first field that is wrong, and a hint."""
+    """The request that `fields` describe.
+
+    Raises InvalidInput naming what is wrong, with a hint where a known name is near: where to read on, each face knows.
+    """
     kind = operation.request
     try:
         return kind.model_validate(dict(fields))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         message = "; ".join(describe(problem) for problem in problems[:5])
-        raise InvalidInput(
-            f"{operation.name}: {message}",
-            hint=hint_for(kind, problems[0]) or f"`espalier {cli_words(operation)} --help`",
-        ) from None
+        raise InvalidInput(f"{operation.name}: {message}", hint=hint_for(kind, problems[0])) from None
 
 
 def perform(context: Context, operation: Operation, request: BaseModel) -> Any:
@@ -47,8 +47,3 @@ def call_operation(context: Context, principal: Principal, name: str, fields: Ma
     """`perform` by name for an identity: what the pages call."""
     operation = find_operation(name)
     return perform(context.acting_as(principal), operation, parse_request(operation, fields))
-
-
-def cli_words(operation: Operation) -> str:
-    """`models promote`: the operation as the command line spells it."""
-    return f"{operation.noun} {operation.verb}".replace("_", "-").replace(".", " ")
