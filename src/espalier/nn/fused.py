@@ -2,8 +2,8 @@
 
 q, k and v are one product, gate and up another; adapters are added to the fused outputs; behind the last attention only
 rows that decide a token go on. Where there is a compiler and a CPU the whole step is one call (nn/kernels/step), else
-it is written here in plain torch. The weights stay the model's, rearranged so that its own projections are views of the
-fused ones. Knows no request. The engine's probe holds it to transformers' logits.
+it is written here in plain torch. The weights stay the model's, dense or in int8 (nn/quantized), rearranged so that its
+own projections are views of the fused ones. Knows no request. The engine's probe holds it to transformers' logits.
 
 Shapes: t rows of the step, n rows that decide a token, m model width, h heads, k key heads, d head width, f hidden.
 """
@@ -28,6 +28,7 @@ from transformers import (
 from espalier.nn.adapterpack import pack_adapter
 from espalier.nn.kernels.step import LayerWeights, ModelWeights, PlaceWeights, StepKernel, StepRows, can_step
 from espalier.nn.mixed import AdapterBank, Place
+from espalier.nn.quantized import Int8Matrix, QuantizedLinear
 from espalier.nn.rotary import Rotation, turn
 from espalier.nn.shape import LeanShape, lean_shape
 from espalier.nn.slots import Kind, SlotCache
@@ -47,12 +48,22 @@ class _Product:
     """Layers of the model that read one input: their key in the bank, weight (o, i), bias (o)."""
 
     key: str
-    weight: Tensor
+    weight: Tensor | Int8Matrix
     bias: Tensor | None
     parts: tuple[int, ...]
 
+    def of(self, x: Tensor) -> Tensor:
+        """x (t, i) times the transposed weight, (t, o)."""
+        if isinstance(self.weight, Tensor):
+            return x @ self.weight.t()
+        few = self.weight.multiply_few(x)
+        return x @ self.weight.dequantise(x.dtype).t() if few is None else few
+
     def for_kernel(self) -> PlaceWeights:
-        return PlaceWeights(self.weight, None if self.bias is None else self.bias.detach().float(), self.parts)
+        bias = None if self.bias is None else self.bias.detach().float()
+        if isinstance(self.weight, Tensor):
+            return PlaceWeights(self.weight, bias, self.parts)
+        return PlaceWeights(self.weight.codes, bias, self.parts, self.weight.scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +83,23 @@ class _Layer:
 
 
 def can_fuse(model: PreTrainedModel) -> bool:
-    """Whether `FusedDecoder` computes what `model` does: a family it knows, over plain linear layers."""
+    """Whether `FusedDecoder` computes what `model` does: a family it knows, over plain linear layers or int8 ones."""
     return (
         type(model) in _TYPES
         and lean_shape(model.config) is not None
         and all(
-            type(layer.get_submodule(name)) is nn.Linear
+            _can_join([layer.get_submodule(name) for name in names])
             for layer in model.model.layers
             for names in _PARTS.values()
-            for name in names
         )
         and type(model.lm_head) is nn.Linear
+    )
+
+
+def _can_join(modules: Sequence[nn.Module]) -> bool:
+    kinds = {type(module) for module in modules}
+    return kinds == {nn.Linear} or (
+        kinds == {QuantizedLinear} and all(isinstance(module.weight, Int8Matrix) for module in modules)
     )
 
 
@@ -159,7 +176,7 @@ class FusedDecoder:
         return self._cache.attend(layer.index, q, key, v, self._scale, kind).reshape(len(x), -1)
 
     def _project(self, product: _Product, x: Tensor) -> Tensor:
-        y = x @ product.weight.t()
+        y = product.of(x)
         self._bank.add_to(y, product.key, x)
         return y if product.bias is None else y.add_(product.bias)
 
@@ -208,7 +225,7 @@ def _places_of(index: int, names: Sequence[str]) -> list[str]:
 
 
 def _measure(model: nn.Module, name: str) -> Place:
-    rows, columns = model.get_submodule(name).get_parameter("weight").shape
+    rows, columns = _weight_of(model.get_submodule(name)).shape
     return Place(name, columns, rows)
 
 
@@ -235,16 +252,31 @@ def _fuse_layer(index: int, layer: nn.Module, shape: LeanShape) -> _Layer:
 
 def _fuse(key: str, modules: Sequence[nn.Module]) -> _Product:
     """The weights under one another; each module keeps its own as a view of the whole, so nothing is held twice."""
-    weights = [module.get_parameter("weight") for module in modules]
-    parts = tuple(len(weight) for weight in weights)
-    whole = weights[0].detach()
-    if len(weights) > 1:
-        whole = torch.cat([weight.detach() for weight in weights])
-        for weight, view in zip(weights, torch.split(whole, list(parts)), strict=True):
-            weight.data = view
+    weights = [_weight_of(module) for module in modules]
+    parts = tuple(weight.shape[0] for weight in weights)
     biases = [getattr(module, "bias", None) for module in modules]
+    known = next((one for one in biases if one is not None), None)
     bias = None
-    if any(one is not None for one in biases):
-        known = zip(biases, weights, strict=True)
-        bias = torch.cat([weight.new_zeros(len(weight)) if one is None else one.detach() for one, weight in known])
-    return _Product(key, whole, bias, parts)
+    if known is not None:
+        filled = zip(biases, parts, strict=True)
+        bias = torch.cat([known.new_zeros(count) if one is None else one.detach() for one, count in filled])
+    return _Product(key, _join(weights), bias, parts)
+
+
+def _join(weights: Sequence[Tensor | Int8Matrix]) -> Tensor | Int8Matrix:
+    first = weights[0]
+    if len(weights) == 1:
+        return first.detach() if isinstance(first, Tensor) else first
+    matrices = [weight for weight in weights if isinstance(weight, Int8Matrix)]
+    if matrices:
+        return Int8Matrix.stack(matrices)
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+    whole = torch.cat([tensor.detach() for tensor in tensors])
+    for tensor, view in zip(tensors, torch.split(whole, [len(tensor) for tensor in tensors]), strict=True):
+        tensor.data = view
+    return whole
+
+
+def _weight_of(module: nn.Module) -> Tensor | Int8Matrix:
+    weight = module.weight
+    return weight if isinstance(weight, Int8Matrix) else module.get_parameter("weight")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -105,6 +106,20 @@ class Int8Matrix(nn.Module):
         self.register_buffer("codes", torch.cat([codes for codes, _ in parts]))
         self.register_buffer("largest", torch.cat([largest for _, largest in parts]))
 
+    @classmethod
+    def stack(cls, matrices: Sequence[Int8Matrix]) -> Int8Matrix:
+        """All under one another, as one; each keeps its own as views of the whole, so nothing is held twice."""
+        whole = cls.__new__(cls)
+        nn.Module.__init__(whole)
+        rows = [matrix.shape[0] for matrix in matrices]
+        whole.shape = torch.Size((sum(rows), matrices[0].shape[1]))
+        for name in ("codes", "largest"):
+            joined = torch.cat([matrix.get_buffer(name) for matrix in matrices])
+            whole.register_buffer(name, joined)
+            for matrix, view in zip(matrices, torch.split(joined, rows), strict=True):
+                setattr(matrix, name, view)
+        return whole
+
     def multiply_few(self, x: Tensor) -> Tensor | None:
         """x (t, i) times the transposed matrix, without making it dense; None where torch has no faster kernel for it.
 
@@ -119,11 +134,16 @@ class Int8Matrix(nn.Module):
         if self.shape[1] % 32 or self.shape[0] % 16 or (x.data_ptr() | self.codes.data_ptr()) % 64:
             return None
         sums: Tensor = kernel(x, self.codes, torch.ones_like(self.largest, dtype=x.dtype))
-        return sums.float().mul_(self.largest / 127).to(x.dtype)
+        return sums.float().mul_(self.scales).to(x.dtype)
 
     def dequantise(self, dtype: torch.dtype) -> Tensor:
         """The matrix (o, i) in `dtype`, computed in float32."""
-        return self.codes.float().mul_(self.largest[:, None] / 127).to(dtype)
+        return self.codes.float().mul_(self.scales[:, None]).to(dtype)
+
+    @property
+    def scales(self) -> Tensor:
+        """What the codes of each row are multiplied by, (o) float32."""
+        return self.largest / 127
 
 
 class BitsandbytesNf4(nn.Module):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from tests.unit.nn.families import configs, make_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
 
 from espalier.core.errors import NotFound
 from espalier.nn.adapters import AdapterWeights
@@ -18,10 +19,24 @@ from espalier.nn.fused import FusedDecoder, can_fuse
 from espalier.nn.kernels.compiling import SWITCH, kernels_in_use
 from espalier.nn.lora import LoraSpec
 from espalier.nn.mixed import AdapterBank
+from espalier.nn.quantized import QuantizedLinear, measure_footprint, quantise_model
 from espalier.nn.slots import SlotCache, Span, Step
 
-CONFIGS = configs()
+# Weights of several panels, of lengths that fill no last vector.
+WIDE: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 328,
+    "intermediate_size": 424,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "head_dim": 16,
+    "attn_implementation": "eager",
+}
+CONFIGS = configs() | {"llama, more than a panel": LlamaConfig(**WIDE)}
 SLOTS, CONTEXT = 7, 96
+in_both_forms = pytest.mark.parametrize("held", ["dense", "int8"])
 
 
 @pytest.fixture(params=["compiled", "torch"])
@@ -62,11 +77,17 @@ class Bench:
         return self.step(ids, torch.tensor(positions), torch.tensor(deciding, dtype=torch.int64)).float()
 
 
-def take_over(family: str, dtype: torch.dtype = torch.float32) -> Bench:
+def take_over(family: str, dtype: torch.dtype = torch.float32, held: str = "dense") -> Bench:
+    """With `held` "int8" the model has its linear layers in codes, and beside it stands what these are made dense."""
     model = make_model(CONFIGS[family])
-    assert can_fuse(model)
     own = copy.deepcopy(model)
     model.to(dtype)
+    if held == "int8":
+        quantise_model(model, "int8")
+        for name, layer in model.named_modules():
+            if isinstance(layer, QuantizedLinear):
+                own.get_submodule(name).weight.data = layer.weight.dequantise(torch.float32)
+    assert can_fuse(model)
     cache = SlotCache(model, SLOTS, CONTEXT)
     bank = AdapterBank(dtype, torch.device("cpu"))
     bench = Bench(own, cache, bank, FusedDecoder(model, cache, bank))
@@ -118,10 +139,11 @@ def texts(count: int, length: int, seed: int = 0) -> Tensor:
     return torch.randint(3, 97, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
+@in_both_forms
 @pytest.mark.parametrize("family", CONFIGS)
 @torch.inference_mode()
-def test_rows_of_six_requests_equal_each_alone_with_its_adapter_merged(family: str, way: str) -> None:
-    bench, ids = take_over(family), texts(6, 40)
+def test_rows_of_six_requests_equal_each_alone_with_its_adapter_merged(family: str, way: str, held: str) -> None:
+    bench, ids = take_over(family, held=held), texts(6, 40)
     assert bench.step.compiled == (way == "compiled")
     wanted = [alone(bench, name, own) for name, own in zip(WHO, ids, strict=True)]
     spread = float(torch.stack(wanted).std())
@@ -140,10 +162,11 @@ def test_rows_of_six_requests_equal_each_alone_with_its_adapter_merged(family: s
             assert worst < 2e-4 * spread, (family, WHO[i], done[i])
 
 
+@in_both_forms
 @pytest.mark.parametrize("family", ["llama, wide heads", "qwen 3", "mistral, window"])
 @torch.inference_mode()
-def test_bfloat16_stays_as_near_as_its_rounding_lets_it(family: str, way: str) -> None:
-    bench, ids = take_over(family, torch.bfloat16), texts(1, 40)[0]
+def test_bfloat16_stays_as_near_as_its_rounding_lets_it(family: str, way: str, held: str) -> None:
+    bench, ids = take_over(family, torch.bfloat16, held), texts(1, 40)[0]
     for name in ("", "many"):
         wanted = alone(bench, name, ids)
         found = bench.run([], [(name, 0, 0, 40)], ids, range(40))
@@ -151,11 +174,14 @@ def test_bfloat16_stays_as_near_as_its_rounding_lets_it(family: str, way: str) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("family", ["llama, wide heads", "qwen 2, window above"])
+@in_both_forms
+@pytest.mark.parametrize("family", ["llama, wide heads", "qwen 2, window above", "llama, more than a panel"])
 @torch.inference_mode()
-def test_a_row_is_the_same_to_the_last_bit_in_any_company(compiled: None, family: str, dtype: torch.dtype) -> None:
+def test_a_row_is_the_same_to_the_last_bit_in_any_company(
+    compiled: None, family: str, dtype: torch.dtype, held: str
+) -> None:
     ids, threads = texts(6, 40), torch.get_num_threads()
-    bench = take_over(family, dtype)
+    bench = take_over(family, dtype, held)
     lonely = []
     for name, own in zip(WHO, ids, strict=True):  # in slot 3, at once, then one token
         bench.run([], [(name, 3, 0, 39)], own[:39], [])
@@ -163,7 +189,7 @@ def test_a_row_is_the_same_to_the_last_bit_in_any_company(compiled: None, family
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            bench = take_over(family, dtype)
+            bench = take_over(family, dtype, held)
             slots = [5, 0, 3, 6, 1, 4]
             for first, end in ((0, 2), (2, 29), (29, 39)):
                 chunks = [(WHO[i], slots[i], first, end) for i in range(6)]
@@ -199,6 +225,23 @@ def test_numbers_that_overflow_reach_no_neighbour(way: str) -> None:
     assert found.isfinite().all(-1).tolist() == [True, False, True]
     again = bench.run([(names[i], i, 20) for i in range(3)], [], ids[:, 0], range(3))
     assert again.isfinite().all(-1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("scheme", ["int8", "nf4"])
+@torch.inference_mode()
+def test_a_base_in_int8_is_taken_over_where_it_lies_and_one_in_nf4_is_not(way: str, scheme: Any) -> None:
+    model = make_model(CONFIGS["llama 3 rotary, biases"])
+    quantise_model(model, scheme)
+    assert can_fuse(model) == (scheme == "int8")
+    if scheme == "nf4":
+        return
+    ids, before = texts(1, 30), measure_footprint(model)
+    wanted = model(input_ids=ids).logits
+    step = FusedDecoder(model, SlotCache(model, 1, CONTEXT), AdapterBank(torch.float32, torch.device("cpu")))
+    parts = [model.model.layers[1].self_attn.get_submodule(f"{name}_proj").weight.codes for name in "qkv"]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1  # the model's own are views
+    assert (model(input_ids=ids).logits - wanted).abs().max() == 0
+    assert (measure_footprint(model), step.compiled) == (before, way == "compiled")
 
 
 @torch.inference_mode()

@@ -13,7 +13,8 @@ import torch
 
 from espalier.core.config import ServeConfig
 from espalier.core.types import Generation, Message, SamplingSpec
-from espalier.nn.base import LoadedBase
+from espalier.nn.base import LoadedBase, load_base
+from espalier.nn.quantized import QuantizedLinear
 from espalier.serve.engine import Engine
 
 # peft 0.21 reads a property that transformers 5.23 deprecates.
@@ -40,10 +41,11 @@ def ask(text: str) -> list[Message]:
 
 @pytest.fixture(scope="module")
 def expected(adapter_folders: dict[str, Path], tiny_folder: Path) -> dict[tuple[str, str], tuple[int, ...]]:
-    """PEFT's own answers, one at a time, each adapter alone."""
-    from espalier.nn.base import load_base
+    return ask_peft(load_base(f"path:{tiny_folder}"), adapter_folders)
 
-    base = load_base(f"path:{tiny_folder}")
+
+def ask_peft(base: LoadedBase, adapter_folders: dict[str, Path]) -> dict[tuple[str, str], tuple[int, ...]]:
+    """PEFT's own answers, one at a time, each adapter alone."""
     names = list(adapter_folders)
     wrapped = peft.PeftModel.from_pretrained(base.model, adapter_folders[names[0]], adapter_name=names[0])
     for name in names[1:]:
@@ -141,3 +143,23 @@ def test_a_batch_for_evaluation_equals_peft(
         texts = [text for name, text in CASES if name == adapter]
         answers = engine.generate([ask(text) for text in texts], GREEDY, adapter)
         assert [answer.token_ids for answer in answers] == [expected[adapter, text] for text in texts]
+
+
+def test_a_base_in_int8_answers_as_peft_on_what_its_codes_stand_for(
+    tiny_folder: Path,
+    adapter_folders: dict[str, Path],
+    expected: dict[tuple[str, str], tuple[int, ...]],
+) -> None:
+    def load_int8() -> LoadedBase:
+        return load_base(f"path:{tiny_folder}", quantise="int8")
+
+    plain = load_base(f"path:{tiny_folder}")
+    with torch.no_grad():
+        for name, layer in load_int8().model.named_modules():
+            if isinstance(layer, QuantizedLinear):
+                plain.model.get_submodule(name).weight.copy_(layer.weight.dequantise(torch.float32))
+    wanted = ask_peft(plain, adapter_folders)
+    assert wanted != expected, "quantising must show, or a base that is not held in codes would go unseen"
+    for config in ({"max_batch": 16}, {"max_batch": 3, "step_budget_tokens": 16}):
+        answers = answer_together(make_engine(load_int8, adapter_folders, **config), CASES)
+        assert [answer.token_ids for answer in answers] == [wanted[case] for case in CASES]

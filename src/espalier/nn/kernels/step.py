@@ -25,7 +25,7 @@ class _Place(ctypes.Structure):
     """`struct place`: keep the two alike, as all others here."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scales")),
         *((name, ctypes.c_int64) for name in ("inputs", "outputs")),
         ("parts", ctypes.c_int64 * PARTS),
     ]
@@ -87,11 +87,15 @@ class _Step(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class PlaceWeights:
-    """Layers that read one input, under one another: weight (o, i) in the compute type, bias (o) float32."""
+    """Layers that read one input, under one another: weight (o, i) in the compute type, bias (o) float32.
+
+    With `scales` (o) float32 the weight is int8, and each of its rows multiplied by its own.
+    """
 
     weight: Tensor
     bias: Tensor | None
     parts: tuple[int, ...]  # outputs of each
+    scales: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,7 @@ def _layer(weights: LayerWeights) -> _Layer:
 
 def _place(weights: PlaceWeights) -> _Place:
     outputs, inputs = weights.weight.shape
-    place = _Place(weights.weight.data_ptr(), _address(weights.bias), inputs, outputs)
+    place = _Place(weights.weight.data_ptr(), _address(weights.bias), _address(weights.scales), inputs, outputs)
     place.parts[: len(weights.parts)] = weights.parts
     return place
 

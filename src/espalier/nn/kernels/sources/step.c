@@ -4,7 +4,8 @@
  * Few rows make a step a matter of reading weights, so everything else is done on the way: norms, rotary positions,
  * attention over each row's own length, what adapters add, gates. A product sums each number in one order whatever else
  * is computed (rowproduct.h), attention goes row by row, adapters are read for the rows that have them: a row's result
- * is the same to the last bit in any company, in any chunking, on any number of threads.
+ * is the same to the last bit in any company, in any chunking, on any number of threads. Weights may be codes of eight
+ * bits with a scale to each row; these become numbers in registers, and nothing else changes.
  *
  * Rows: (q k v), attention, (out, gate and up, down), of which behind the last attention only those go on that decide a
  * token. Legend: m width, h heads, kv key heads, d head width, f hidden, i in, o out, r ranks.
@@ -17,8 +18,9 @@
 
 /* Mirrored by espalier.nn.kernels.step: keep all of these alike. */
 struct place { /* layers of the model that read one input, as one product */
-    const void *weight; /* (o, i) */
-    const float *bias;  /* (o) or NULL */
+    const void *weight;  /* (o, i): numbers, or where there are scales codes of eight bits */
+    const float *bias;   /* (o) or NULL */
+    const float *scales; /* (o) what a row's codes are multiplied by, or NULL */
     int64_t in, out, parts[PARTS]; /* outputs of each layer */
 };
 struct pair { /* what one adapter has at a place; down NULL: nothing */
@@ -78,6 +80,10 @@ static float square_sum(const float *x, long width) {
 
 static void add_row(float *restrict x, const float *restrict y, long width) {
     for (long j = 0; j < width; j++) x[j] += y[j];
+}
+
+static void scale_row(float *restrict x, const float *restrict scales, long width) {
+    for (long j = 0; j < width; j++) x[j] *= scales[j];
 }
 
 /* Numbers i and i + n of a head turn together. */

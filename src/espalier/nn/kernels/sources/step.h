@@ -3,7 +3,20 @@
  * Included with NUMBER, UNIT_PAIRS and SUFFIX as attention.h. Products read NUMBER and give float; what is summed up
  * between layers stays float.
  */
+#define NAMED_(name, suffix) name##_##suffix
+#define NAMED2(name, suffix) NAMED_(name, suffix)
+#define NAMED(name) NAMED2(name, SUFFIX)
+
+#define WEIGHT NUMBER
+#define OWN(name) NAMED(name)
 #include "rowproduct.h"
+#undef WEIGHT
+#undef OWN
+#define WEIGHT int8_t
+#define OWN(name) NAMED(coded_##name)
+#include "rowproduct.h"
+#undef WEIGHT
+#undef OWN
 
 /* y (NUMBER) = x / rms(x) gain */
 static void NAMED(norm_row)(const float *x, const float *gain, long width, float eps, NUMBER *y) {
@@ -169,7 +182,14 @@ static void NAMED(gate_row)(const float *both, long width, NUMBER *to) {
 static void NAMED(products)(const struct place *place, const NUMBER *x, long rows, float *y,
                             int number, int crew) {
     const struct share share = share_of(place->out, WEIGHTS, number, crew);
-    NAMED(rows_product)(rows, x, place->in, place->weight, place->in, place->in, share.from, share.to, y, place->out);
+    const long in = place->in, out = place->out;
+    if (place->scales == NULL) {
+        NAMED(rows_product)(rows, x, in, place->weight, in, in, share.from, share.to, y, out);
+    } else { /* sums run over the codes and are scaled when they are whole */
+        NAMED(coded_rows_product)(rows, x, in, place->weight, in, in, share.from, share.to, y, out);
+        for (long r = 0; r < rows; r++)
+            scale_row(y + r * out + share.from, place->scales + share.from, share.to - share.from);
+    }
     espalier_meet(crew);
 }
 

@@ -17,6 +17,7 @@
 #define LANES 16
 #define WIDE 1
 #elif defined(__AVX__)
+#include <immintrin.h>
 #define LANES 8
 #define WIDE 0
 #else
@@ -40,6 +41,7 @@ typedef float vec_anywhere __attribute__((vector_size(4 * LANES), aligned(4), ma
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits_anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int8_t codes_anywhere __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef half halves __attribute__((vector_size(2 * LANES)));
 typedef half halves_anywhere __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
@@ -127,13 +129,38 @@ INLINE bits pair(vec low, vec high) {
 #endif
 }
 
-/* One name for both types, chosen by the pointer. */
+/* --- codes of eight bits: whole numbers that float and bfloat16 hold exactly */
+
+INLINE vec load_codes(const int8_t *p) {
+#if WIDE
+    return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+#elif defined(__AVX2__) /* else GCC goes one by one */
+    return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+#else
+    return __builtin_convertvector(__builtin_convertvector(*(const codes_anywhere *)p, ints), vec);
+#endif
+}
+#if PAIRS
+INLINE bits pairs_of_half(const half *p) { return *(const bits_anywhere *)p; }
+INLINE bits pairs_of_codes(const int8_t *p) { /* of the floats the upper halves: nothing is rounded */
+    static const uint16_t upper[32] __attribute__((aligned(64))) = {
+        1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+        33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    return (bits)_mm512_permutex2var_epi16(
+        (__m512i)load_codes(p), _mm512_load_si512(upper), (__m512i)load_codes(p + LANES));
+}
+#define LOAD_PAIRS(p) \
+    _Generic((p), const half *: pairs_of_half, half *: pairs_of_half, const int8_t *: pairs_of_codes)(p)
+#endif
+
+/* One name for all types, chosen by the pointer. */
 INLINE vec load_float(const float *p) { return *(const vec_anywhere *)p; }
 INLINE vec load_half(const half *p) { return widen(*(const halves_anywhere *)p); }
 INLINE void store_float(float *p, vec x) { *(vec_anywhere *)p = x; }
 INLINE void store_half(half *p, vec x) { *(halves_anywhere *)p = narrow(x); }
 #define LOAD(p) \
-    _Generic((p), const float *: load_float, float *: load_float, const half *: load_half, half *: load_half)(p)
+    _Generic((p), const float *: load_float, float *: load_float, const half *: load_half, half *: load_half, \
+             const int8_t *: load_codes)(p)
 #define STORE(p, x) _Generic((p), float *: store_float, half *: store_half)(p, x)
 
 /* --- functions */
