@@ -48,6 +48,8 @@ class Crew:
         self._adapters: dict[str, Path] = {}
         self._closing: set[str] = set()
         self._shares: Sequence[ReservedShare] = ()
+        self._holding: frozenset[int] = frozenset()  # replicas among which the shares were parted last
+        self._parting = asyncio.Lock()
         self._waiting: list[Flight] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
@@ -58,7 +60,8 @@ class Crew:
     async def open(self) -> None:
         """Returns when the first replica answers, also after `close`. Raises what its loading raised."""
         self._closed, self._deaths, self._resting_until_s = False, 0, 0.0
-        self._replicas, self._change = [], asyncio.Event()  # the loop may be another than before
+        # The loop may be another than before.
+        self._replicas, self._change, self._parting = [], asyncio.Event(), asyncio.Lock()
         first, others = self._add(), [self._add() for _ in range(self.wanted - 1)]
         for replica in others:
             self._spawn(self._grow(replica))
@@ -94,13 +97,16 @@ class Crew:
             self._finish(flight, Delta("", "cancelled"))
             return
         slack = self._serve.max_context_tokens * max(1, self._serve.max_batch // 8)
-        chosen = choose_replica(self._ready(), flight.request, slack)
+        chosen = choose_replica(self._list_able(flight.request.reservation), flight.request, slack)
         if chosen is None:
             self._waiting.append(flight)
             self._change.set()  # so that one is started where there is none
             return
         flight.tries += 1
-        chosen.ask(flight)
+        try:
+            chosen.ask(flight)
+        except EspalierError as refusal:  # no line can carry it
+            self._finish(flight, refusal)
 
     def cancel(self, flight: Flight) -> None:
         """Its asker has left."""
@@ -162,7 +168,7 @@ class Crew:
         try:
             await self._share_out()
         except InvalidInput:
-            self._shares = before
+            self._shares, self._holding = before, frozenset()  # the first of them may hold the new ones
             raise
 
     def list_adapters(self) -> list[str]:
@@ -190,6 +196,15 @@ class Crew:
 
     def _ready(self) -> list[Replica]:
         return [replica for replica in list(self._replicas) if replica.state == "ready"]
+
+    def _list_able(self, reservation: str) -> list[Replica]:
+        """The replicas that may take a request: of a reservation, those with the fewest of its requests, since each
+        holds an equal part of it."""
+        ready = self._ready()
+        if not reservation:
+            return ready
+        counts = [sum(each.request.reservation == reservation for each in r.flights.values()) for r in ready]
+        return [replica for replica, count in zip(ready, counts, strict=True) if count == min(counts)]
 
     def _flights(self) -> list[Flight]:
         return [*self._waiting, *(flight for replica in self._replicas for flight in replica.flights.values())]
@@ -239,13 +254,22 @@ class Crew:
         replica.adapters.discard(digest)
 
     async def _share_out(self) -> None:
-        """Each replica holds its part of what is reserved."""
-        ready = self._ready()
-        parts = [[s.name, math.ceil(s.slots / len(ready)), math.ceil(s.tokens_per_minute / len(ready))]
-                 for s in self._shares] if ready else []  # fmt: skip
-        for replica in ready:
-            with contextlib.suppress(Unavailable):
-                await replica.call("hold", parts)
+        """Each replica that takes requests holds its part of what is reserved."""
+        async with self._parting:  # or an older division could arrive last
+            ready = self._ready()
+            self._holding = frozenset(replica.number for replica in ready)
+            parts = [[s.name, math.ceil(s.slots / len(ready)), math.ceil(s.tokens_per_minute / len(ready))]
+                     for s in self._shares] if ready else []  # fmt: skip
+            for replica in ready:
+                with contextlib.suppress(Unavailable):
+                    await replica.call("hold", parts)
+
+    async def _share_out_anew(self) -> None:
+        """One died, or goes: what it held is the others' to hold."""
+        try:
+            await self._share_out()
+        except EspalierError as error:
+            _log.error("%s: what is reserved cannot be held: %s", self._base, error)
 
     async def _look_after(self) -> None:
         """Until it is closed: replace the dead, grow, shrink, listen to how busy each is."""
@@ -265,8 +289,11 @@ class Crew:
         if len(there) < target and now_s >= self._resting_until_s:
             for _ in range(target - len(there)):
                 self._spawn(self._grow(self._add()))
-        for replica in sorted(self._ready(), key=lambda replica: replica.tokens)[: max(0, len(there) - target)]:
+        ready = sorted(self._ready(), key=lambda replica: replica.tokens)
+        for replica in ready[: max(0, len(ready) - target)]:  # one that starts is no reason to lose one that answers
             replica.state = "draining"
+        if self._shares and self._holding != {replica.number for replica in self._ready()}:
+            self._spawn(self._share_out_anew())
         for replica in [r for r in self._replicas if r.state == "draining" and not r.flights]:
             self._replicas.remove(replica)
             self._spawn(replica.close())

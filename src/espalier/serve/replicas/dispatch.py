@@ -37,5 +37,5 @@ def choose_replica(replicas: Sequence[Carrier], request: ChatRequest, slack_toke
     least = min(replica.tokens for replica in replicas)
     free = [replica for replica in replicas if replica.tokens <= least + slack_tokens]
     beginning = request.messages[0].content[:_BEGINNING_CHARACTERS] if request.messages else ""
-    key = f"{request.adapter}\n{beginning}".encode()
+    key = f"{request.adapter}\n{beginning}".encode(errors="replace")
     return max(free, key=lambda replica: blake2b(key, salt=replica.number.to_bytes(8, "big")).digest())

@@ -96,11 +96,14 @@ class Replica:
         return await self._send("call", name=name, args=list(arguments))
 
     def ask(self, flight: Flight) -> None:
-        """Have it answer; its pieces and its end are told to the flight, its loss to `on_lost`."""
+        """Have it answer; its pieces and its end are told to the flight, its loss to `on_lost`.
+
+        Raises InvalidInput for a request that is too long to be sent.
+        """
         self._last += 1
-        self.flights[self._last] = flight
         if self._line is not None:
             self._line.send({"op": "ask", "id": self._last, "request": encode_request(flight.request)})
+        self.flights[self._last] = flight
 
     def cancel(self, flight: Flight) -> None:
         """Forget a flight, and have its slot freed."""

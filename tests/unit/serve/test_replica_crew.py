@@ -1,0 +1,152 @@
+"""The crew of a base's replicas, with replicas that are none: who takes what, who holds what, who goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import pytest
+
+from espalier.core.config import ServeConfig
+from espalier.core.errors import EspalierError, InvalidInput, Unavailable
+from espalier.core.ports import ChatRequest, Delta, EngineLoad, ReservedShare
+from espalier.core.types import Message
+from espalier.serve.replicas import crew as crew_module
+from espalier.serve.replicas.crew import Crew
+from espalier.serve.replicas.process import Flight, Replica
+
+
+class StandIn(Replica):
+    """A replica without a process: it is there at once, or when `gate` opens, and answers nothing by itself."""
+
+    gate: asyncio.Event | None = None
+    longest = 10_000
+
+    async def open(self, threads: int, plan: Any) -> None:
+        self.shares: list[list[Any]] = []
+        if self.gate is not None:
+            await self.gate.wait()
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        if name == "hold":
+            (self.shares,) = arguments
+        return {"state": vars_of(EngineLoad()), "memory_bytes": 1}.get(name)
+
+    def ask(self, flight: Flight) -> None:
+        if len(flight.request.messages[0].content) > self.longest:
+            raise InvalidInput("too long for the line")
+        self._last += 1
+        self.flights[self._last] = flight
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+def vars_of(load: EngineLoad) -> dict[str, Any]:
+    return {name: getattr(load, name) for name in load.__slots__}
+
+
+@pytest.fixture(autouse=True)
+def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "Replica", StandIn)
+
+
+def play(wanted: int, story: Callable[[Crew], Coroutine[Any, Any, None]]) -> None:
+    async def live() -> None:
+        crew = Crew("path:x", "path:x", ServeConfig(threads=1, max_batch=8), wanted=wanted, most=4)
+        await crew.open()
+        await until(lambda: len(crew._ready()) == wanted)
+        try:
+            await story(crew)
+        finally:
+            await crew.close()
+
+    asyncio.run(asyncio.wait_for(live(), 60))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.01)
+
+
+def flight(crew: Crew, text: str = "hello", reservation: str = "") -> tuple[Flight, list[Delta | EspalierError | None]]:
+    told: list[Delta | EspalierError | None] = []
+    request = ChatRequest("r", "", "", [Message("user", text)], reservation=reservation)
+    return crew.make_flight(request, told.append), told
+
+
+def shares_of(crew: Crew) -> list[list[list[Any]]]:
+    return [cast(StandIn, replica).shares for replica in crew._ready()]
+
+
+def test_the_replicas_that_are_there_hold_all_that_is_reserved_however_many_they_are() -> None:
+    async def story(crew: Crew) -> None:
+        await crew.hold([ReservedShare("gold", 4, 1000)])
+        assert shares_of(crew) == [[["gold", 2, 500]]] * 2
+        crew.scale(1)
+        await until(lambda: len(crew._ready()) == 1)
+        await until(lambda: shares_of(crew) == [[["gold", 4, 1000]]])
+        crew.scale(2)
+        await until(lambda: shares_of(crew) == [[["gold", 2, 500]]] * 2)
+        dead = crew._ready()[0]
+        dead.state = "gone"
+        crew._lose(dead)
+        await until(lambda: shares_of(crew) == [[["gold", 4, 1000]]])
+
+    play(2, story)
+
+
+def test_requests_of_a_reservation_go_where_its_slots_are_free() -> None:
+    async def story(crew: Crew) -> None:
+        await crew.hold([ReservedShare("gold", 4, 1000)])
+        for _ in range(4):
+            crew.dispatch(flight(crew, "the same beginning", "gold")[0])
+        assert [len(replica.flights) for replica in crew._ready()] == [2, 2]
+
+    play(2, story)
+
+
+def test_who_is_ready_goes_only_when_somebody_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(crew: Crew) -> None:
+        gate = asyncio.Event()
+        monkeypatch.setattr(StandIn, "gate", gate)
+        crew.scale(2)
+        await until(lambda: len(crew._replicas) == 2)
+        crew.scale(1)
+        for _ in range(3):
+            crew._reconcile(0.0)
+        assert len(crew._ready()) == 1
+        gate.set()
+        await until(lambda: [replica.state for replica in crew._replicas] == ["ready"])
+
+    play(1, story)
+
+
+def test_a_request_that_no_line_can_carry_is_refused_and_the_others_go_on() -> None:
+    async def story(crew: Crew) -> None:
+        long, told = flight(crew, "x" * (StandIn.longest + 1))
+        other, _ = flight(crew)
+        crew.dispatch(long)
+        crew.dispatch(other)
+        assert isinstance(told[0], InvalidInput) and told[1:] == [None] and long.over
+        crew._waiting += [flight(crew, "x" * (StandIn.longest + 1))[0], flight(crew)[0]]
+        crew._reconcile(0.0)
+        assert sum(len(replica.flights) for replica in crew._ready()) == 2 and not crew._waiting
+
+    play(1, story)
+
+
+def test_what_a_dead_replica_had_is_put_to_another_or_told() -> None:
+    async def story(crew: Crew) -> None:
+        fresh, begun = flight(crew), flight(crew)
+        for each, _ in (fresh, begun):
+            crew.dispatch(each)
+        begun[0].told = True
+        (dead,) = {replica.number: replica for replica in crew._ready() if replica.flights}.values()
+        dead.state = "gone"
+        crew._lose(dead)
+        assert isinstance(begun[1][0], Unavailable) and not fresh[1]
+        assert [list(replica.flights.values()) for replica in crew._ready()] == [[fresh[0]]]
+
+    play(2, story)
