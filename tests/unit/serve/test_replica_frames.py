@@ -118,6 +118,16 @@ def test_a_request_with_a_number_beyond_64_bits_arrives_and_one_beyond_the_longe
     assert '"maximum": 1e+30' in str(asyncio.run(play())).replace("'", '"')
 
 
+def test_what_only_pythons_json_can_spell_does_not_end_the_line() -> None:
+    taken: list[object] = []
+    line = FrameLine(taken.append, lambda: None)
+    for body in (b'{"n": NaN, "m": 1267650600228229401496703205376}', b'{"half": "\\ud800"}', b'{"n": 1}'):
+        line.data_received(len(body).to_bytes(4, "big") + body)
+    assert [str(each) for each in taken] == [
+        "{'n': nan, 'm': 1267650600228229401496703205376}", "{'half': '\\ud800'}", "{'n': 1}",
+    ]  # fmt: skip
+
+
 @given(st.lists(st.integers(1, 40), max_size=20))
 def test_a_frame_cut_anywhere_is_read_once_it_is_whole(cuts: list[int]) -> None:
     taken: list[object] = []

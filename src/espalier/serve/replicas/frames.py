@@ -63,7 +63,7 @@ class FrameLine(asyncio.Protocol):
                 return
             body = bytes(self._received[_LENGTH.size : end])
             del self._received[:end]
-            self._on_frame(orjson.loads(body))
+            self._on_frame(_read(body))
 
     def send(self, frame: Frame) -> None:
         """Frames of one turn of the loop, such as a step's tokens, leave in one write; on a lost line, none.
@@ -144,6 +144,13 @@ def _write(frame: Frame) -> bytes:
         return orjson.dumps(frame)
     except TypeError:  # an integer of more than 64 bits, as a tool's schema may hold; it arrives as a float
         return json.dumps(frame).encode()
+
+
+def _read(body: bytes) -> Frame:
+    try:
+        return cast("Frame", orjson.loads(body))
+    except orjson.JSONDecodeError:  # no number, or half a surrogate pair: one odd word must not cost a replica
+        return cast("Frame", json.loads(body))
 
 
 def _encode_logprob(token: TokenLogprob) -> list[Any]:
