@@ -212,7 +212,9 @@ class Progress:
         self.status = ""
         failed = f", {data['failed']} failed: {data.get('errors') or data['output']}" if data.get("failed") else ""
         told = f"{data.get('status', '')}: {data.get('completed', 0)} of {data.get('total', 0)} lines answered"
-        return [f"    {told}{failed}", f"    answers: {data.get('output', '')}"]
+        unasked = data.get("total", 0) - data.get("completed", 0) - data.get("failed", 0)
+        left = f", {unasked} not asked: {data.get('errors') or data['output']}" if unasked else ""
+        return [f"    {told}{failed}{left}", f"    answers: {data.get('output', '')}"]
 
     def _show(self, what: str, done: int, total: int, rest: str) -> None:
         """A bar; before it is known how many there will be, only what is being done."""

@@ -175,17 +175,25 @@ def run(context: Context, request: RunBatch) -> Iterator[Event]:
         _check_model(context, batches, request.model)
     batch = (begun or _create(context, request)).batch
     yield Event("log", {"message": f"{'going on with' if begun else 'batch'} {batch.id}"})
+    if _sees_server(batches):
+        ends = f"the server answers it, whoever looks on; `espalier batch cancel {batch.id}` ends it"
+        yield Event("log", {"message": ends})
     standing = yield from _follow(context, batches, batch)
     written = _deliver(context, standing, output)
     context.store.records.put("batch-delivered", batch.id, NameBatch(id=batch.id))
     yield Event("batch.finished", written.model_dump())
+    unasked = written.total - written.completed - written.failed
+    if unasked:
+        raise Conflict(
+            f"batch {batch.id} was {written.status} with {unasked} of {written.total} lines unasked",
+            hint=f"{written.errors or written.output} names them; the same command asks anew",
+        )
     if standing.end is not None and standing.end.fault:
         raise InvalidInput(f"batch {batch.id}: {standing.end.fault}", hint=f"read {written.errors or written.output}")
 
 
 def _follow(context: Context, batches: Batches, batch: Batch) -> Generator[Event, None, Standing]:
     """Events until it has ended; returns how it stands then. Works on it in this process where no server does."""
-    from espalier.gateway.batch.runner import sees_sign
     from espalier.services.batchworker import BatchWorker
 
     worker: BatchWorker | None = None
@@ -195,7 +203,7 @@ def _follow(context: Context, batches: Batches, batch: Batch) -> Generator[Event
             if standing.end is not None:
                 return standing
             yield _progress(standing)
-            if worker is None and not sees_sign(batches.folder):
+            if worker is None and not _sees_server(batches):
                 if context.confined:
                     raise Unavailable("this server takes no batches", hint="start one with serve.worker=true")
                 worker = BatchWorker(context, batch.id).start()
@@ -205,6 +213,13 @@ def _follow(context: Context, batches: Batches, batch: Batch) -> Generator[Event
     finally:
         if worker is not None:
             worker.stop()
+
+
+def _sees_server(batches: Batches) -> bool:
+    """Whether a server of this workspace works on batches now."""
+    from espalier.gateway.batch.runner import sees_sign
+
+    return sees_sign(batches.folder)
 
 
 def _progress(standing: Standing) -> Event:
@@ -268,11 +283,10 @@ def _errors_beside(output: Path) -> Path:
 
 def _check_model(context: Context, batches: Batches, name: str) -> None:
     """Raises NotFound with the nearest name where this process is to ask it: a server may know names of its own."""
-    from espalier.gateway.batch.runner import sees_sign
     from espalier.gateway.route import resolve
     from espalier.services.resolver import RegistryResolver
 
-    if not context.confined and not sees_sign(batches.folder):
+    if not context.confined and not _sees_server(batches):
         resolve(RegistryResolver(context.store, context.config.config.serve), name)
 
 

@@ -143,3 +143,5 @@ def test_a_batch_says_how_far_it_is_and_what_came_of_it() -> None:
         "    answers: out",
     ]
     assert progress.status == ""
+    cut = {"status": "cancelled", "completed": 3, "failed": 1, "total": 10, "output": "out", "errors": "bad"}
+    assert progress.take(Event("batch.finished", cut))[0].endswith(", 1 failed: bad, 6 not asked: bad")

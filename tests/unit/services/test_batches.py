@@ -124,6 +124,29 @@ def test_no_failures_of_an_earlier_run_stand_beside_the_answers(context: Context
     assert not errors.exists()
 
 
+def test_where_a_server_answers_a_run_says_how_it_is_ended_and_ends_badly_when_it_was(
+    context: Context, tmp_path: Path
+) -> None:
+    folder = Batches(context.store).folder
+    sign = raise_sign(folder)
+    try:
+        running = iter(batches.run(context, RunBatch(file="asked.jsonl", model="builtin:seedling")))
+        said = [next(running).data["message"], next(running).data["message"]][1]
+        (made,) = batches.list_all(context, ListBatches())
+        assert f"`espalier batch cancel {made.id}`" in said
+    finally:
+        os.close(sign)
+    batches.cancel(context, NameBatch(id=made.id))
+    events: list[Event] = []
+    with pytest.raises(Conflict, match="was cancelled with 1 of 1 lines unasked") as caught:
+        for event in running:
+            events.append(event)
+    finished = events[-1].data
+    assert (finished["status"], finished["completed"], finished["failed"], finished["total"]) == ("cancelled", 0, 0, 1)
+    assert finished["errors"] in caught.value.hint
+    assert "batch_cancelled" in Path(finished["errors"]).read_text("utf-8")
+
+
 def test_over_the_network_a_run_wants_a_server_that_takes_batches(context: Context) -> None:
     events: list[Event] = []
     with pytest.raises(Unavailable):
