@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from espalier.core.types import Run
+from espalier.pipeline import run as pipeline_run
+from espalier.pipeline.executors.inline import InlineExecutor
 from espalier.sdk.client import Client
 from espalier.services.datasets import write_sample
 from espalier.store.workspace import init_workspace
@@ -111,7 +113,9 @@ def make_house() -> Any:
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """One house for all tests that only look, or add to it."""
     folder = build_house(tmp_path_factory.mktemp("house") / "larkspur")
-    with Client(folder, actor="ada") as client:
+    with pytest.MonkeyPatch.context() as patch, Client(folder, actor="ada") as client:
+        # A child process each would import torch each; test_kill goes through the very same steps in processes.
+        patch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)
         run = client.pipelines.run(recipe="support.yaml").wait()
     return House(folder, run)
 

@@ -12,11 +12,13 @@ import pytest
 
 from espalier.core.errors import NotFound
 from espalier.core.types import Run
+from espalier.pipeline import run as pipeline_run
+from espalier.pipeline.executors.inline import InlineExecutor
 from espalier.sdk.client import Client
 from espalier.store.workspace import init_workspace
 from espalier.testing.tiny import make_tiny_base
 
-pytestmark = pytest.mark.slow  # four steps, a process each
+pytestmark = pytest.mark.slow
 
 _RECIPE = """
 name: intents
@@ -59,7 +61,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lived(house: Path) -> Iterator[tuple[Client, dict[str, Run]]]:
-    with Client(house, actor="ada") as client:
+    with pytest.MonkeyPatch.context() as patch, Client(house, actor="ada") as client:
+        patch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)  # a child process each would import torch each
         run = client.pipelines.run(recipe="intents.yaml").wait()
         assert run.status == "succeeded", run.error
         steps = {one.name.rpartition(".")[2]: one for one in client.runs.list(parent=run.id, limit=50)}

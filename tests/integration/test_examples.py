@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from espalier.pipeline import run as pipeline_run
+from espalier.pipeline.executors.inline import InlineExecutor
+from espalier.sdk.client import Client
 from espalier.services.context import open_context
+from espalier.store.workspace import init_workspace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -55,11 +59,15 @@ def test_the_sdk_example_says_what_ran_and_what_came_out(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preferences_tell_the_right_answer_from_one_that_only_looks_right(tmp_path: Path) -> None:
+def test_preferences_tell_the_right_answer_from_one_that_only_looks_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(EXAMPLES / "preference", tmp_path, dirs_exist_ok=True)
     run(tmp_path, "make_notes.py")
-    run(tmp_path, "-m", "espalier.cli.main", "init", "--no-starter")
-    made = json.loads(run(tmp_path, "-m", "espalier.cli.main", "run", "recipe.yaml", "--json").stdout)["outputs"]
+    init_workspace(tmp_path)
+    monkeypatch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)  # a child process each would import torch each
+    with Client(tmp_path, actor="ann") as client:
+        made = client.pipelines.run(recipe="recipe.yaml").wait().outputs
     context = open_context(tmp_path)
     found = [context.store.artifacts.materialise(made[f"{step}.report"]) for step in ("before", "after")]
     context.close()

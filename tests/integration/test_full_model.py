@@ -16,10 +16,13 @@ from espalier.core.ports import ChatRequest
 from espalier.core.refs import Ref
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.base import load_base
+from espalier.pipeline import run as pipeline_run
+from espalier.pipeline.executors.inline import InlineExecutor
+from espalier.sdk.client import Client
 from espalier.services.pool import ModelPool
 from espalier.services.resolver import RegistryResolver
 from espalier.store.store import open_store
-from espalier.store.workspace import Workspace
+from espalier.store.workspace import Workspace, init_workspace
 from espalier.testing.tiny import make_tiny_base
 
 RECIPE = """
@@ -79,14 +82,18 @@ def ask(folder: Path, question: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_fully_tuned_model_is_registered_asked_exported_and_tuned_further(tmp_path: Path) -> None:
+def test_a_fully_tuned_model_is_registered_asked_exported_and_tuned_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)  # a child process each would import torch each
     make_tiny_base(tmp_path / "base", seed=1)
     rows = [{"q": f"Give the code. The code is {n:03d}.", "a": f"<code>{n:03d}</code>"} for n in range(150)]
     (tmp_path / "codes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    espalier(tmp_path, "init", ".")
-    run = espalier(tmp_path, "run", "recipe.yaml")
-    made = run["outputs"]["tuned.base"]
+    init_workspace(tmp_path)
+    with Client(tmp_path, actor="ann") as client:
+        run = client.pipelines.run(recipe="recipe.yaml").wait()
+    made = run.outputs["tuned.base"]
     version = espalier(tmp_path, "models", "show", "codes@v1")
     assert json.dumps(version).count(f"artifact:{made}") >= 1
     espalier(tmp_path, "models", "approve", "codes@v1", "--as", "ada")
@@ -94,7 +101,7 @@ def test_a_fully_tuned_model_is_registered_asked_exported_and_tuned_further(tmp_
     espalier(tmp_path, "models", "export", "codes@v1", "out")
     exported = load_base(f"path:{tmp_path / 'out'}")
     assert exported.tokenizer_digest == load_base(f"path:{tmp_path / 'base'}").tokenizer_digest
-    adapter = run["outputs"]["further.adapter"]
+    adapter = run.outputs["further.adapter"]
     folder = next((tmp_path / ".espalier").rglob(f"{adapter}/espalier.json"), None)
     if folder is not None:  # laid out when something asked for it
         assert json.loads(folder.read_text())["base_digest"] == exported.base_digest

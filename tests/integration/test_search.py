@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from espalier.sdk.client import Client
+from espalier.store.workspace import init_workspace
 from espalier.testing.tiny import make_tiny_base
 
 pytest.importorskip("optuna")
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = init_workspace(tmp_path_factory.mktemp("search")).root
     make_tiny_base(tmp_path / "base", seed=1)
     rows = [{"q": f"Give the code. The code is {n:03d}.", "a": f"<code>{n:03d}</code>"} for n in range(60)]
     (tmp_path / "codes.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -30,8 +33,8 @@ def workspace(tmp_path: Path) -> Path:
         "recipe: train.yaml\ntrials: 3\nwarmup_trials: 1\nsampler: grid\n"
         "space: {lr: {choices: [0.000001, 0.01, 0.02]}}\n"
     )
-    _espalier(tmp_path, "init", ".")
-    _espalier(tmp_path, "data", "build", "data.yaml")
+    with Client(tmp_path) as client:
+        client.datasets.build(recipe="data.yaml").wait()
     return tmp_path
 
 
@@ -61,9 +64,9 @@ def test_a_search_finds_the_better_rate_and_a_longer_one_adds_only_the_rest(work
 
 
 def test_a_measure_no_training_has_is_refused_with_the_nearest(workspace: Path) -> None:
-    path = workspace / "search.yaml"
-    path.write_text(path.read_text() + "measure: validation_los\n")
-    command = [sys.executable, "-m", "espalier.cli.main", "train", "search", "search.yaml", "--dataset", "codes"]
+    recipe = (workspace / "search.yaml").read_text()
+    (workspace / "wrong.yaml").write_text(recipe + "measure: validation_los\n")
+    command = [sys.executable, "-m", "espalier.cli.main", "train", "search", "wrong.yaml", "--dataset", "codes"]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "validation_los" in done.stderr and "validation_loss" in done.stderr
