@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
     command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
     && echo $$p && break; done)
 
-.PHONY: help setup demo test test-fast check docs clean
+.PHONY: help setup demo test test-fast lint check docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Espalier needs Python >= 3.11 with venv; none found on PATH (set PYTHON=...)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -q src  # once: where Python may write no bytecode, every process would do it anew
 	@touch $@
 
 demo: $(STAMP) ## one model's whole life, from tickets to a traced answer
@@ -35,11 +36,13 @@ test-fast: $(STAMP) ## the inner loop: no slow tests, no browser
 
 CODE := $(wildcard src tests examples benchmarks)
 
-check: $(STAMP) ## style, types, layers, sizes
+lint: $(STAMP) ## style, types, layers
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check: lint ## the same, and sizes
 	$(BIN)/python -m pytest tests/architecture
 
 docs: $(STAMP) ## write the generated reference again (docs/cli.md)
