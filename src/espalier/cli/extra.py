@@ -61,7 +61,11 @@ def _serve() -> click.Command:
                 click.echo(f"  OpenAI endpoint  {url}/v1        pages  {url}        Ctrl-C stops it")
             sys.stdout.flush()
 
-        serve(context, warm=not given["cold"], announce=announce)
+        def stopping() -> None:
+            if not options.as_json:
+                click.echo("stopping: answers under way are finished first; Ctrl-C again stops at once", err=True)
+
+        serve(context, warm=not given["cold"], announce=announce, stopping=stopping)
         return 0
 
     return HelpfulCommand(

@@ -22,23 +22,33 @@ if TYPE_CHECKING:
     from espalier.services.context import Context
 
 
-def serve(context: Context, *, warm: bool = True, announce: Any = None) -> None:
+def serve(context: Context, *, warm: bool = True, announce: Any = None, stopping: Any = None) -> None:
     """Answer until stopped by Ctrl-C or SIGTERM; answers under way are finished first.
 
-    `announce(url)` is called once connections are accepted. Raises Conflict when the port is taken.
+    `announce(url)` is called once connections are accepted, `stopping()` when they no longer are. Raises Conflict when
+    the port is taken, and InvalidInput for settings that no base could be served with.
     """
     import uvicorn
 
+    from espalier.services.engines import choose_engine
     from espalier.services.ownserver import server_url
 
     serve_config = context.config.config.serve
+    choose_engine("", serve_config)  # reads every row: what is misspelt is told now, not to the first client
     listener = _listen(serve_config.host, serve_config.port)
     host, port = listener.getsockname()[:2]
     url = server_url(serve_config.model_copy(update={"host": host, "port": port}))
     process = _Process(context, url)
     app = process.build()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=30)
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if stopping and not self.should_exit:
+                stopping()
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
     if warm:
         process.warm()
     try:

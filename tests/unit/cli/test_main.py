@@ -242,6 +242,7 @@ def test_an_error_as_json_has_the_shape_every_face_sends(capsys: pytest.CaptureF
         ("train recipe.yaml", "dataset: missing", "`espalier train --help`"),
         ("train recipe.yaml --bogus", "no such option: --bogus", "`espalier train --help`"),
         ("jobs list --set serve.prt=1", "serve.prt: unknown key", "did you mean `port`?"),
+        ("serve --set serve.engines.hf:*.kind=vlm", "there is no engine of kind 'vlm'", "did you mean `vllm`?"),
         ("jobs list -w nowhere", "no folder nowhere", "--workspace"),
         ("runs show run_x", "no run run_x", "espalier runs list"),
     ],
