@@ -71,7 +71,7 @@ def _certain(text: str) -> int:
 
 
 class StopFilter:
-    """Text in pieces -> the same text up to the first stop string, which is cut off."""
+    """Text, however it is cut into pieces -> the same up to the stop string that is whole first, which is cut off."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -83,10 +83,10 @@ class StopFilter:
         if not self._stops or self.stopped:
             return "" if self.stopped else text
         self._held += text
-        places = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
+        places = [(self._held.find(stop), len(stop)) for stop in self._stops if stop in self._held]
         if places:
             self.stopped = True
-            return self._release(min(places)[0])
+            return self._release(min(places, key=lambda found: (sum(found), found))[0])
         return self._release(len(self._held) - self._beginning_of_a_stop())
 
     def flush(self) -> str:
