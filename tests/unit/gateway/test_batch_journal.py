@@ -85,6 +85,17 @@ def test_pins_and_the_check_s_end_are_remembered(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_journal_damaged_anywhere_has_its_batch_checked_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", 1, HEAD)
+    journal.add([Entry("@", text=b'{"support":"model:support@v1"}'), Entry("."), Entry("+", 0, b"an answer")])
+    journal.close()
+    data = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(data.replace(b"support@v1", b"support@v7"))
+    again = Journal(tmp_path / "journal", 1, HEAD)
+    assert (again.pins, again.checked, again.is_done(0)) == ({}, False, True)
+    again.close()
+
+
 def test_two_cannot_write_one_journal_and_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", 1, HEAD)
     with pytest.raises(Conflict):

@@ -108,8 +108,9 @@ class Journal:
         os.close(self._descriptor)
 
     def _recover(self, head: str) -> int:
-        """Read what is there and cut a torn end off; returns the size."""
-        place = 0
+        """Read what is there and cut a torn end off; returns the size. What is damaged may have been a pin or the
+        refusal of a line, so the batch is then looked at again."""
+        place, damaged = 0, False
         with self._path.open("rb") as stream:
             for raw in stream:
                 if not raw.endswith(b"\n"):
@@ -120,7 +121,9 @@ class Journal:
                     if entry.kind == "=" and json.loads(entry.text) != head:
                         raise DigestMismatch(f"{self._path} is the journal of another batch", hint="move it away")
                     self._take(entry, place)
+                damaged = damaged or entry is None
                 place += len(raw)
+        self.checked = self.checked and not damaged
         return place
 
     def _take(self, entry: Entry, place: int) -> bool:
