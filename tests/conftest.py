@@ -5,8 +5,6 @@ from __future__ import annotations
 import ipaddress
 import signal
 import socket
-import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -53,18 +51,9 @@ def s3_endpoint() -> Iterator[str]:
     """An S3 of our own on a loopback port."""
     from moto.server import ThreadedMotoServer
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            break
-        except OSError:
-            time.sleep(0.1)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()  # returns when it listens
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     yield url
     server.stop()
 

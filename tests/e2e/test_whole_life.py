@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ import openai
 import pytest
 
 from espalier.core.errors import PermissionDenied
+
+
+@pytest.fixture(scope="module")
+def url(released: Any, serving: Any) -> Iterator[str]:
+    """The house, served."""
+    with serving(released.folder) as url:
+        yield url
 
 
 def espalier(folder: Path, *words: str) -> Any:
@@ -55,19 +63,18 @@ def test_who_submitted_a_version_cannot_approve_it(house: Any) -> None:
 
 
 def test_the_openai_client_streams_from_the_alias_and_the_answer_is_traced_to_its_pages(
-    released: Any, serving: Any
+    released: Any, url: str
 ) -> None:
     with released.client() as client:
         key = client.keys.create(name="app", budget_usd="1")
         example = client.datasets.show(ref="support", examples=1, split="test").examples[0]
         rendered = client.prompts.render(ref="support-dossier", input=example["messages"][0]["content"])
         messages: Any = [{"role": turn.role, "content": turn.content} for turn in rendered.messages]
-        with serving(released.folder) as url:
-            api = openai.OpenAI(base_url=f"{url}/v1", api_key=key.secret)
-            ask = {"model": "support@production", "messages": messages, "max_tokens": 8}
-            whole = api.chat.completions.create(**ask)
-            pieces = list(api.chat.completions.create(**ask, stream=True))
-            assert "support@production" in [model.id for model in api.models.list()]
+        api = openai.OpenAI(base_url=f"{url}/v1", api_key=key.secret)
+        ask = {"model": "support@production", "messages": messages, "max_tokens": 8}
+        whole = api.chat.completions.create(**ask)
+        pieces = list(api.chat.completions.create(**ask, stream=True))
+        assert "support@production" in [model.id for model in api.models.list()]
         streamed = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
         assert streamed == whole.choices[0].message.content
         trace = client.inference.trace(request=pieces[0].id, documents=2)
@@ -80,7 +87,7 @@ def test_the_openai_client_streams_from_the_alias_and_the_answer_is_traced_to_it
     assert all(released.folder / link.label.split(", page")[0] in trained for link in pages)
 
 
-def test_what_is_served_is_what_plain_transformers_and_peft_give(released: Any, serving: Any, tmp_path: Path) -> None:
+def test_what_is_served_is_what_plain_transformers_and_peft_give(released: Any, url: str, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -91,10 +98,9 @@ def test_what_is_served_is_what_plain_transformers_and_peft_give(released: Any, 
         rendered = client.prompts.render(ref="support-dossier", input=example["messages"][0]["content"])
         messages: Any = [{"role": turn.role, "content": turn.content} for turn in rendered.messages]
         key = client.keys.create(name="parity")
-        with serving(released.folder) as url:
-            api = openai.OpenAI(base_url=f"{url}/v1", api_key=key.secret)
-            ask = {"model": "support@production", "messages": messages, "max_tokens": 12}
-            served = api.chat.completions.create(**ask).choices[0].message.content
+        api = openai.OpenAI(base_url=f"{url}/v1", api_key=key.secret)
+        ask = {"model": "support@production", "messages": messages, "max_tokens": 12}
+        served = api.chat.completions.create(**ask).choices[0].message.content
     tokenizer = AutoTokenizer.from_pretrained(released.folder / "tiny")
     base = AutoModelForCausalLM.from_pretrained(released.folder / "tiny", dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter")

@@ -8,6 +8,7 @@ taken from the cache, neighbours that are cancelled, adapters that come and go. 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -203,9 +204,14 @@ def test_adapters_come_and_go_under_load_and_every_answer_is_its_own_adapters(sh
     engine = shape.engine(max_batch=4, step_budget_tokens=24).start()
     wrong: list[Case] = []
     turned_away = threading.Event()
+    unloaded = 0
 
     def ask(number: int) -> None:
-        for case in random.Random(number).sample(CASES, 8):
+        cases = random.Random(number).sample(CASES, 8)
+        for turn in itertools.count():
+            if turn >= len(cases) and unloaded > 3 and turned_away.is_set():
+                return
+            case = cases[turn % len(cases)]
             while True:
                 try:
                     found = engine.generate([[Message("user", case[1])]], GREEDY, case[0])[0]
@@ -221,7 +227,6 @@ def test_adapters_come_and_go_under_load_and_every_answer_is_its_own_adapters(sh
     for thread in asking:
         thread.start()
     order = random.Random(3)
-    unloaded = 0
     while any(thread.is_alive() for thread in asking):
         try:
             engine.unload_adapter(order.choice(list(ADAPTERS)))
@@ -229,8 +234,6 @@ def test_adapters_come_and_go_under_load_and_every_answer_is_its_own_adapters(sh
         except (Conflict, NotFound):
             asking[0].join(0.001)
     engine.stop()
-    assert unloaded > 3
-    assert turned_away.is_set()
     assert wrong == []
 
 
