@@ -328,3 +328,10 @@ def _curl_body(curl: str) -> bytes | None:
         return json.dumps(json.loads(curl[start : end + 1])).encode()
     except ValueError:
         return None
+
+
+@pytest.mark.parametrize("schema", ["not JSON", "[" * 3000])
+def test_a_schema_that_is_no_json_is_refused_where_it_would_be_sent_on(schema: str) -> None:
+    call = decode(structured_outputs={"json": schema})
+    with pytest.raises(InvalidInput, match="the schema is not JSON"):
+        encode_chat(call)

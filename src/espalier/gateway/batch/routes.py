@@ -9,7 +9,6 @@ shapes; what a batch is, `records` knows.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,7 @@ from espalier.gateway.batch.upload import receive_upload
 from espalier.gateway.exchange import Exchange, Scope
 from espalier.gateway.keys import ApiKey
 from espalier.store.store import Store
+from espalier.wire.jsonbody import read_json
 from espalier.wire.openai import batch as wire
 from espalier.wire.openai.failure import encode_fault
 
@@ -201,18 +201,16 @@ def _owner(key: ApiKey | None) -> str:
 
 def _read(body: bytes, kind: type[Model]) -> Model:
     try:
-        return kind.model_validate(json.loads(body))
+        return kind.model_validate(read_json(body, hint="send a JSON object with `input_file_id`"))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))[:64]
         raise InvalidInput(f"{where}: {problem['msg']}"[:300], where=where) from None
-    except ValueError:
-        raise InvalidInput("the body is not JSON", hint="send a JSON object with `input_file_id`") from None
 
 
 def _limit(query: dict[str, str]) -> int:
     text = query.get("limit", str(_PAGE))
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= 10_000:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 0 < int(text) <= 10_000:
         raise InvalidInput(f"limit is {text!r:.40}", where="limit", hint=f"1 to {_LONGEST_PAGE}")
     return min(int(text), _LONGEST_PAGE)
 

@@ -6,7 +6,6 @@ bucket and no queue.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.core.errors import InvalidInput
 from espalier.wire.bedrock.invocation import Invocation
+from espalier.wire.jsonbody import read_json
 
 _ARN = "arn:aws:bedrock:local:000000000000:model-invocation-job/"
 _HOURS_FIRST, _HOURS_LAST = 24, 168
@@ -25,13 +25,13 @@ class _Wire(BaseModel):
 
 
 class _Input(_Wire):
-    s3Uri: Annotated[str, Field(pattern=r"^s3://[^/]+/.+", max_length=1024)]  # noqa: N815 - their name
+    s3Uri: Annotated[str, Field(pattern=r"^s3://[^/\x00]+/[^\x00\n]+$", max_length=1024)]  # noqa: N815 - their name
     s3InputFormat: Literal["JSONL"] = "JSONL"  # noqa: N815
     s3BucketOwner: str = ""  # noqa: N815
 
 
 class _Output(_Wire):
-    s3Uri: Annotated[str, Field(pattern=r"^s3://[^/]+(/.*)?$", max_length=1024)]  # noqa: N815
+    s3Uri: Annotated[str, Field(pattern=r"^s3://[^/\x00]+(/[^\x00\n]*)?$", max_length=1024)]  # noqa: N815
     s3EncryptionKeyId: str = ""  # noqa: N815
     s3BucketOwner: str = ""  # noqa: N815
 
@@ -69,13 +69,11 @@ class CreateJob(_Wire):
 def decode_create(body: bytes) -> CreateJob:
     """Raises InvalidInput naming the member at fault."""
     try:
-        return CreateJob.model_validate(json.loads(body))
+        return CreateJob.model_validate(read_json(body))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
         raise InvalidInput(f"{where}: {problem['msg']}"[:300], where=where[:64]) from None
-    except (ValueError, RecursionError):
-        raise InvalidInput("the body is not JSON") from None
 
 
 @dataclass(frozen=True, slots=True)

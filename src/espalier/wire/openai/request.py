@@ -10,7 +10,6 @@ Does not know: which models exist, what a default is (None means "as the deploym
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from espalier.core.errors import InvalidInput, did_you_mean
 from espalier.core.types import Message, ResponseFormat, SamplingSpec, Spec, Tool
+from espalier.wire.jsonbody import read_json
 from espalier.wire.openai.tools import (
     Format,
     NamedChoice,
@@ -165,15 +165,7 @@ _KNOWN = frozenset(_Request.model_fields) | IGNORED | frozenset(NEUTRAL)
 
 def decode_chat(body: bytes) -> ChatCall:
     """The request in `body`. Raises InvalidInput whose `where` is the parameter at fault (`messages[0].content`)."""
-    try:
-        text = body.decode()
-        fields = json.loads(text)
-        if "\\u" in text:  # an escape can spell half a surrogate pair, which no tokenizer, digest or ledger can take
-            json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeError:
-        raise InvalidInput("the body is not Unicode text", hint="send UTF-8, and surrogates in pairs") from None
-    except (ValueError, RecursionError):
-        raise InvalidInput("the body is not JSON", hint="send a JSON object with `model` and `messages`") from None
+    fields = read_json(body, hint="send a JSON object with `model` and `messages`")
     if not isinstance(fields, dict):
         raise InvalidInput("the body is not a JSON object", hint="send a JSON object with `model` and `messages`")
     _refuse_what_would_change_the_answer(fields)

@@ -133,13 +133,16 @@ def decode_format(format: Format | None, structure: Structure | None) -> Respons
 
 
 def encode_format(format: ResponseFormat | None) -> dict[str, Any]:
-    """The parameter that asks for `format`, empty for anything."""
+    """The parameter that asks for `format`, empty for anything. Raises InvalidInput for a schema that is no JSON."""
     if format is None:
         return {}
     if format.kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if format.kind == "json_schema":
-        schema = {"name": "answer", "schema": json.loads(format.text), "strict": True}
+        try:
+            schema = {"name": "answer", "schema": json.loads(format.text), "strict": True}
+        except (ValueError, RecursionError):
+            raise InvalidInput("response_format: the schema is not JSON", where="response_format") from None
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
     return {"structured_outputs": {format.kind: format.text}}
 
