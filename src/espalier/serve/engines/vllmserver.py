@@ -8,7 +8,6 @@ request of a client.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -25,11 +24,11 @@ from espalier.serve.engines.metrics import read_gauges
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.engines.process import ServerProcess, find_free_port
 from espalier.serve.engines.refusal import explain_refusal, find_key
+from espalier.serve.environment import share_environment
 
 _HEALTH_S = 5.0
 # Spaces, digits, a word of two cases and letters beyond ASCII: where two tokenizers differ, they differ in these.
 _PROBE = "The 12 quick\tfoxes  naïvely JUMP — 狐\n<record id='7'>"
-_NOT_A_CHILDS = ("ESPALIER_", "AWS_")  # variables that may hold secrets of ours
 
 
 class VllmOptions(Spec):
@@ -197,9 +196,11 @@ def _command(plan: EnginePlan, options: VllmOptions, base: LoadedBase, port: int
 
 
 def _environ(key: str) -> dict[str, str]:
-    """Ours without our secrets, and: its key, adapters at run time, and not a word to anyone else."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_A_CHILDS)}
-    return own | {
+    """Ours without our secrets, and: its key, adapters at run time, and not a word to anyone else.
+
+    The Hub's token is no use to it: it is given a folder, and asks no Hub.
+    """
+    return share_environment() | {
         "VLLM_API_KEY": key,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",

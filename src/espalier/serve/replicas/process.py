@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 import socket
 import subprocess
 import sys
@@ -18,13 +16,12 @@ from typing import Any, Literal
 
 from espalier.core.errors import EspalierError, Unavailable, from_json
 from espalier.core.ports import ChatRequest, Delta, EngineLoad
+from espalier.serve.environment import share_environment
 from espalier.serve.replicas.frames import Frame, FrameLine, decode_delta, encode_request
 
 State = Literal["starting", "ready", "draining", "gone"]
 Tell = Callable[[Delta | EspalierError | None], None]  # None: the answer has ended
 
-# A worker reads model files and computes; what else the server knows is none of its business.
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|DATABASE|_URL$", re.IGNORECASE)
 _LAST_WORDS_S = 10.0
 
 
@@ -173,5 +170,4 @@ class Replica:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
-    return {**kept, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return {**share_environment(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

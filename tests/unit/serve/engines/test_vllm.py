@@ -246,7 +246,8 @@ def test_a_child_has_a_key_nobody_else_has_and_is_started_again_where_it_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ESPALIER_STORE__URL", "postgresql://a:secret@b/c")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for name in ("AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "HF_TOKEN", "PGPASSWORD", "MAIL_SECRET"):
+        monkeypatch.setenv(name, "secret")
     program = tmp_path / "once.py"
     program.write_text(f"import os, sys\nos.execv(sys.executable, {DOUBLE} + sys.argv[1:])\n", "utf-8")
     engine = VllmEngine(plan(command=[sys.executable, str(program)], max_lora_rank=16)).start()
