@@ -148,9 +148,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
         seen.in_one_step.append(len({digest for digest, _ in rows}))
         select(bank, rows)
 
-    def watched_add(scheduler: Scheduler, work: Work) -> None:
+    def watched_add(scheduler: Scheduler, work: Work, **how: bool) -> None:
         seen.works.append(work)
-        add(scheduler, work)
+        add(scheduler, work, **how)
 
     monkeypatch.setattr(AdapterBank, "select", watched_select)
     monkeypatch.setattr(Scheduler, "add", watched_add)
