@@ -8,14 +8,17 @@ when its step has lasted and enough requests were answered.
 
 from __future__ import annotations
 
-from collections import deque
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from espalier.core.types import Canary
 from espalier.metrics.proportion import wilson
 
-_KEPT = 2_000  # outcomes of each side that a verdict looks back on
+# Answers of each side whose latencies are kept. The last of each would tell of different times, since the others have
+# more; so they are drawn from all of the step.
+_KEPT = 2_000
 _FEWEST = 3  # one or two failures or slow answers may be anybody's
 _TAIL = 0.05  # the share of answers beyond the 95th percentile
 
@@ -34,13 +37,22 @@ class Outcomes:
 
     asked: int = 0
     failed: int = 0
-    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    latencies_ms: list[int] = field(default_factory=list)  # of answers drawn evenly from all of them
+    _draw: random.Random = field(default_factory=lambda: random.Random(0))
+
+    @property
+    def answered(self) -> int:
+        return self.asked - self.failed
 
     def add(self, latency_ms: int, *, failed: bool) -> None:
         self.asked += 1
         self.failed += failed
-        if not failed:
+        if failed:
+            return
+        if len(self.latencies_ms) < _KEPT:
             self.latencies_ms.append(latency_ms)
+        elif (place := self._draw.randrange(self.answered)) < _KEPT:  # Vitter 1985, algorithm R
+            self.latencies_ms[place] = latency_ms
 
     @property
     def error_rate(self) -> float:
@@ -50,6 +62,16 @@ class Outcomes:
         """0 when nothing was answered."""
         ranked = sorted(self.latencies_ms)
         return ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))] if ranked else 0
+
+
+def join(sides: Sequence[Outcomes]) -> Outcomes:
+    """Several versions as one side: of each so many latencies as it has of the answers."""
+    joined = Outcomes(sum(side.asked for side in sides), sum(side.failed for side in sides))
+    share = min(1.0, _KEPT / joined.answered) if joined.answered else 0.0
+    for side in sides:
+        kept = min(len(side.latencies_ms), round(share * side.answered))
+        joined.latencies_ms += random.Random(0).sample(side.latencies_ms, kept)
+    return joined
 
 
 def judge(canary: Canary, candidate: Outcomes, others: Outcomes, lasted_s: float) -> Verdict:

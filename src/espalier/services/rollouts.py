@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from espalier.core.errors import Conflict, EspalierError
 from espalier.core.ids import now_ms
 from espalier.core.types import Canary, Deployment
-from espalier.gateway.canary import Outcomes, Verdict, judge
+from espalier.gateway.canary import Outcomes, Verdict, join, judge
 
 if TYPE_CHECKING:
     from espalier.gateway.desk import Outcome
@@ -93,7 +93,7 @@ class Rollouts:
                 self._seen[deployment.name] = defaultdict(Outcomes)
             sides = self._seen[deployment.name]
             candidate = sides[canary.candidate]
-            others = _join({model: seen for model, seen in sides.items() if model != canary.candidate})
+            others = join([seen for model, seen in sides.items() if model != canary.candidate])
             return judge(canary, candidate, others, (self._clock_ms() - deployment.at_ms) / 1000)
 
     def _act(self, before: Deployment, canary: Canary, verdict: Verdict) -> Deployment:
@@ -112,12 +112,3 @@ class Rollouts:
         return change_deployment(
             self._store, before.name, actor=ACTOR, action=action, before=before, reason=verdict.reason, **said
         )
-
-
-def _join(sides: Mapping[str, Outcomes]) -> Outcomes:
-    joined = Outcomes()
-    for side in sides.values():
-        joined.asked += side.asked
-        joined.failed += side.failed
-        joined.latencies_ms.extend(side.latencies_ms)
-    return joined

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from espalier.core.types import Canary
-from espalier.gateway.canary import Outcomes, judge
+from espalier.gateway.canary import Outcomes, join, judge
 
 RULES = Canary(candidate="new", step_s=60, min_requests=20, max_error_rate=0.05, max_latency_ratio=1.5)
 
@@ -63,3 +65,22 @@ def test_a_sound_candidate_is_hardly_ever_taken_back_by_chance() -> None:
                 taken_back += 1
                 break
     assert taken_back <= 4
+
+
+def test_a_slow_hour_that_everybody_had_is_not_the_candidate_s_fault() -> None:
+    """The others have had many more answers since, so of them a shorter time would be looked at."""
+    candidate, others = Outcomes(), Outcomes()
+    for number in range(40_000):
+        latency_ms = 400 if number < 8_000 else 100
+        (candidate if number % 20 == 0 else others).add(latency_ms, failed=False)
+        if number % 1000 == 0:
+            assert judge(RULES, candidate, others, 1).action == "wait"
+    assert judge(RULES, candidate, others, 1).action == "wait"
+
+
+def test_every_other_version_has_its_part_in_what_a_candidate_is_held_against() -> None:
+    joined = join([outcomes(9_000, latency_ms=300), outcomes(1_000, failed=10, latency_ms=100)])
+    assert (joined.asked, joined.failed, joined.p95_ms()) == (10_000, 10, 300)
+    assert joined.latencies_ms.count(300) / len(joined.latencies_ms) == pytest.approx(0.9, abs=0.01)
+    small = join([outcomes(30, latency_ms=300), outcomes(20)])
+    assert sorted(small.latencies_ms) == [100] * 20 + [300] * 30
