@@ -11,12 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from espalier.pipeline import run as pipeline_run
+from espalier.pipeline.executors.inline import InlineExecutor
+from espalier.sdk.client import Client
+
 _PATIENCE_S = 240
 
 
 def run(folder: Path) -> list[str]:
     return [
-        sys.executable, "-m", "espalier.cli.main", "run", "support.yaml", "--param", "epochs=4", "--json",
+        sys.executable, "-m", "espalier.cli.main", "run", "support.yaml", "--param", "epochs=2", "--json",
         "--workspace", str(folder),
     ]  # fmt: skip
 
@@ -28,9 +34,13 @@ def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(make_house: Any, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
+    make_house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calm, killed = make_house(tmp_path / "calm"), make_house(tmp_path / "killed")
-    undisturbed = json.loads(subprocess.run(run(calm), cwd=calm, check=True, stdout=subprocess.PIPE).stdout)
+    with monkeypatch.context() as patch, Client(calm) as client:  # in this process, as every process is to end alike
+        patch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)
+        undisturbed = client.pipelines.run(recipe="support.yaml", param=("epochs=2",)).wait()
 
     with subprocess.Popen(run(killed), cwd=killed, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + _PATIENCE_S
@@ -46,4 +56,4 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(make_house: Any, t
     again = json.loads(subprocess.run(run(killed), cwd=killed, check=True, stdout=subprocess.PIPE).stdout)
     assert events_of(killed, "train.resumed")[0]["step"] > 0
     assert len(events_of(killed, "data.built")) == before  # the dataset was kept
-    assert again["outputs"] == undisturbed["outputs"]
+    assert again["outputs"] == undisturbed.outputs
