@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _LOOK_S = 0.3
 _LOOK_BACK = 200  # batches among which one that was begun before is looked for
 _GONE = ("failed", "cancelled", "expired")
+_LINES = {  # what a file of requests looks like
+    "openai": '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [...]}}',
+    "invoke": '{"recordId": "1", "modelInput": {"messages": [{"role": "user", "content": "..."}]}}',
+    "converse": '{"recordId": "1", "modelInput": {"messages": [{"role": "user", "content": [{"text": "..."}]}]}}',
+}
 
 
 class CreateBatch(Spec):
@@ -242,7 +247,7 @@ def _progress(standing: Standing) -> Event:
 def _create(context: Context, request: CreateBatch) -> Standing:
     file = context.place(request.file)
     if not file.is_file():
-        raise NotFound(f"no file {request.file}", hint="name a JSONL file of requests")
+        raise NotFound(f"no file {request.file}", hint=f"write one request a line: {_LINES[request.shape]}")
     if request.shape != "openai" and not request.model:
         raise InvalidInput("a job in Bedrock's shape names its model", where="model", hint="--model support@production")
     if request.destination and request.shape == "openai":

@@ -71,8 +71,9 @@ def test_over_the_network_nothing_outside_the_workspace_is_read_or_written(conte
 
 
 def test_what_makes_no_batch_is_refused_at_once(context: Context) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"absent\.jsonl") as caught:
         batches.create(context, CreateBatch(file="absent.jsonl"))
+    assert '"custom_id": "1"' in caught.value.hint
     with pytest.raises(InvalidInput, match="model"):
         batches.create(context, CreateBatch(file="asked.jsonl", shape="converse"))
     with pytest.raises(InvalidInput, match="destination"):
