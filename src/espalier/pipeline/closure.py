@@ -21,6 +21,7 @@ import sysconfig
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,11 @@ def list_packages(folder: Path) -> dict[str, dict[str, str]]:
 
 def scan_file(path: Path) -> dict[str, Any]:
     """The hash of a module's syntax tree, its imports as [level, module, names], and the plug-in groups it names."""
-    data = path.read_bytes()
+    return _scan(path.read_bytes())
+
+
+@lru_cache(4096)  # a process that opens one workspace after the other reads the same code again and again
+def _scan(data: bytes) -> dict[str, Any]:
     try:
         with _PARSING:
             tree = ast.parse(data)
@@ -163,14 +168,14 @@ class _Imports(ast.NodeVisitor):
         self.found.append((node.level, node.module or "", [alias.name for alias in node.names]))
 
     def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        if _last_name(node.test) == "TYPE_CHECKING":
             for part in node.orelse:
                 self.visit(part)
         else:
             self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        called = ast.unparse(node.func).rpartition(".")[2]
+        called = _last_name(node.func)
         if called in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
             name = str(node.args[0].value)
             if not name.startswith("."):
@@ -180,6 +185,11 @@ class _Imports(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str) and node.value in GROUPS:
             self.groups.add(node.value)
+
+
+def _last_name(node: ast.expr) -> str:
+    """`c` of `c` and of `a.b.c`; "" of anything else."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _top_level(name: str) -> importlib.machinery.ModuleSpec | None:
