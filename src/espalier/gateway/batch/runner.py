@@ -102,12 +102,13 @@ class BatchRunner:
         lease = await self._off_loop(self._lease, list(self._works.values()))
         if lease is None:
             return False
-        if self._stopping.is_set() or lease.job.payload["batch"] in self._works:  # what lost it has not let go yet
-            await self._off_loop(self._store.jobs.release, lease)
-            return False
         batch = await self._off_loop(self._store.records.get, "batch", lease.job.payload["batch"], Batch)
         # Looked at before it is worked on: one whose end is due would be asked as far as it comes until the first beat.
-        self._spawn(batch, lease, "cancel" if lease.cancel_requested else await self._off_loop(self.wants_end, batch))
+        why: Why = "cancel" if lease.cancel_requested else await self._off_loop(self.wants_end, batch)
+        if self._stopping.is_set() or batch.id in self._works:  # what lost it has not let go yet
+            await self._off_loop(self._store.jobs.release, lease)
+            return False
+        self._spawn(batch, lease, why)
         return True
 
     def _lease(self, pulses: list[_Pulse]) -> Lease | None:
@@ -219,7 +220,7 @@ class BatchRunner:
     async def _settle_orphans(self) -> None:
         """Publish what is done of batches that the queue has given up, and sweep the folders of those that ended."""
         for batch, why in await self._off_loop(self._find_orphans):
-            if batch.id not in self._works:
+            if batch.id not in self._works and not self._stopping.is_set():
                 self._spawn(batch, None, why)
 
     def _find_orphans(self) -> list[tuple[Batch, Why]]:
