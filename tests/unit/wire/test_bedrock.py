@@ -169,3 +169,11 @@ def test_a_failure_is_an_error_in_place_of_the_output() -> None:
     fault = Unavailable("late")
     failure = json.loads(encode_failure(Asked("x", body={"a": 1}), fault.http_status, fault.message))
     assert failure == {"recordId": "x", "modelInput": {"a": 1}, "error": {"errorCode": 503, "errorMessage": "late"}}
+
+
+@pytest.mark.parametrize("more", [{"n": 2}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 2}])
+def test_what_converse_s_answer_has_no_place_for_is_refused_and_not_paid_for(more: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        decode_converse(ASKED | {"additionalModelRequestFields": more}, "m")
+    assert refusal.value.where == "additionalModelRequestFields"
+    assert decode_converse(ASKED | {"additionalModelRequestFields": {"n": 1, "seed": 3}}, "m").seed == 3

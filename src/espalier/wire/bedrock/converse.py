@@ -38,7 +38,11 @@ def decode_converse(body: dict[str, Any], model: str) -> ChatCall:
     asked.update(_object(body.get("additionalModelRequestFields") or {}, "additionalModelRequestFields"))
     if asked.get("stream"):
         raise InvalidInput("a batch does not stream", where="additionalModelRequestFields")
-    return decode_chat(json.dumps(asked).encode()).model_copy(update={"model": model})
+    call = decode_chat(json.dumps(asked).encode())
+    if (call.n or 1) > 1 or call.logprobs is not None:
+        wrong = "Converse's answer has room for one answer, and none for log-probabilities"
+        raise InvalidInput(wrong, where="additionalModelRequestFields", hint="leave n and logprobs out")
+    return call.model_copy(update={"model": model})
 
 
 def encode_converse(completion: Completion) -> dict[str, Any]:
