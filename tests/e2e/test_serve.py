@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +48,27 @@ def test_every_operation_is_reached_over_http_with_a_key(
     assert remote.runs.list() == []
     with pytest.raises(Unauthenticated):
         Client(url=url, key="esp_wrong").runs.list()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/embeddings"), ("GET", "/v1/nothing"), ("POST", "/chat/completions"), ("POST", "/model/x/converse")],
+)
+def test_what_nobody_answers_is_an_error_in_json_and_no_page(
+    server: tuple[str, subprocess.Popen[str]], method: str, path: str
+) -> None:
+    asked = urllib.request.Request(server[0] + path, b"{}" if method == "POST" else None, method=method)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(asked, timeout=60)
+    assert caught.value.code == 404
+    error = json.loads(caught.value.read())["error"]
+    assert error["message"] == f"no route {method} {path}" and "base_url ends in /v1" in error["hint"]
+
+
+def test_a_page_is_still_a_page(server: tuple[str, subprocess.Popen[str]]) -> None:
+    pytest.importorskip("nicegui")
+    with urllib.request.urlopen(server[0], timeout=60) as reply:
+        assert "<title>Espalier</title>" in reply.read().decode()
 
 
 def test_a_port_in_use_is_refused_with_what_to_do(server: tuple[str, subprocess.Popen[str]], project: Path) -> None:

@@ -156,7 +156,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    known = NotFound(f"no route {request.method} {request.url.path}", hint="GET /openapi.json lists them")
+    hint = "OpenAI's clients ask POST /v1/chat/completions (their base_url ends in /v1); GET /openapi.json has the rest"
+    known = NotFound(f"no route {request.method} {request.url.path}", hint=hint)
     return JSONResponse({"error": known.to_json()}, status, getattr(error, "headers", None))
 
 

@@ -13,6 +13,10 @@ from espalier.core.errors import MissingExtra
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+    from starlette.types import Scope
 
     from espalier.web.session import Authenticate, Call
 
@@ -40,6 +44,7 @@ def mount_pages(
     models.add_pages(gate)
     serving.add_pages(gate)
     playground.add_pages(gate, base_url)
+    api.router.routes.append(_unknown_route())
     # When the server starts, it looks at every object there is, torch's deprecated ones too.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"nicegui\.")
     ui.run_with(
@@ -49,3 +54,21 @@ def mount_pages(
         storage_secret=secrets.token_hex(32),
         show_welcome_message=False,
     )
+
+
+def _unknown_route() -> BaseRoute:
+    """What nobody answers and no browser asks for: nicegui is mounted at / and would answer it with a page."""
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Match, Route
+
+    class Unknown(Route):
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            path, page = scope["path"], scope["type"] != "http" or scope["method"] in ("GET", "HEAD")
+            if path.startswith("/_nicegui") or (page and not path.startswith("/v1/")):
+                return Match.NONE, {}
+            return super().matches(scope)
+
+    async def refuse(request: Request) -> Response:
+        raise HTTPException(404)  # the API words it
+
+    return Unknown("/{path:path}", refuse, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
