@@ -106,6 +106,15 @@ class HoldsCapacity(Protocol):
 
 
 @runtime_checkable
+class LoadsOnDemand(Protocol):
+    """A provider that loads a model when it is first asked for; one that has all of its own lacks this method."""
+
+    def is_ready(self, base: str) -> bool:
+        """Whether a request for this base waits for nothing to be loaded. Returns at once."""
+        ...
+
+
+@runtime_checkable
 class TellMemory(Protocol):
     """An engine that holds its model in this machine's memory; one that runs elsewhere lacks this method."""
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -26,7 +26,7 @@ from espalier.core.errors import (
     UnsupportedModel,
 )
 from espalier.core.ids import make_id, now_ms
-from espalier.core.ports import ChatProvider, ChatRequest, Delta, Lane
+from espalier.core.ports import ChatProvider, ChatRequest, Delta, Lane, LoadsOnDemand
 from espalier.core.types import Completion, Generation, Usage
 from espalier.gateway.budget import Budgets
 from espalier.gateway.keys import ApiKey
@@ -39,8 +39,10 @@ from espalier.wire.openai.request import ChatCall
 
 Result = TypeVar("Result")
 
-# Admission may wait long (a base is loaded when it is first asked for); authentication and settlement must not wait.
+# Authentication and settlement must not wait for admission, nor the admission of who asks a base that is there for who
+# asks one that is to be loaded first: that may take minutes.
 _ADMITTING_THREADS = 4
+_LOADING_THREADS = 16
 _BOOKING_THREADS = 2
 _UNFINISHED = ("cancelled", "error")
 _log = logging.getLogger("espalier.gateway")
@@ -53,6 +55,18 @@ class Outcome:
     target: Target
     failed: bool
     latency_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A request whose answerer is known, and its prompt's length not yet."""
+
+    call: ChatCall
+    key: ApiKey | None
+    target: Target
+    request: ChatRequest
+    started_s: float
+    started_ms: int
 
 
 class Desk:
@@ -74,11 +88,12 @@ class Desk:
         self._prices = prices
         self._limiter = limiter
         self._admitting = ThreadPoolExecutor(_ADMITTING_THREADS, "admit")
+        self._loading = ThreadPoolExecutor(_LOADING_THREADS, "admit-cold")
         self._booking = ThreadPoolExecutor(_BOOKING_THREADS, "book")
         self.resolver = resolver
         self.on_settled = on_settled
         self.on_outcome = on_outcome
-        self.shadows = Shadows(provider, resolver, budgets, prices, self._admitting_thread, self.off_loop)
+        self.shadows = Shadows(provider, resolver, budgets, prices, self._loading_thread, self.off_loop)
 
     def route(self, call: ChatCall, key: ApiKey | None, request_id: str) -> Target:
         """What answers this call. Raises NotFound (no such model), PermissionDenied."""
@@ -100,17 +115,26 @@ class Desk:
         Raises RateLimited, NotFound (no such model), PermissionDenied, InvalidInput (the prompt is too long),
         BudgetExceeded.
         """
+        return self._write_ticket(self._draft(call, key, request_id, lane=lane, pinned=pinned))
+
+    def _draft(
+        self, call: ChatCall, key: ApiKey | None, request_id: str, *, lane: Lane = "interactive", pinned: str = ""
+    ) -> _Draft:
         started_s, started_ms = time.monotonic(), now_ms()
         if key is not None and lane == "interactive":
             self._limiter.take(key.payer, key.requests_per_minute)
         request_id = request_id or make_id("req")
         target = resolve(self.resolver, pinned) if pinned else self.route(call, key, request_id)
-        sampling = call.sampling(target.defaults)
         request = ChatRequest(
-            request_id, target.base, target.adapter, list(call.messages), sampling, call.tools, call.tool_choice,
-            parallel_calls=call.parallel_calls, flow=key.payer if key else target.name, lane=lane,
+            request_id, target.base, target.adapter, list(call.messages), call.sampling(target.defaults), call.tools,
+            call.tool_choice, parallel_calls=call.parallel_calls, flow=key.payer if key else target.name, lane=lane,
             reservation=target.reservation,
         )  # fmt: skip
+        return _Draft(call, key, target, request, started_s, started_ms)
+
+    def _write_ticket(self, draft: _Draft) -> Ticket:
+        call, key, target, request = draft.call, draft.key, draft.target, draft.request
+        sampling = request.sampling
         prompt_tokens = self._count_prompt(request, target)
         room = target.context_tokens - prompt_tokens
         if room < 1:
@@ -121,7 +145,8 @@ class Desk:
             )
         request.sampling = sampling.model_copy(update={"max_tokens": min(sampling.max_tokens, room)})
         ticket = Ticket(
-            request, call, target, key, self._prices.find(target.names, lane), prompt_tokens, started_s, started_ms
+            request, call, target, key, self._prices.find(target.names, request.lane), prompt_tokens, draft.started_s,
+            draft.started_ms,
         )  # fmt: skip
         detail = {"asked": call.model, "model": target.model, "adapter": target.adapter}
         ticket.reserved_nusd = self._budgets.reserve(
@@ -140,8 +165,19 @@ class Desk:
 
     async def admit_soon(self, call: ChatCall, key: ApiKey | None, request_id: str = "") -> Ticket:
         """`admit` off the event loop. A caller who is cancelled meanwhile leaves no reservation behind."""
-        loop = asyncio.get_running_loop()
-        admitting = loop.run_in_executor(self._admitting, self.admit, call, key, request_id)
+        admitted = await self._admit_in(self._admitting, self._admit_ready, call, key, request_id)
+        if isinstance(admitted, _Draft):
+            admitted = await self._admit_in(self._loading, self._write_ticket, admitted)
+        return admitted
+
+    def _admit_ready(self, call: ChatCall, key: ApiKey | None, request_id: str) -> Ticket | _Draft:
+        """A ticket, or a draft where the base is yet to be loaded."""
+        draft = self._draft(call, key, request_id)
+        waits = isinstance(self._provider, LoadsOnDemand) and not self._provider.is_ready(draft.target.base)
+        return draft if waits else self._write_ticket(draft)
+
+    async def _admit_in(self, threads: Executor, admit: Callable[..., Result], *arguments: Any) -> Result:
+        admitting = asyncio.get_running_loop().run_in_executor(threads, admit, *arguments)
         try:
             return await asyncio.shield(admitting)
         except asyncio.CancelledError:
@@ -211,9 +247,9 @@ class Desk:
         """Run a short blocking call, such as one transaction, in the desk's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._booking, call, *arguments)
 
-    async def _admitting_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+    async def _loading_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         """Run a blocking call that may wait for a model to be loaded."""
-        return await asyncio.get_running_loop().run_in_executor(self._admitting, call, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._loading, call, *arguments)
 
     def release_line(self, request: str) -> None:
         """Free what is held for a line of a batch that will not be asked again. Blocks."""
@@ -232,12 +268,13 @@ class Desk:
     def stop(self) -> None:
         """Wait for running settlements; nothing is admitted afterwards."""
         self._admitting.shutdown(wait=True)
+        self._loading.shutdown(wait=True)
         self._booking.shutdown(wait=True)
         self._budgets.close()
 
-    def _abandon(self, admitting: asyncio.Future[Ticket]) -> None:
-        if not admitting.cancelled() and admitting.exception() is None:
-            ticket = admitting.result()
+    def _abandon(self, admitting: asyncio.Future[Any]) -> None:
+        ticket = None if admitting.cancelled() or admitting.exception() else admitting.result()
+        if isinstance(ticket, Ticket):  # a draft holds nothing
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
             self._booking.submit(self._budgets.settle, write_usage(ticket))
 

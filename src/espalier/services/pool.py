@@ -166,6 +166,10 @@ class ModelPool:
         if refusals:
             raise refusals[0]
 
+    def is_ready(self, base: str) -> bool:
+        """Whether the base is loaded."""
+        return any(resident.name == base and resident.thing is not None for resident in self._bases.residents())
+
     def list_bases(self) -> list[Resident[Seat]]:
         """What is loaded, being loaded and on its way out."""
         return self._bases.residents()

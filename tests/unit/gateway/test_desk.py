@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
@@ -17,12 +18,13 @@ from espalier.core.errors import (
     RateLimited,
     Unavailable,
 )
-from espalier.core.ports import Delta
+from espalier.core.ports import ChatRequest, Delta
 from espalier.core.types import LedgerEntry, Message, Usage
 from espalier.core.types.inference import FinishReason
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.desk import Desk
 from espalier.gateway.keys import ApiKey, KeyRing
+from espalier.gateway.route import Target
 from espalier.gateway.ticket import Ticket
 from espalier.store.store import Store
 from espalier.testing.provider import TEMPLATE_TOKENS, StrictProvider
@@ -384,3 +386,50 @@ def test_an_answer_computed_under_another_adapter_is_an_error(
     with pytest.raises(EspalierError, match="another adapter"):
         asyncio.run(desk.complete(desk.admit(call(), new_key(store))))
     assert store.ledger.list(kind="usage")[0].detail["finish"] == "error"
+
+
+class Loading(StrictProvider):
+    """Has one base there, and another that comes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__(bases=("path:cold", "path:warm"))
+        self.asked = threading.Semaphore(0)
+        self.may_come = threading.Event()
+
+    def is_ready(self, base: str) -> bool:
+        return base != "path:cold" or self.may_come.is_set()
+
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        if request.base == "path:cold":
+            self.asked.release()
+            self.may_come.wait()
+        return super().count_prompt_tokens(request)
+
+
+def test_who_asks_a_base_that_is_there_never_waits_for_those_that_are_being_loaded(
+    store: Store, config: GatewayConfig
+) -> None:
+    provider, key = Loading(), new_key(store, budget_tokens=10_000)
+    bases = {name: Target(name, name, "", 64) for name in ("path:cold", "path:warm")}
+    desk = open_desk(store, provider, FixedResolver({}, bases), config)
+
+    async def play() -> None:
+        cold = [asyncio.create_task(desk.admit_soon(call(model="path:cold"), key)) for _ in range(40)]
+        while not provider.asked.acquire(blocking=False):
+            await asyncio.sleep(0.001)
+        try:
+            tickets = [await desk.admit_soon(call(model="path:warm"), key)]
+            assert not any(task.done() for task in cold)
+            cold[0].cancel()
+        finally:
+            provider.may_come.set()
+        tickets += await asyncio.gather(*cold[1:])
+        assert [ticket.target.base for ticket in tickets] == ["path:warm"] + 39 * ["path:cold"]
+        for ticket in tickets:
+            ticket.finish_reason = "cancelled"
+            await desk.close(ticket)
+        while store.ledger.balance(key.account).reserved_nusd:  # what was cancelled gives back what it held, too
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(play(), 120))
+    desk.stop()

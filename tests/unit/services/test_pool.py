@@ -184,8 +184,10 @@ def test_while_one_base_is_loading_another_is_admitted_and_answers(
         waiting = asyncio.ensure_future(anext(cast("AsyncGenerator[Delta, None]", pool.stream(slow))))
         quick = [delta.text async for delta in pool.stream(question(bases[1]))]
         assert not waiting.done()
+        assert [pool.is_ready(base) for base in bases] == [False, True, False]
         gate.set()
         assert (await waiting).text == bases[0]
+        assert pool.is_ready(bases[0])
         return quick[0]
 
     assert asyncio.run(asyncio.wait_for(play(), 60)) == bases[1]
