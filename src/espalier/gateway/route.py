@@ -123,6 +123,8 @@ def find_target(resolver: Resolver, name: str, *, asker: str = "", request: str 
     except (NotFound, InvalidInput) as error:
         known = {listing.id.removesuffix(f"@{DEFAULT_ALIAS}") for listing in resolver.list_models()}
         hint = did_you_mean(name, known) or error.hint
+        if name.startswith(BASES) and not hint.startswith("did you"):
+            hint += "; a base is served when a version stands on it, or a row of serve.engines names it"
         raise NotFound(f"no model {name!r:.100} is served here", hint=hint, where="model") from None
 
 

@@ -146,3 +146,9 @@ def test_an_unknown_name_is_told_the_nearest(name: str, hint: str, resolver: Fix
         resolve(resolver, name)
     assert hint in refusal.value.hint
     assert refusal.value.where == "model"
+
+
+def test_a_base_nobody_serves_is_told_how_one_comes_to_be(resolver: FixedResolver) -> None:
+    with pytest.raises(NotFound) as refusal:
+        resolve(resolver, "hf:somebody/something-else-altogether")
+    assert "a row of serve.engines names it" in refusal.value.hint
