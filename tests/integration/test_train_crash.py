@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +29,9 @@ from espalier.train.method import load_method
 from espalier.train.job import Job
 from espalier.train.runner import run
 
-root, method, kills, more = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
-spec = load_method(method).spec(
-    base=f"path:{root / 'base'}", epochs=4, lr=1e-2, pack_tokens=256, packs_per_step=2, checkpoint_every_steps=1,
-    threads=1, evaluations=3, **more,
-)
-chance = random.Random(f"{method}/{more}")
+home, kills, cases = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 
-def attempt(name, events=0, delay_s=0.0):
+def attempt(root, method, spec, dataset, name, events=0, delay_s=0.0):
     "Whether it ended by itself; else it was killed `delay_s` after that many events. Its events are printed."
     reader, writer = os.pipe()
     child = os.fork()
@@ -44,7 +39,7 @@ def attempt(name, events=0, delay_s=0.0):
         os.close(reader)
         def tell(event):
             os.write(writer, f"{event.kind} {event.data.get('step', '')}\\n".encode())
-        sources = (Source("", root / "dataset"),)
+        sources = (Source("", home / dataset),)
         folders = [root / name / part for part in ("out", "state", "cache")]
         try:
             run(Job(method, spec, sources, *folders), tell)
@@ -63,27 +58,45 @@ def attempt(name, events=0, delay_s=0.0):
         sys.exit(1)
     return os.WIFEXITED(status)
 
-def digest(name):
-    return hashlib.sha256((root / name / "out" / "adapter_model.safetensors").read_bytes()).hexdigest()
+def digest(folder):
+    return hashlib.sha256((folder / "out" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
-attempt("whole")
-done, ends = 0, []
-while done < kills:
-    shutil.rmtree(root / "killed", ignore_errors=True)
+def play(root, method, dataset, more):
+    spec = load_method(method).spec(
+        base=f"path:{home / 'base'}", epochs=4, lr=1e-2, pack_tokens=256, packs_per_step=2, checkpoint_every_steps=1,
+        threads=1, evaluations=3, **more,
+    )
+    chance = random.Random(f"{method}/{more}")
+    given = (root, method, spec, dataset)
+    attempt(*given, "whole")
+    done, ends = 0, []
     while done < kills:
-        if attempt("killed", chance.randint(1, 9), chance.random() * 0.05):
-            break
-        done += 1
-        if (root / "killed" / "out" / "adapter_model.safetensors").exists():
-            ends.append(digest("killed"))  # what is there is whole
-    attempt("killed")
-    ends.append(digest("killed"))
-print(json.dumps({"kills": done, "whole": digest("whole"), "ends": sorted(set(ends))}))
+        shutil.rmtree(root / "killed", ignore_errors=True)
+        while done < kills:
+            if attempt(*given, "killed", chance.randint(1, 9), chance.random() * 0.05):
+                break
+            done += 1
+            if (root / "killed" / "out" / "adapter_model.safetensors").exists():
+                ends.append(digest(root / "killed"))  # what is there is whole
+        attempt(*given, "killed")
+        ends.append(digest(root / "killed"))
+    return {"kills": done, "whole": digest(root / "whole"), "ends": sorted(set(ends))}
+
+print(json.dumps({name: play(home / name, *case) for name, case in cases.items()}))
 """
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+CASES: dict[str, tuple[str, str, dict[str, object]]] = {
+    "sft": ("sft", "chats", {"lora": {"rank": 4, "alpha": 8}}),
+    "sft with dropout": ("sft", "chats", {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}),
+    "dpo": ("dpo", "pairs", {"lora": {"rank": 4, "alpha": 8}}),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the one process that imported everything tells of each case."""
+    tmp_path = tmp_path_factory.mktemp("crash")
     make_tiny_base(tmp_path / "base", seed=2)
     questions = [[Message("user", f"Say {n}. " * (1 + n % 4))] for n in range(40)]
     answers = [[Message("assistant", f"<n>{n}</n>")] for n in range(40)]
@@ -94,28 +107,16 @@ def root(tmp_path: Path) -> Path:
     }
     for name, examples in rows.items():
         write_examples(tmp_path / name / "data" / "train-00000.parquet", examples)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("method", "dataset", "more"),
-    [
-        ("sft", "chats", {"lora": {"rank": 4, "alpha": 8}}),
-        ("sft", "chats", {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}),
-        ("dpo", "pairs", {"lora": {"rank": 4, "alpha": 8}}),
-    ],
-    ids=["sft", "sft with dropout", "dpo"],
-)
-def test_a_killed_run_started_again_gives_the_undisturbed_adapter(
-    root: Path, method: str, dataset: str, more: dict[str, object]
-) -> None:
-    (root / dataset).rename(root / "dataset")
-    command = [sys.executable, "-c", _TRAIN, str(root), method, str(KILLS), json.dumps(more)]
+    command = [sys.executable, "-c", _TRAIN, str(tmp_path), str(KILLS), json.dumps(CASES)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=60 + 30 * KILLS, check=False, env=environment
-    )
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    told = json.loads(ended.stdout.splitlines()[-1])
-    assert told["kills"] == KILLS
-    assert told["ends"] == [told["whole"]]
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.timeout(60 + 240 * KILLS)
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_started_again_gives_the_undisturbed_adapter(told: dict[str, Any], case: str) -> None:
+    assert told[case]["kills"] == KILLS
+    assert told[case]["ends"] == [told[case]["whole"]]
