@@ -273,7 +273,7 @@ def parse_window_ms(window: str) -> int:
     units = {"m": _MS_PER_HOUR // 60, "h": _MS_PER_HOUR, "d": 24 * _MS_PER_HOUR}
     known = number.isascii() and number.isdigit() and len(number) < 6 and unit in units
     if not known or not 0 < int(number) * units[unit] <= 30 * units["d"]:
-        wrong = f"completion_window is {window!r:.40}"
+        wrong = f"{window!r:.40} is no time from 1m to 30d"
         raise InvalidInput(wrong, where="completion_window", hint="24h, 30m, 7d: at most 30d")
     return int(number) * units[unit]
 
