@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -594,32 +593,3 @@ def test_a_process_that_was_held_up_does_not_take_its_own_batch_from_itself(
     house.provider._begin = lambda request: StrictProvider._begin(house.provider, request)  # nothing is asked twice
     asyncio.run(house.until(look, CONFIG.model_copy(update={"lease_s": 0.5})))
     assert store.jobs.get(job_id(batch.id)).attempts == 1
-
-
-def test_a_batch_that_is_just_being_taken_when_the_process_stops_is_given_back(
-    house: House, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = queue(store, tmp_path, many(3))
-    taking, go_on = threading.Event(), threading.Event()
-    get = store.records.get
-
-    def look_up(kind: str, *rest: Any) -> Any:
-        if kind == "batch":
-            taking.set()
-            assert go_on.wait(20)
-        return get(kind, *rest)
-
-    async def play() -> None:
-        await house.desk.start()
-        runner = BatchRunner(store, house.desk, CONFIG)
-        runner.start()
-        assert await asyncio.to_thread(taking.wait, 20)
-        stopping = asyncio.ensure_future(runner.stop())
-        await asyncio.sleep(0)
-        go_on.set()
-        await stopping
-
-    monkeypatch.setattr(store.records, "get", look_up)
-    asyncio.run(play())
-    job = store.jobs.get(job_id(batch.id))
-    assert (job.status, job.attempts) == ("queued", 0)
