@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,17 +75,6 @@ class Adapters:
             for name, layer in sorted(self.layers.items())
         }
         return StoredAdapter(self.spec, layers, origin or {})
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Inside, the model answers as its base."""
-        for layer in self.layers.values():
-            layer.enabled = False
-        try:
-            yield
-        finally:
-            for layer in self.layers.values():
-                layer.enabled = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from espalier.nn import attentionblocks
 from espalier.nn.kernels import attention as compiled
-from espalier.nn.rotary import Rotation, rotate, turn
+from espalier.nn.rotary import Rotation, turn
 
 Segments = npt.NDArray[np.int32]
 
@@ -53,30 +53,6 @@ def segment_attention(
     if q.is_cuda and _fits_varlen(q, segments, reach):
         return _varlen(q, k, v, segments, reach)
     return _SegmentAttention.apply(q, k, v, segments, reach)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def fused_attention(
-    qkv: Tensor,
-    heads: int,
-    segments: Segments,
-    scale: float,
-    rotation: Rotation | None = None,
-    window: int | None = None,
-    softcap: float | None = None,
-) -> Tensor:
-    """`segment_attention` of one buffer of heads, qkv (t, h + 2 kv, d): queries, then keys, then values -> (t, h, d).
-
-    Queries and keys are turned by `rotation` on the way. The gradient is one buffer like qkv.
-    """
-    segments = _tidy(segments, len(qkv))
-    reach = Reach(scale, window, softcap)
-    if qkv.is_cuda and _fits_varlen(qkv, segments, reach):
-        q, k, v = _parts(qkv, heads)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        return _varlen(q, k, v, segments, reach)
-    cos, sin = (None, None) if rotation is None else (rotation.cos, rotation.sin)
-    return _FusedAttention.apply(qkv, cos, sin, heads, segments, reach)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def attend(
@@ -131,32 +107,6 @@ class _SegmentAttention(torch.autograd.Function):
         into = tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in saved[:3])
         attend_backward(grads[0], saved, ctx.segments, ctx.reach, None, into)  # type: ignore[arg-type]
         return *into, None, None
-
-
-class _FusedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor | None, sin: Tensor | None, heads: int, segments: Segments, reach: Reach
-    ) -> Tensor:
-        rotation = None if cos is None or sin is None else Rotation(cos, sin)
-        out, lse = attend(*_parts(qkv, heads), segments, reach, rotation)
-        ctx.save_for_backward(qkv, out, lse, cos, sin)
-        ctx.heads, ctx.segments, ctx.reach = heads, segments, reach
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, out, lse, cos, sin = ctx.saved_tensors
-        rotation = None if cos is None else Rotation(cos, sin)
-        dqkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-        saved = (*_parts(qkv, ctx.heads), out, lse)
-        attend_backward(grads[0], saved, ctx.segments, ctx.reach, rotation, _parts(dqkv, ctx.heads))
-        return dqkv, None, None, None, None, None
-
-
-def _parts(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    key_heads = (qkv.shape[1] - heads) // 2
-    return qkv[:, :heads], qkv[:, heads : heads + key_heads], qkv[:, heads + key_heads :]
 
 
 def _layout(segments: Segments, reach: Reach, rotation: Rotation | None) -> compiled.Layout:

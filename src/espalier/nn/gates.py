@@ -1,14 +1,14 @@
 """Gated activations of a feed-forward layer over the fused product of gate and up (Shazeer 2020, arXiv 2002.05202).
 
-Only the product is kept for the backward pass, and its gradient is one buffer. Compiled on a CPU where a compiler is
-found. Knows no model.
+The gradient needs that product alone, and is one buffer like it. Compiled on a CPU where a compiler is found. Knows no
+model, and no autograd.
 
 Legend: t rows, f hidden width; `both` (t, 2 f) holds the gate's half, then the other.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,33 +17,6 @@ from torch.nn import functional
 from espalier.nn.kernels import rows
 
 Kind = Literal["silu", "gelu"]  # gelu is the tanh form
-
-
-class _Gated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, both: Tensor, kind: Kind) -> Tensor:
-        ctx.save_for_backward(both)
-        ctx.kind = kind
-        out = torch.empty((both.shape[0], both.shape[1] // 2), dtype=both.dtype, device=both.device)
-        gate(both, out, kind)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (both,) = ctx.saved_tensors
-        dboth = torch.empty(both.shape, dtype=both.dtype, device=both.device)
-        gate_backward(grads[0], both, dboth, None, ctx.kind)
-        return dboth, None
-
-
-def swiglu(both: Tensor) -> Tensor:
-    """silu(both[:, :f]) * both[:, f:], (t, f)."""
-    return _Gated.apply(both, "silu")  # type: ignore[no-any-return, no-untyped-call]
-
-
-def geglu(both: Tensor) -> Tensor:
-    """gelu(both[:, :f]) * both[:, f:] with gelu's tanh form, (t, f)."""
-    return _Gated.apply(both, "gelu")  # type: ignore[no-any-return, no-untyped-call]
 
 
 def gate(both: Tensor, out: Tensor, kind: Kind = "silu") -> None:

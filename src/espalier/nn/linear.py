@@ -90,7 +90,6 @@ class AdapterLinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.scale = spec.scale_of(name)
         self.dropout = spec.dropout
-        self.enabled = True
         layer: FrozenLinear = base  # type: ignore[assignment]
         self.in_features, self.out_features = layer.in_features, layer.out_features
         rank = spec.rank_of(name)
@@ -110,8 +109,6 @@ class AdapterLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., i) -> (..., o)
         base: FrozenLinear = self.base  # type: ignore[assignment]
-        if not self.enabled:
-            return base(x)
         y: Tensor
         with settled(x) as x:
             keep = draw_keep(x, self.dropout, self.name)

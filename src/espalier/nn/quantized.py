@@ -53,10 +53,6 @@ class Footprint:
     quantised_bytes: int
 
     @property
-    def bytes_per_parameter(self) -> float:
-        return self.bytes / self.parameters
-
-    @property
     def bits_per_quantised_weight(self) -> float:
         return 8 * self.quantised_bytes / self.quantised_parameters if self.quantised_parameters else 0.0
 

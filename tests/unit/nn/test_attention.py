@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from espalier.nn import attention
-from espalier.nn.attention import fused_attention, segment_attention
+from espalier.nn.attention import Reach, Segments, attend, attend_backward, segment_attention
 from espalier.nn.kernels.compiling import SWITCH, kernels_in_use
 from espalier.nn.rotary import Rotation, rotate
 
@@ -87,6 +87,44 @@ def _rotation(t: int, width: int) -> Rotation:
     return Rotation(angles.cos(), angles.sin())
 
 
+class _Fused(torch.autograd.Function):
+    """Attention of one buffer of heads, qkv (t, h + 2 kv, d), its gradient one too: as a layer calls it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, heads: int, segments: Segments, rotation: Rotation | None, reach: Reach
+    ) -> Tensor:
+        out, lse = attend(*_parts(qkv, heads), segments, reach, rotation)
+        ctx.save_for_backward(qkv, out, lse)
+        ctx.rest = heads, segments, rotation, reach
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (qkv, out, lse), (heads, segments, rotation, reach) = ctx.saved_tensors, ctx.rest
+        dqkv = torch.empty_like(qkv)
+        saved = (*_parts(qkv, heads), out, lse)
+        attend_backward(grads[0], saved, segments, reach, rotation, _parts(dqkv, heads))
+        return dqkv, None, None, None, None
+
+
+def _parts(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    key_heads = (qkv.shape[1] - heads) // 2
+    return qkv[:, :heads], qkv[:, heads : heads + key_heads], qkv[:, heads + key_heads :]
+
+
+def _attend_fused(
+    qkv: Tensor,
+    heads: int,
+    segments: Segments,
+    scale: float,
+    rotation: Rotation | None = None,
+    window: int | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    return _Fused.apply(qkv, heads, segments, rotation, Reach(scale, window, cap))  # type: ignore[no-any-return, no-untyped-call]
+
+
 def _check(
     heads: int,
     kv: int,
@@ -105,7 +143,7 @@ def _check(
     qkv = torch.randn(t, heads + 2 * kv, d).to(dtype).requires_grad_()
     rotation = _rotation(t, turning) if turning else None
     probe = torch.randn(t, heads, d).to(dtype)
-    out = fused_attention(qkv, heads, segments, d**-0.5, rotation, window, cap)
+    out = _attend_fused(qkv, heads, segments, d**-0.5, rotation, window, cap)
     (gradient,) = torch.autograd.grad(out, qkv, probe)
     exact = qkv.detach().double().requires_grad_()
     wanted = _reference(exact, heads, segments, d**-0.5, rotation, window, cap)
@@ -181,7 +219,7 @@ def test_parts_apart_equal_the_fused_buffer(way: str, dtype: torch.dtype) -> Non
     rotation = _rotation(t, 32)
     fused = qkv.clone().requires_grad_()
     apart = [part.clone().requires_grad_() for part in (qkv[:, :4], qkv[:, 4:6], qkv[:, 6:])]
-    one = fused_attention(fused, 4, PACK, 0.2, rotation)
+    one = _attend_fused(fused, 4, PACK, 0.2, rotation)
     other = segment_attention(rotate(apart[0], rotation), rotate(apart[1], rotation), apart[2], PACK, 0.2)
     torch.testing.assert_close(one, other)
     (whole,) = torch.autograd.grad(one, fused, probe)
@@ -192,7 +230,7 @@ def test_parts_apart_equal_the_fused_buffer(way: str, dtype: torch.dtype) -> Non
 
 def test_a_position_in_no_segment_answers_zero(way: str) -> None:
     qkv = torch.randn(10, 6, 16, requires_grad=True)
-    out = fused_attention(qkv, 2, _segments((3, 7)), 0.25)
+    out = _attend_fused(qkv, 2, _segments((3, 7)), 0.25)
     (gradient,) = torch.autograd.grad(out.sum(), qkv)
     outside = torch.tensor([0, 1, 2, 7, 8, 9])
     assert not out[outside].any()
@@ -205,7 +243,7 @@ def test_the_same_numbers_give_the_same_bytes(way: str) -> None:
     qkv, probe = torch.randn(200, 8, 32).bfloat16().requires_grad_(), torch.randn(200, 4, 32).bfloat16()
 
     def run() -> tuple[Tensor, Tensor]:
-        out = fused_attention(qkv, 4, PACK, 0.2)
+        out = _attend_fused(qkv, 4, PACK, 0.2)
         return out, torch.autograd.grad(out, qkv, probe)[0]
 
     for one, other in zip(run(), run(), strict=True):
@@ -215,14 +253,14 @@ def test_the_same_numbers_give_the_same_bytes(way: str) -> None:
 def test_what_is_not_a_number_stays_seen(way: str) -> None:
     qkv = torch.randn(48, 6, 16)
     qkv[20, 4] = float("nan")  # a value
-    out = fused_attention(qkv, 2, _segments((0, 24), (24, 48)), 0.25)
+    out = _attend_fused(qkv, 2, _segments((0, 24), (24, 48)), 0.25)
     assert out[20:24, 0].isnan().all()
     assert not out[24:].isnan().any()
 
 
 def test_segments_beyond_the_pack_are_refused(way: str) -> None:
     with pytest.raises(IndexError, match="beyond the 10 positions"):
-        fused_attention(torch.randn(10, 6, 16), 2, _segments((3, 11)), 0.25)
+        _attend_fused(torch.randn(10, 6, 16), 2, _segments((3, 11)), 0.25)
 
 
 class TestVarlen:
@@ -268,7 +306,7 @@ class TestVarlen:
         segments = _segments((0, 20), (20, 21), (21, 50))
         qkv = torch.randn(50, 8, 16).bfloat16()
         q, k, v = qkv[:, :4], qkv[:, 4:6], qkv[:, 6:]
-        reach = attention.Reach(0.25, window)
+        reach = Reach(0.25, window)
         assert attention._fits_varlen(q, segments, reach)
         ours = attention._varlen(q, k, v, segments, reach)
         torch.testing.assert_close(ours, segment_attention(q, k, v, segments, 0.25, window), rtol=2e-2, atol=2e-2)
@@ -277,11 +315,11 @@ class TestVarlen:
     @pytest.mark.parametrize(
         ("segments", "reach", "dtype"),
         [
-            (PACK, attention.Reach(1.0), torch.bfloat16),  # a prefix
-            (_segments((0, 200)), attention.Reach(1.0, softcap=2.0), torch.bfloat16),
-            (_segments((0, 200)), attention.Reach(1.0), torch.float32),
-            (_segments((0, 190)), attention.Reach(1.0), torch.bfloat16),  # not all of the pack
-            (_segments((0, 90), (100, 200)), attention.Reach(1.0), torch.bfloat16),  # a gap
+            (PACK, Reach(1.0), torch.bfloat16),  # a prefix
+            (_segments((0, 200)), Reach(1.0, softcap=2.0), torch.bfloat16),
+            (_segments((0, 200)), Reach(1.0), torch.float32),
+            (_segments((0, 190)), Reach(1.0), torch.bfloat16),  # not all of the pack
+            (_segments((0, 90), (100, 200)), Reach(1.0), torch.bfloat16),  # a gap
         ],
     )
     def test_it_is_left_alone_where_it_cannot(
