@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -164,18 +165,20 @@ def test_scaled_down_it_finishes_its_answers_first_and_up_again_it_serves(engine
 
 def test_a_worker_is_given_no_secret_of_the_server(engine: ReplicaEngine) -> None:
     names = psutil.Process(engine.list_processes()[0]).environ()
-    assert "ESPALIER_TEST_SECRET" not in names and "PATH" in names
+    assert not {"ESPALIER_TEST_SECRET", "PGPASSWORD"} & set(names) and "PATH" in names
 
 
 @pytest.fixture(scope="module", autouse=True)
 def secret() -> Iterator[None]:
-    os.environ["ESPALIER_TEST_SECRET"] = "x"
-    yield
-    del os.environ["ESPALIER_TEST_SECRET"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ESPALIER_TEST_SECRET", "PGPASSWORD"):
+            patch.setenv(name, "x")
+        yield
 
 
 def test_a_base_that_cannot_be_loaded_is_refused_in_the_words_of_its_refusal(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}', "utf-8")
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    alone = replace(plan(tmp_path), serve=SERVE.model_copy(update={"min_replicas": 1}))
     with pytest.raises((UnsupportedModel, InvalidInput)):
-        ReplicaEngine(plan(tmp_path)).start()
+        ReplicaEngine(alone).start()
