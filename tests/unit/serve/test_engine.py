@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -129,7 +130,19 @@ def test_leaving_a_stream_frees_its_slot(engine: Engine) -> None:
     assert not engine._tickets
 
 
-def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(engine: Engine) -> None:
+def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, steps = engine._runner._forward, itertools.count()
+
+    def go_no_further(*args: Any) -> torch.Tensor:
+        if next(steps) == 30:  # the answer is under way until it is stopped, however quick the machine is
+            with engine._change:
+                assert engine._change.wait_for(lambda: engine._stopping, timeout=20)
+        return forward(*args)
+
+    monkeypatch.setattr(engine._runner, "_forward", go_no_further)
+
     async def ask_then_stop() -> list[Delta]:
         seen: list[Delta] = []
         async for delta in engine.stream(make_request(max_tokens=250)):

@@ -249,7 +249,7 @@ class EngineContract(ProviderContract):
 
     def test_load_counts_what_is_under_way_and_comes_back_to_nothing(self, engine: ModelEngine, base: str) -> None:
         async def look_in_the_middle() -> int:
-            async with aclosing(open_stream(engine, self.ask(base, max_tokens=300, ignore_end=True))) as deltas:
+            async with aclosing(open_stream(engine, self.ask(base, max_tokens=400, ignore_end=True))) as deltas:
                 await anext(deltas)
                 load = await asyncio.to_thread(engine.load)
                 return load.running + load.waiting
@@ -261,7 +261,7 @@ class EngineContract(ProviderContract):
         self, engine: ModelEngine, base: str
     ) -> None:
         async def stop_in_the_middle() -> list[Delta]:
-            async with aclosing(open_stream(engine, self.ask(base, max_tokens=300, ignore_end=True))) as deltas:
+            async with aclosing(open_stream(engine, self.ask(base, max_tokens=400, ignore_end=True))) as deltas:
                 seen = [await anext(deltas)]
                 stopping = threading.Thread(target=engine.stop)
                 stopping.start()
