@@ -136,7 +136,7 @@ class Desk:
         call, key, target, request = draft.call, draft.key, draft.target, draft.request
         sampling = request.sampling
         prompt_tokens = self._count_prompt(request, target)
-        room = target.context_tokens - prompt_tokens
+        room = target.context_tokens - (1 if target.is_bounded else prompt_tokens)
         if room < 1:
             raise InvalidInput(
                 f"the prompt has {prompt_tokens} tokens, {target.model} reads {target.context_tokens} with its answer",
@@ -155,7 +155,7 @@ class Desk:
         return ticket
 
     def _count_prompt(self, request: ChatRequest, target: Target) -> int:
-        """Exact. A version that cannot be loaded is its failure, where a canary is watched."""
+        """Exact, or above it. A version that cannot be loaded is its failure, where a canary is watched."""
         try:
             return self._provider.count_prompt_tokens(request)
         except EspalierError as error:

@@ -41,6 +41,7 @@ class Target:
     deployment: str = ""  # the deployment that chose it
     shadows: tuple[str, ...] = ()  # versions that are to answer a copy, unheard
     reservation: str = ""  # the reserved capacity it draws on
+    is_bounded: bool = False  # its prompts are not counted, only bounded: the server that answers says what is too long
 
     @property
     def name(self) -> str:

@@ -118,7 +118,8 @@ class RegistryResolver:
             self._memory.recall(("passed", base), functools.partial(self._require_passed, base))
         most_tokens = self._config.max_context_tokens
         context_tokens = int(config.get("max_position_embeddings", 2048)) if config else most_tokens
-        return Target(model, base, adapter, min(most_tokens, context_tokens))
+        elsewhere = runs_elsewhere(base, self._config)
+        return Target(model, base, adapter, min(most_tokens, context_tokens), is_bounded=elsewhere)
 
     def _describe(self, base: str) -> Mapping[str, Any]:
         """The base's config.json; nothing of one that a server elsewhere has by itself. Raises NotFound."""

@@ -106,6 +106,16 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused(desk: Desk) -> No
     assert refusal.value.where == "messages"
 
 
+def test_a_prompt_that_is_only_bounded_is_left_to_the_server_that_can_count_it(
+    store: Store, config: GatewayConfig
+) -> None:
+    far = Target("path:far", "path:far", "", 64, is_bounded=True)
+    desk = open_desk(store, StrictProvider(bases=("path:far",)), FixedResolver({}, {"path:far": far}), config)
+    ticket = desk.admit(call("word " * 64, model="path:far", max_tokens=20), None)
+    assert ticket.request.sampling.max_tokens == 20, "an answer is not cut short by more than the prompt may have"
+    assert ticket.prompt_tokens == 67, "the budget is held for all it may cost"
+
+
 def test_what_the_client_says_wins_over_the_deployment_s_defaults(desk: Desk) -> None:
     sampling = desk.admit(call(temperature=0.5, seed=7, stop=("x",)), None).request.sampling
     assert (sampling.temperature, sampling.seed, sampling.stop, sampling.top_p) == (0.5, 7, ("x",), 1.0)

@@ -69,7 +69,7 @@ def test_a_base_that_a_server_elsewhere_has_may_be_asked_without_being_here(tmp_
     rows = {"hf:far/away": EngineConfig(kind="openai", url="http://127.0.0.1:1"), "hf:my/*": EngineConfig(kind="vllm")}
     resolver = RegistryResolver(store, ServeConfig(max_context_tokens=4096, engines=rows))
     try:
-        assert resolver.find_base("hf:far/away") == Target("hf:far/away", "hf:far/away", "", 4096)
+        assert resolver.find_base("hf:far/away") == Target("hf:far/away", "hf:far/away", "", 4096, is_bounded=True)
         assert "hf:far/away" in [listing.id for listing in resolver.list_models()]
         with pytest.raises(NotFound):
             resolver.find_base("hf:my/own")  # vLLM is given the files that are here
