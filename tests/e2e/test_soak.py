@@ -14,7 +14,7 @@ _SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
 def test_a_house_under_mixed_load_answers_for_the_right_adapter_and_keeps_nothing_of_a_request() -> None:
-    command = [sys.executable, str(_SOAK), "--minutes", "0.1", "--adapters", "12", "--clients", "8"]
+    command = [sys.executable, str(_SOAK), "--minutes", "0.2", "--adapters", "12", "--clients", "8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
