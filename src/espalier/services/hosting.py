@@ -12,7 +12,7 @@ from pydantic import Field
 
 from espalier.core.errors import InvalidInput, NotFound, Unavailable, from_json
 from espalier.core.operations import operation
-from espalier.core.ports import Replicated
+from espalier.core.ports import EngineLoad, Replicated
 from espalier.core.types import Spec
 from espalier.services.ownserver import no_server, server_url
 
@@ -153,7 +153,10 @@ def _describe(resident: Resident[Seat]) -> LoadedEngine:
     seat = resident.thing
     if seat is None:
         return LoadedEngine.model_validate(known)
-    load = seat.engine.load()
+    try:
+        load = seat.engine.load()
+    except Unavailable:  # the others are told all the same
+        known["state"], load = "unreachable", EngineLoad()
     adapters = tuple(
         LoadedAdapter(
             digest=each.name,

@@ -90,6 +90,19 @@ def test_what_is_loaded_is_told_with_its_load_and_its_adapters(inside: Context, 
     assert (adapter.digest, adapter.memory_bytes, adapter.requests) == (digest, 300, 0)
 
 
+def test_an_engine_that_cannot_be_reached_keeps_no_other_from_being_told(
+    inside: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(inside, NameLoaded(base="builtin:seedling"))
+
+    def fail(engine: Quiet) -> EngineLoad:
+        raise Unavailable("nobody answers at its address")
+
+    monkeypatch.setattr(Quiet, "load", fail)
+    (told,) = engines(inside, ListEngines())
+    assert (told.base, told.state, told.running) == ("builtin:seedling", "unreachable", 0)
+
+
 def test_unloading_lets_an_adapter_go_and_then_the_base(inside: Context, tmp_path: Path) -> None:
     digest = put_adapter(inside, tmp_path)
     load(inside, NameLoaded(base="builtin:seedling", adapter=digest))
