@@ -62,10 +62,11 @@ class Node(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The file a graph was read from, and its content with line numbers."""
+    """The folder a graph's paths are relative to; the file it was read from, if any, and that with line numbers."""
 
-    path: Path
-    data: Any
+    folder: Path
+    path: Path | None = None
+    data: Any = None
 
 
 class Graph(Spec):
@@ -90,17 +91,17 @@ class Graph(Spec):
     @property
     def folder(self) -> Path:
         """The folder paths are relative to."""
-        return self._origin.path.parent.resolve() if self._origin else Path.cwd()
+        return self._origin.folder.resolve() if self._origin else Path.cwd()
 
     def rooted_in(self, folder: Path) -> Graph:
         """The same graph with paths relative to `folder`: for one that no file holds."""
         graph = self.model_copy()
-        graph._origin = Origin(folder / "pipeline", {})
+        graph._origin = Origin(folder)
         return graph
 
     def where(self, *location: str | int) -> str:
         """`file:line:column` of a part, e.g. `where("steps", "train", "with")`; without a file, its dotted name."""
-        if self._origin is None:
+        if self._origin is None or self._origin.path is None:
             return ".".join(map(str, location))
         line, column = position_of(self._origin.data, location)
         return f"{self._origin.path}:{line}:{column}"
@@ -149,7 +150,7 @@ def load_pipeline(path: Path) -> Graph:
         hint = "this is a dataset's: `espalier data build` builds it"
         raise InvalidInput("a recipe of another kind", where=str(path), hint=hint)
     graph = check_recipe(data, Graph, path)
-    graph._origin = Origin(path, data)
+    graph._origin = Origin(path.parent, path, data)
     return graph
 
 

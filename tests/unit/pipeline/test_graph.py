@@ -167,5 +167,6 @@ def test_a_builder_refuses_a_name_twice() -> None:
 
 def test_a_graph_without_a_file_is_rooted_where_it_is_told(tmp_path: Path) -> None:
     graph = Graph.model_validate({"name": "g", "steps": {"a": {"step": "s"}}})
-    assert graph.rooted_in(tmp_path).folder == tmp_path
-    assert graph.where("steps", "a") == "steps.a"
+    rooted = graph.rooted_in(tmp_path)
+    assert rooted.folder == tmp_path
+    assert rooted.where("steps", "a") == graph.where("steps", "a") == "steps.a"
