@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 from collections.abc import Iterator
@@ -241,9 +240,14 @@ def test_arguments_that_cannot_be_written_again_are_shown_as_they_came(format: C
 @pytest.mark.parametrize("format", FORMATS)
 def test_arguments_nested_deeply_are_shown_or_refused(format: CallFormat) -> None:
     words = tool_tokenizer(format)
-    for depth in range(700, 1000, 7):
-        with contextlib.suppress(InvalidInput):
-            words.render(called_with('{"thing": ' + "[" * depth + "]" * depth + "}"), tools=[FIND])
+    for depth in (3, *range(700, 1000, 7)):
+        nested = "[" * depth + "]" * depth
+        try:
+            shown = words.render(called_with('{"thing": ' + nested + "}"), tools=[FIND])
+        except InvalidInput as refusal:
+            assert depth > 3 and refusal.hint
+        else:
+            assert nested in shown
 
 
 def test_half_a_surrogate_pair_in_a_prompt_is_refused() -> None:
