@@ -141,17 +141,17 @@ def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(
                 assert engine._change.wait_for(lambda: engine._stopping, timeout=20)
         return forward(*args)
 
-    monkeypatch.setattr(engine._runner, "_forward", go_no_further)
-
     async def ask_then_stop() -> list[Delta]:
         seen: list[Delta] = []
         async for delta in engine.stream(make_request(max_tokens=250)):
             seen.append(delta)
-            if len(seen) == 3:
+            if len(seen) == 1:
                 await asyncio.to_thread(engine.stop)
         return seen
 
-    last = run(ask_then_stop())[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._runner, "_forward", go_no_further)
+        last = run(ask_then_stop())[-1]
     assert last.finish_reason == "cancelled"
     assert last.usage.completion_tokens < 250
     with pytest.raises(Unavailable):
