@@ -55,6 +55,78 @@ def test_records_are_listed_newest_first_page_by_page(store: Store) -> None:
     assert [note.words for note in (*first, *second, *third)] == ["6", "5", "4", "3", "2", "1", "0"]
 
 
+class Parcel(Spec):
+    id: str
+    colour: str
+    sender: Sender | None = None
+
+
+class Sender(Spec):
+    name: str
+    agent: str = ""
+
+
+PARCELS = [
+    Parcel(
+        id=f"p{number:02d}",
+        colour=("red", "blue", "RED")[number % 3],
+        sender=None if number % 4 == 0 else Sender(name=f"s{number % 2}", agent="a1" if number % 5 == 0 else ""),
+    )
+    for number in range(30)
+]
+
+
+@pytest.fixture
+def parcels(store: Store) -> Store:
+    for number, parcel in enumerate(PARCELS):
+        store.records.put("parcel", parcel.id, parcel)
+        store.records.put("decoy", parcel.id, parcel)
+        for target in ("sent", "kept")[: number % 3]:  # the last move counts: nowhere, sent, kept
+            store.records.set_pointer(f"parcel:{parcel.id}", target)
+    return store
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("oldest_first", [False, True])
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ({}, lambda parcel: True),
+        ({"where": [{}]}, lambda parcel: True),
+        ({"where": [{"colour": "red"}]}, lambda parcel: parcel.colour == "red"),
+        ({"where": [{"colour": "re_"}]}, lambda parcel: False),
+        ({"where": [{"sender.name": None}]}, lambda parcel: parcel.sender is None),
+        ({"where": [{"sender.nothing": "x"}]}, lambda parcel: False),
+        (
+            {"where": [{"sender.agent": "a1"}, {"sender.agent": "", "sender.name": "s1"}]},
+            lambda parcel: parcel.sender is not None and (parcel.sender.agent or parcel.sender.name) in ("a1", "s1"),
+        ),
+        ({"pointed": ("parcel:", "sent")}, lambda parcel: int(parcel.id[1:]) % 3 == 1),
+        (
+            {"where": [{"colour": "blue"}], "pointed": ("parcel:", "sent")},
+            lambda parcel: parcel.colour == "blue" and int(parcel.id[1:]) % 3 == 1,
+        ),
+    ],
+)
+def test_a_filtered_list_has_no_short_page_before_its_last(
+    parcels: Store, limit: int, oldest_first: bool, filters: dict[str, Any], wanted: Callable[[Parcel], bool]
+) -> None:
+    expected = [parcel.id for parcel in PARCELS if wanted(parcel)][:: 1 if oldest_first else -1]
+    found: list[str] = []
+    while True:
+        last = found[-1] if found else ""
+        cursor = {"after": last} if oldest_first else {"before": last}
+        page = parcels.records.list("parcel", Parcel, limit, **cursor, **filters)
+        found += [parcel.id for parcel in page]
+        if len(page) < limit:
+            break
+    assert found == expected
+
+
+def test_no_record_is_called_by_what_is_no_text(store: Store) -> None:
+    assert not store.records.has("note", "n\0")
+
+
 @pytest.mark.parametrize("table", ["records", "pointers", "audit", "entries"])
 @pytest.mark.parametrize("change", ["UPDATE {table} SET {column} = 'x'", "DELETE FROM {table}"])
 def test_the_database_itself_refuses_to_change_what_is_append_only(store: Store, table: str, change: str) -> None:

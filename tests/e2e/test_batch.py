@@ -151,6 +151,8 @@ def test_lists_are_paged_by_the_client_s_cursors(house: House) -> None:
             for id in ids[:3]
         ]
         assert [batch.id for batch in client.batches.list(limit=1)] == made[::-1]
+        # The batches' results arrive meanwhile: files of another purpose, which must not shorten a page.
+        assert [file.id for file in client.files.list(limit=1, purpose="batch", order="asc")] == ids
 
 
 def test_a_deleted_file_is_gone_and_the_batch_that_read_it_is_not(house: House) -> None:

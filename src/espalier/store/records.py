@@ -6,10 +6,10 @@ people who move one at the same time see it, and the history is what a rollback 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, true, update
 
 from espalier.core.errors import Conflict, NotFound, did_you_mean
 from espalier.core.ids import now_ms
@@ -66,16 +66,42 @@ class Records:
         return type.model_validate(row.body)
 
     def has(self, kind: str, id: str) -> bool:
+        if "\0" in id:  # PostgreSQL takes no such text, so nothing is called by it
+            return False
         query = select(records.c.seq).where(records.c.kind == kind, records.c.id == id)
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
 
-    def list(self, kind: str, type: type[Body], limit: int = 100, before: str = "") -> Sequence[Body]:
-        """The newest first; the next page comes after the last page's last id, given as `before`."""
-        query = select(records.c.body).where(records.c.kind == kind).order_by(records.c.seq.desc()).limit(limit)
-        if before:
-            seq = select(records.c.seq).where(records.c.kind == kind, records.c.id == before).scalar_subquery()
-            query = query.where(records.c.seq < seq)
+    def list(
+        self,
+        kind: str,
+        type: type[Body],
+        limit: int = 100,
+        before: str = "",
+        *,
+        after: str | None = None,
+        where: Sequence[Mapping[str, str | None]] = (),
+        pointed: tuple[str, str] | None = None,
+    ) -> Sequence[Body]:
+        """The newest first; the next page comes after the last page's last id, given as `before`.
+
+        With `after` the oldest first, and what comes after that id; "" is the beginning. `where` says what fields
+        must be (`a.b` is field `b` of field `a`, None that it is not there), as alternatives of which one must hold.
+        `pointed` is a pair (prefix, target): only records whose pointer, `prefix` and the id, is at `target` now.
+        Every filter is the query's, so that a page is short only where there is no more.
+        """
+        query = select(records.c.body).where(records.c.kind == kind)
+        cursor = before if after is None else after
+        if cursor:
+            there = select(records.c.seq).where(records.c.kind == kind, records.c.id == cursor).scalar_subquery()
+            query = query.where(records.c.seq < there if after is None else records.c.seq > there)
+        if where:
+            query = query.where(or_(*(_holds(fields) for fields in where)))
+        if pointed:
+            named = pointers.c.name == literal(pointed[0]) + records.c.id
+            moves = select(pointers.c.target).where(named).order_by(pointers.c.revision.desc()).limit(1)
+            query = query.where(moves.correlate(records).scalar_subquery() == pointed[1])
+        query = query.order_by(records.c.seq.desc() if after is None else records.c.seq).limit(limit)
         with self._database.read() as connection:
             return [type.model_validate(body) for body in connection.execute(query).scalars()]
 
@@ -140,3 +166,10 @@ class Records:
         query = select(pointers).where(pointers.c.name == name).order_by(pointers.c.revision.desc())
         with self._database.read() as connection:
             return [Pointer.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _holds(fields: Mapping[str, str | None]) -> ColumnElement[bool]:
+    """That a record's fields are these; JSON's null and a field that is not there are both None."""
+    found = {name: records.c.body[tuple(name.split("."))].as_string() for name in fields}
+    said = (found[name].is_(None) if value is None else found[name] == value for name, value in fields.items())
+    return and_(true(), *said)

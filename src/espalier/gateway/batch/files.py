@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from espalier.core.errors import NotFound
+from espalier.core.errors import InvalidInput, NotFound
 from espalier.core.ids import make_id, now_ms
 from espalier.core.types import Spec
 from espalier.store.store import Store
 
 Purpose = Literal["batch", "batch_output"]
 _KIND = "file"
+_POINTERS = "file:"
 _PRESENT, _DELETED = "present", "deleted"
 
 
@@ -70,17 +71,36 @@ class Files:
             raise missing
         return file
 
-    def list(self, owner: str | None, *, limit: int = 100, after: str = "") -> Sequence[StoredFile]:
-        """The newest first."""
-        found: list[StoredFile] = []
-        while len(found) < limit:
-            page = self._store.records.list(_KIND, StoredFile, 1000, after)
-            mine = [file for file in page if owner is None or file.owner == owner]
-            found += [file for file in mine if self._is_present(file.id)]
-            if len(page) < 1000:
-                break
-            after = page[-1].id
-        return found[:limit]
+    def list(
+        self,
+        owner: str | None,
+        *,
+        limit: int = 100,
+        after: str = "",
+        purpose: str = "",
+        oldest_first: bool = False,
+    ) -> Sequence[StoredFile]:
+        """The newest first, or the oldest; of one purpose, if one is given; those that come `after` that file.
+
+        Raises InvalidInput for an `after` that is no file of the owner's; one deleted meanwhile still has its place.
+        """
+        if purpose and purpose not in get_args(Purpose):
+            return []  # a client may ask for a purpose that no file has here
+        if after:
+            known = self._store.records.has(_KIND, after) and self._store.records.get(_KIND, after, StoredFile)
+            if not known or (owner is not None and known.owner != owner):
+                wrong = f"after is {after!r:.80}, no file"
+                raise InvalidInput(wrong, where="after", hint="give the last page's last id")
+        fields = {"owner": owner, "purpose": purpose or None}
+        return self._store.records.list(
+            _KIND,
+            StoredFile,
+            limit,
+            after,
+            after=after if oldest_first else None,
+            where=[{name: value for name, value in fields.items() if value is not None}],
+            pointed=(_POINTERS, _PRESENT),
+        )
 
     def delete(self, id: str, owner: str | None) -> None:
         """Nobody can fetch it any more; a batch that reads it goes on, since its bytes stay. Raises NotFound."""
@@ -92,10 +112,6 @@ class Files:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._store.blobs.fetch(file.sha256, target)
 
-    def _is_present(self, id: str) -> bool:
-        pointer = self._store.records.find_pointer(_pointer(id))
-        return pointer is not None and pointer.target == _PRESENT
-
 
 def _pointer(id: str) -> str:
-    return f"file:{id}"
+    return _POINTERS + id

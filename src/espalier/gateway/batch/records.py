@@ -12,7 +12,7 @@ A batch is worked on by processes that share the folder with its journal, which 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,16 +210,22 @@ class Batches:
             raise missing
         return self._look_at(batch)
 
-    def list(self, owner: str | None = None, *, limit: int = 20, after: str = "") -> Sequence[Standing]:
-        """The newest first."""
-        found: list[Batch] = []
-        while len(found) < limit:
-            page = self._store.records.list("batch", Batch, 200, after)
-            found += [batch for batch in page if owner is None or batch.owner == owner]
-            if len(page) < 200:
-                break
-            after = page[-1].id
-        return [self._look_at(batch) for batch in found[:limit]]
+    def list(
+        self, owner: str | None = None, *, limit: int = 20, after: str = "", oldest_first: bool = False
+    ) -> Sequence[Standing]:
+        """The newest first, or the oldest; those that come `after` that batch.
+
+        Raises InvalidInput for an `after` that is no batch of the owner's.
+        """
+        if after:
+            known = self._store.records.has("batch", after) and self._store.records.get("batch", after, Batch)
+            if not known or (owner is not None and known.owner != owner):
+                wrong = f"after is {after!r:.80}, no batch"
+                raise InvalidInput(wrong, where="after", hint="give the last page's last id")
+        found = self._store.records.list(
+            "batch", Batch, limit, after, after=after if oldest_first else None, where=_owned_by(owner)
+        )
+        return [self._look_at(batch) for batch in found]
 
     def cancel(self, id: str, owner: str | None = None, *, actor: str = "local") -> Standing:
         """Ask for its end; what is done is kept and published. Raises NotFound, and Conflict once it has ended."""
@@ -260,6 +266,15 @@ class Batches:
         with suppress(OSError, ValueError):
             return Progress.model_validate(json.loads((self.folder_of(id) / "progress.json").read_bytes()))
         return None
+
+
+def _owned_by(owner: str | None) -> Sequence[Mapping[str, str | None]]:
+    """`Batch.owner` as the store's query says it."""
+    if owner is None:
+        return ()
+    if not owner:
+        return ({"key.id": None},)
+    return ({"key.lent_by": owner}, {"key.lent_by": "", "key.id": owner})
 
 
 def job_id(batch: str) -> str:

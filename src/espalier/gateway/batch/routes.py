@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -37,7 +37,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _FILES, _BATCHES = "/v1/files", "/v1/batches"
 _MOST_BODY_BYTES = 1 << 16
-_PAGE, _LONGEST_PAGE = 20, 100
+_MOST_FILES, _MOST_BATCHES, _BATCHES_A_PAGE = 10_000, 100, 20  # of a page, as OpenAI documents them
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 
 
@@ -111,12 +111,16 @@ class BatchRoutes:
         await exchange.send_json(200, _file(file))
 
     async def _list_files(self, exchange: Exchange, key: ApiKey | None, query: dict[str, str]) -> None:
-        limit = _limit(query)
-        found = await self._off_loop(
-            lambda: self._files.list(_owner(key), limit=limit + 1, after=query.get("after", ""))
-        )  # fmt: skip
-        wanted = [file for file in found if query.get("purpose", file.purpose) == file.purpose]
-        page = wire.encode_page([_file(file) for file in wanted[:limit]], has_more=len(found) > limit)
+        limit, oldest_first = _limit(query, _MOST_FILES, _MOST_FILES), _is_oldest_first(query)
+
+        def find() -> Sequence[StoredFile]:
+            after, purpose = query.get("after", ""), query.get("purpose", "")
+            return self._files.list(
+                _owner(key), limit=limit + 1, after=after, purpose=purpose, oldest_first=oldest_first
+            )  # fmt: skip
+
+        found = await self._off_loop(find)
+        page = wire.encode_page([_file(file) for file in found[:limit]], has_more=len(found) > limit)
         await exchange.send_json(200, page)
 
     async def _send_content(self, exchange: Exchange, id: str, key: ApiKey | None) -> None:
@@ -153,13 +157,15 @@ class BatchRoutes:
         await exchange.send_json(200, encode(await self._off_loop(create)))
 
     async def _list_batches(self, exchange: Exchange, key: ApiKey | None, query: dict[str, str]) -> None:
-        limit = _limit(query)
-        found = await self._off_loop(
-            lambda: self._batches.list(_owner(key), limit=limit + 1, after=query.get("after", ""))
-        )  # fmt: skip
-        await exchange.send_json(
-            200, wire.encode_page([encode(one) for one in found[:limit]], has_more=len(found) > limit)
-        )
+        limit, oldest_first = _limit(query, _BATCHES_A_PAGE, _MOST_BATCHES), _is_oldest_first(query)
+
+        def find() -> Sequence[Standing]:
+            after = query.get("after", "")
+            return self._batches.list(_owner(key), limit=limit + 1, after=after, oldest_first=oldest_first)
+
+        found = await self._off_loop(find)
+        page = wire.encode_page([encode(one) for one in found[:limit]], has_more=len(found) > limit)
+        await exchange.send_json(200, page)
 
 
 def encode(standing: Standing) -> dict[str, Any]:
@@ -208,11 +214,18 @@ def _read(body: bytes, kind: type[Model]) -> Model:
         raise InvalidInput(f"{where}: {problem['msg']}"[:300], where=where) from None
 
 
-def _limit(query: dict[str, str]) -> int:
-    text = query.get("limit", str(_PAGE))
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 0 < int(text) <= 10_000:
-        raise InvalidInput(f"limit is {text!r:.40}", where="limit", hint=f"1 to {_LONGEST_PAGE}")
-    return min(int(text), _LONGEST_PAGE)
+def _limit(query: dict[str, str], usual: int, most: int) -> int:
+    text = query.get("limit", str(usual))
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 0 < int(text) <= most:
+        raise InvalidInput(f"limit is {text!r:.40}", where="limit", hint=f"1 to {most:,}")
+    return int(text)
+
+
+def _is_oldest_first(query: dict[str, str]) -> bool:
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidInput(f"order is {order!r:.40}", where="order", hint="asc or desc")
+    return order == "asc"
 
 
 def _check_metadata(pairs: dict[str, str]) -> None:
