@@ -138,6 +138,21 @@ def test_a_noun_and_a_verb_are_attributes(client: Client) -> None:
         _ = client.cuont
 
 
+def test_a_job_asked_for_in_process_is_kept_from_other_workers_until_it_is_done_here(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on the same workspace has another environment: the key a recipe names is not in it."""
+    monkeypatch.setattr("espalier.sdk.local._HEAD_START_S", 3600)
+    with Client(tmp_path, actor="ada") as client:
+        handle = client.call("count.job", to=3)
+        assert context.store.jobs.lease("a server's worker") is None
+        assert handle.wait().status == "succeeded"
+        detached = client.call("count.job", to=3)
+        assert detached.detach().status == "queued"
+        lease = context.store.jobs.lease("a server's worker")
+        assert lease is not None and lease.job.payload["run"] == detached.id
+
+
 def test_an_error_comes_back_as_the_class_it_was_raised_as(client: Client) -> None:
     with pytest.raises(GateFailed, match="too far") as caught:
         client.call("count.post", to=3, fail_at=3)

@@ -178,6 +178,16 @@ def test_a_job_can_be_taken_by_its_id(jobs: Jobs) -> None:
     assert jobs.lease("w2", job_id=wanted.id) is None
 
 
+def test_a_job_kept_waiting_is_given_to_who_names_it_and_to_others_once_it_is_let_go(jobs: Jobs) -> None:
+    named, let_go = (jobs.enqueue("train", {}, "ann", delay_s=60) for _ in range(2))
+    assert jobs.lease("anybody") is None
+    assert jobs.lease("its maker", job_id=named.id) is not None
+    jobs.expedite(let_go.id)
+    assert take(jobs, "anybody").job.id == let_go.id
+    jobs.expedite(let_go.id)  # it runs by now: nothing changes
+    assert jobs.get(let_go.id).worker == "anybody"
+
+
 def test_a_job_that_is_not_there_is_not_found(jobs: Jobs) -> None:
     with pytest.raises(NotFound):
         jobs.get("job_x")

@@ -93,7 +93,7 @@ def _follow(handle: RunHandle, options: Options, *, detach: bool) -> int:
     from espalier.cli.render import show_run
 
     if detach:
-        show_run(handle.refresh(), options)
+        show_run(handle.detach(), options)
         return 0
     with watch_run(options) as on_event:
         run = handle.wait(on_event)

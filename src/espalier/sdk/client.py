@@ -39,6 +39,10 @@ class Transport(Protocol):
         """Do a queued job here and now, if this transport can and nobody else has it; else None."""
         ...
 
+    def detach(self, run: Run) -> None:
+        """Leave a queued job to whichever worker is there first."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -137,6 +141,14 @@ class RunHandle:
         for event in self._client.call("jobs.logs", id=self.id, follow=follow):
             if event.kind != IDLE:
                 yield event
+
+    def detach(self) -> Run:
+        """Leave the job to a worker (`espalier serve` on the same workspace is one) and return its run at once.
+
+        In process a job is kept some seconds for the `wait` of who asked for it; after this nobody waits.
+        """
+        self._client._transport.detach(self._run)
+        return self.refresh()
 
     def wait(self, on_event: Callable[[Event], None] = lambda event: None) -> Run:
         """Block until it has ended, and return it. In process, a job nobody has taken is done here, by this call.

@@ -51,6 +51,9 @@ class HttpTransport:
         """The server's workers do it."""
         return None
 
+    def detach(self, run: Run) -> None:
+        """The server's workers may take it from the first."""
+
     def close(self) -> None:
         """Nothing stays open between calls."""
 

@@ -32,14 +32,14 @@ def parse_request(operation: Operation, fields: Mapping[str, Any]) -> BaseModel:
         raise InvalidInput(f"{operation.name}: {message}", hint=hint_for(kind, problems[0])) from None
 
 
-def perform(context: Context, operation: Operation, request: BaseModel) -> Any:
-    """The operation's answer, its stream, or the queued Run of a job.
+def perform(context: Context, operation: Operation, request: BaseModel, *, head_start_s: float = 0) -> Any:
+    """The operation's answer, its stream, or the queued Run of a job, which waits `head_start_s` for its maker.
 
     Raises PermissionDenied when the context's identity has too low a role, and whatever the operation raises.
     """
     context.require(operation.role)
     if operation.shape == "job":
-        return submit_job(context, operation, request)
+        return submit_job(context, operation, request, head_start_s=head_start_s)
     return operation.call(context, request)
 
 

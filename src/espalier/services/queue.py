@@ -14,8 +14,12 @@ from espalier.core.types import Run
 from espalier.services.context import Context
 
 
-def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run:
-    """Queue a job-shaped operation; the returned run is what it will fill. Raises what opening the store raises."""
+def submit_job(context: Context, declared: Operation, request: BaseModel, *, head_start_s: float = 0) -> Run:
+    """Queue a job-shaped operation; the returned run is what it will fill. Raises what opening the store raises.
+
+    For `head_start_s` only who asks for the job by name gets it: the process that means to do the job itself, in its
+    own environment, and not the worker of a server that happens to look at the same workspace just now.
+    """
     name = make_id("run")
     run = Run(
         id=name,
@@ -34,7 +38,7 @@ def submit_job(context: Context, declared: Operation, request: BaseModel) -> Run
     store = context.store
     with store.transaction():
         store.runs.create(run)
-        store.jobs.enqueue(declared.name, payload, context.actor, job_id=job_id(name))
+        store.jobs.enqueue(declared.name, payload, context.actor, delay_s=head_start_s, job_id=job_id(name))
     return run
 
 

@@ -117,20 +117,20 @@ class Jobs:
     ) -> Lease | None:
         """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none.
 
-        With `job_id` that job or none; unless `last` is false the attempt is then its last: who takes a job by name
-        waits for it, and when he dies nobody else does it. `without` is how operations begin that he does not know.
+        With `job_id` that job, due or not, or none; unless `last` is false the attempt is then its last: who takes a
+        job by name waits for it, and when he dies nobody else does it. `without` is how operations begin that he does
+        not know.
         """
         now = self._clock()
         until_ms = now + round(ttl_s * 1000)
         with self._database.write(lock="jobs") as connection:
             self._reap(connection, now)
-            query = select(jobs).where(jobs.c.status == "queued", jobs.c.due_ms <= now)
+            query = select(jobs).where(jobs.c.status == "queued")
+            query = query.where(jobs.c.id == job_id if job_id else jobs.c.due_ms <= now)
             if operations:
                 query = query.where(jobs.c.operation.in_(operations))
             if without:
                 query = query.where(~jobs.c.operation.startswith(without, autoescape=True))
-            if job_id:
-                query = query.where(jobs.c.id == job_id)
             row = connection.execute(query.order_by(jobs.c.due_ms, jobs.c.id).limit(1)).mappings().first()
             if row is None:
                 return None
@@ -146,6 +146,12 @@ class Jobs:
                 started_ms=row["started_ms"] or now,
             )
         return Lease(job, worker, job.token, ttl_s, until_ms)
+
+    def expedite(self, job_id: str) -> None:
+        """Let anybody take a queued job now, however long it was to wait; a job that is not queued stays as it is."""
+        with self._database.write(lock="jobs") as connection:
+            waiting = (jobs.c.id == job_id, jobs.c.status == "queued")
+            connection.execute(update(jobs).where(*waiting).values(due_ms=self._clock()))
 
     def heartbeat(self, lease: Lease) -> Lease:
         """The lease, longer; its `cancel_requested` says whether to stop. Raises LeaseLost."""
