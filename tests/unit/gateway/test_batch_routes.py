@@ -26,9 +26,9 @@ JOB: dict[str, Any] = {
 }  # fmt: skip
 
 
-def ask(
+def exchange(
     routes: Any, method: str, path: str, body: bytes = b"", query: str = "", key: ApiKey | None = None
-) -> tuple[int, bytes]:
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -42,6 +42,11 @@ def ask(
 
     scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": query.encode()}
     asyncio.run(routes.answer(scope, Exchange(scope, receive, send), authenticate))
+    return sent
+
+
+def ask(*asked: Any, **more: Any) -> tuple[int, bytes]:
+    sent = exchange(*asked, **more)
     return sent[0]["status"], sent[1]["body"]
 
 
@@ -166,6 +171,67 @@ def test_another_s_file_or_batch_is_no_place_to_go_on_from(store: Store, path: s
         with pytest.raises(InvalidInput) as refusal:
             ask(routes, "GET", path, query=query, key=key)
         assert refusal.value.where == "after"
+
+
+@pytest.fixture
+def bedrock(store: Store) -> BedrockRoutes:
+    (store.workspace.root / "in").mkdir()
+    for name in ("asked.jsonl", "other.jsonl"):
+        (store.workspace.root / "in" / name).write_bytes(b"{}\n")
+    return BedrockRoutes(store, BatchConfig(buckets={"in": "in"}), at_once)
+
+
+def create(routes: BedrockRoutes, key: ApiKey | None = None, **fields: Any) -> tuple[str, str]:
+    """AWS' name of the error, or "", and the job's ARN or what is wrong."""
+    sent = exchange(routes, "POST", "/model-invocation-job", json.dumps(JOB | fields).encode(), key=key)
+    (told,) = json.loads(sent[1]["body"]).values()
+    return dict(sent[0]["headers"]).get(b"x-amzn-errortype", b"").decode(), told
+
+
+def test_a_request_token_makes_one_job_also_when_its_input_is_gone_and_the_list_has_moved_on(
+    store: Store, bedrock: BedrockRoutes
+) -> None:
+    first = create(bedrock, clientRequestToken="token-1")
+    assert create(bedrock, clientRequestToken="token-2")[1] != first[1]
+    (store.workspace.root / "in" / "asked.jsonl").unlink()
+    spelt_out = {"timeoutDurationInHours": 24, "modelInvocationType": "InvokeModel"}  # what is meant without them
+    assert create(bedrock, clientRequestToken="token-1", **spelt_out) == first
+    assert len(Batches(store).list()) == 2
+
+
+def test_without_a_request_token_every_request_is_a_job_of_its_own(store: Store, bedrock: BedrockRoutes) -> None:
+    assert create(bedrock)[1] != create(bedrock)[1]
+
+
+def test_a_request_token_is_its_payer_s_own(store: Store, bedrock: BedrockRoutes) -> None:
+    made = [create(bedrock, key, clientRequestToken="token-1")[1] for key in KEYS]
+    assert made[0] == made[2]  # a loan draws on that key
+    assert len(set(made)) == 3
+    assert create(bedrock, clientRequestToken="Token-1")[1] not in made  # AWS: case-sensitive
+
+
+@pytest.mark.parametrize("token", ["", "-a", "a-", "a_b", "a b", "ü", "a\0", "a\n", "a" * 257])
+def test_a_request_token_that_aws_would_refuse_is_refused(bedrock: BedrockRoutes, token: str) -> None:
+    assert create(bedrock, clientRequestToken=token)[0] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"jobName": "day"}, {"roleArn": "s"}, {"modelId": "sales"}, {"timeoutDurationInHours": 25},
+        {"modelInvocationType": "Converse"}, {"tags": [{"key": "a", "value": "b"}]},
+        {"inputDataConfig": {"s3InputDataConfig": {"s3Uri": "s3://in/other.jsonl"}}},
+        {"outputDataConfig": {"s3OutputDataConfig": {"s3Uri": "s3://in/elsewhere"}}},
+    ],
+    ids=lambda other: min(other),
+)  # fmt: skip
+def test_a_request_token_with_other_parameters_is_a_conflict(
+    store: Store, bedrock: BedrockRoutes, other: dict[str, Any]
+) -> None:
+    assert create(bedrock, clientRequestToken="token-1")[0] == ""
+    name, told = create(bedrock, clientRequestToken="token-1", **other)
+    assert (name, "token-1" in told) == ("ConflictException", True)
+    assert len(Batches(store).list()) == 1
 
 
 @pytest.mark.parametrize("uri", ["s3://in/a\0.jsonl", "s3://in/a\ud800.jsonl", "s3://i\0/a.jsonl"])

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 from espalier.core.config import BatchConfig
 from espalier.core.errors import EspalierError, InvalidInput, NotFound, PermissionDenied
 from espalier.gateway.batch.deliver import open_s3
-from espalier.gateway.batch.records import Batch, Batches, Standing
+from espalier.gateway.batch.records import Batch, Batches, Standing, Token
 from espalier.gateway.batch.routes import Authenticate, OffLoop
 from espalier.gateway.exchange import Exchange, Scope
 from espalier.gateway.keys import ApiKey
@@ -28,7 +28,7 @@ from espalier.wire.bedrock.job import CreateJob, JobFields, arn_of, decode_creat
 
 _JOB, _JOBS = "/model-invocation-job", "/model-invocation-jobs"
 _MOST_BODY_BYTES = 1 << 16
-_LOOK_BACK = 1000  # jobs among which a request token is looked for, and of which a list is made
+_LOOK_BACK = 1000  # jobs of which a list is made
 _REAL = "s3"
 
 
@@ -79,10 +79,10 @@ class BedrockRoutes:
 
     def _create(self, asked: CreateJob, key: ApiKey | None) -> Batch:
         owner = key.payer if key else ""
-        if asked.clientRequestToken:  # the same token again is the same job
-            for standing in self._batches.list(owner, limit=_LOOK_BACK):
-                if standing.batch.metadata.get("clientRequestToken") == asked.clientRequestToken:
-                    return standing.batch
+        token = Token(asked.clientRequestToken, asked.digest) if asked.clientRequestToken else None
+        made = self._batches.find_made(token, owner) if token else None
+        if made is not None:  # also where the input has gone meanwhile
+            return made
         name = asked.source.rpartition("/")[2]
         if not name.endswith(".jsonl"):
             raise InvalidInput(f"{asked.source} is no .jsonl file", where="inputDataConfig", hint="name one file")
@@ -105,6 +105,7 @@ class BedrockRoutes:
                 "destination": asked.destination,
             },
             destination=destination,
+            token=token,
         )
 
     def _get(self, identifier: str, owner: str) -> Standing:

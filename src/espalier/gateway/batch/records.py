@@ -2,6 +2,7 @@
 
     record `batch`         what was asked for: written once, when it is made
     job in the queue       who works on it now (a lease with a fencing token); `batches:<home>` is its operation
+    record `batch-token`   that a client's own word for its request stands for a batch: once for each payer and word
     record `batch-cancel`  that its owner wants it no more
     record `batch-end`     how it ended and where its results are: written once, with the lease that proves the right to
     batches/<id>/          in the workspace's folder: the input, the journal, and the progress of whoever works on it
@@ -125,6 +126,19 @@ class Standing:
         return self.progress.phase if self.progress else "validating"
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a client calls its request, so that asking again makes no second batch; and what was asked with it."""
+
+    word: str
+    asked: str  # digest of every parameter
+
+
+class _Taken(Spec):
+    batch: str
+    asked: str
+
+
 class _Cancel(Spec):
     at_ms: int
     actor: str
@@ -173,8 +187,12 @@ class Batches:
         window: str = "24h",
         metadata: dict[str, str] | None = None,
         destination: str = "",
+        token: Token | None = None,
     ) -> Batch:
-        """Queue a batch over the blob `source`. Raises InvalidInput for a window that is none."""
+        """Queue a batch over the blob `source`, or give the one that `token` stands for already.
+
+        Raises InvalidInput for a window that is none, Conflict for a token that was given with other parameters.
+        """
         now = now_ms()
         batch = Batch(
             id=make_id("batch"),
@@ -194,11 +212,42 @@ class Batches:
             expires_ms=now + parse_window_ms(window),
         )
         with self._store.transaction():
+            if token is not None:
+                known = self._take_token(token, batch)
+                if known is not None:
+                    return known
             self._store.records.put("batch", batch.id, batch)
             self._store.jobs.enqueue(
                 self.operation, {"batch": batch.id}, actor, max_attempts=_MOST_ATTEMPTS, job_id=job_id(batch.id)
             )
         return batch
+
+    def find_made(self, token: Token, owner: str) -> Batch | None:
+        """The batch that `token` of this owner's stands for. Raises Conflict where it came with other parameters."""
+        taken = _maybe(self._store, "batch-token", _name(token, owner), _Taken)
+        if taken is None:
+            return None
+        if taken.asked != token.asked:
+            wrong = f"request token {token.word!r:.80} was given with other parameters"
+            raise Conflict(wrong, hint="give each request its own, and the same again only to the same request")
+        return self._store.records.get("batch", taken.batch, Batch)
+
+    def _take_token(self, token: Token, batch: Batch) -> Batch | None:
+        """Make `token` stand for `batch`, in the transaction that makes it; the other batch, if it stands for one.
+
+        Kind and id of a record are unique in the database, so of two who ask at once, whatever processes answer them,
+        the second waits for the first one's transaction and then finds its word taken.
+        """
+        try:
+            self._store.records.put(
+                "batch-token", _name(token, batch.owner), _Taken(batch=batch.id, asked=token.asked)
+            )  # fmt: skip
+        except Conflict:
+            known = self.find_made(token, batch.owner)
+            if known is None:
+                raise
+            return known
+        return None
 
     def get(self, id: str, owner: str | None = None) -> Standing:
         """A batch of that owner's; None stands for who may see all. Raises NotFound."""
@@ -266,6 +315,10 @@ class Batches:
         with suppress(OSError, ValueError):
             return Progress.model_validate(json.loads((self.folder_of(id) / "progress.json").read_bytes()))
         return None
+
+
+def _name(token: Token, owner: str) -> str:
+    return f"{owner}:{token.word}"
 
 
 def _owned_by(owner: str | None) -> Sequence[Mapping[str, str | None]]:

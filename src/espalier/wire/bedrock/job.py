@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.core.errors import InvalidInput
+from espalier.core.ids import digest_of
 from espalier.wire.bedrock.invocation import Invocation
 from espalier.wire.jsonbody import read_json
 
 _ARN = "arn:aws:bedrock:local:000000000000:model-invocation-job/"
+_TOKEN = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"  # AWS' own
 _HOURS_FIRST, _HOURS_LAST = 24, 168
 
 
@@ -52,7 +54,7 @@ class CreateJob(_Wire):
     modelId: Annotated[str, Field(min_length=1, max_length=256)]  # noqa: N815
     inputDataConfig: _InputConfig  # noqa: N815
     outputDataConfig: _OutputConfig  # noqa: N815
-    clientRequestToken: Annotated[str, Field(max_length=256)] = ""  # noqa: N815
+    clientRequestToken: Annotated[str, Field(max_length=256, pattern=_TOKEN)] = ""  # noqa: N815
     timeoutDurationInHours: Annotated[int, Field(ge=_HOURS_FIRST, le=_HOURS_LAST)] = _HOURS_FIRST  # noqa: N815
     modelInvocationType: Invocation = "InvokeModel"  # noqa: N815
     tags: list[dict[str, str]] = []
@@ -64,6 +66,11 @@ class CreateJob(_Wire):
     @property
     def destination(self) -> str:
         return self.outputDataConfig.s3OutputDataConfig.s3Uri
+
+    @property
+    def digest(self) -> str:
+        """Of all that is asked, by which the same request made again is known; but for the token it is made under."""
+        return digest_of(self.model_dump(mode="json", exclude={"clientRequestToken"}))
 
 
 def decode_create(body: bytes) -> CreateJob:
