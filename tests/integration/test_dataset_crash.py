@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,9 +25,31 @@ from espalier.data.flow import shard
 from espalier.data.spec import DataSpec
 
 shard.SHARD_ROWS = 150  # many shards of little text
+recipe, out, cache, deadly, when = sys.argv[1:]
+rename = Path.replace
+
+
+def count_whole(folder):
+    # But for those that a build makes for itself, which a killed one leaves behind.
+    kept = [path for path in folder.glob("*") if not path.name.startswith(("work", "split-"))]
+    files = [file for path in kept for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    return sum(not file.name.startswith(".") for file in files)
+
+
+def rename_or_die(path, target):
+    # Wherever a file becomes whole, here or in a worker: once so many are, all processes are killed at once.
+    if when == "after":
+        rename(path, target)
+    if sum(count_whole(Path(folder)) for folder in (out, cache)) >= int(deadly):
+        os.killpg(0, signal.SIGKILL)
+    if when == "before":
+        rename(path, target)
+
+
+if deadly != "0":
+    Path.replace = rename_or_die
 
 if __name__ == "__main__":
-    recipe, out, cache = sys.argv[1:]
     build_dataset(DataSpec.model_validate_json(recipe), Path(out), folder=Path("."), cache=Path(cache))
 """
 WORDS = [f"{a}{b}" for a in ("ma", "ti", "ro", "ke", "su", "lo") for b in ("n", "r", "st", "lly", "ve", "d")]
@@ -71,15 +92,17 @@ def recipe(**changes: object) -> str:
     return json.dumps({**told, **changes})
 
 
-def start(home: Path, out: Path, cache: Path, told: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "build.py", told, str(out), str(cache)]
-    return subprocess.Popen(command, cwd=home, start_new_session=True, stderr=subprocess.PIPE)
+def run(home: Path, folder: Path, told: str, *, deadly: int = 0, when: str = "") -> tuple[int, str]:
+    """How the build in `folder` ended, and its last words; it dies before or after file number `deadly` is whole."""
+    command = [sys.executable, "build.py", told, str(folder / "out"), str(folder / "cache"), str(deadly), when]
+    process = subprocess.Popen(command, cwd=home, start_new_session=True, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=250)  # until its workers are gone as well: they have the pipe too
+    return process.returncode, errors.decode()[-2000:]
 
 
 def build(home: Path, folder: Path, told: str) -> str:
-    process = start(home, folder / "out", folder / "cache", told)
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors.decode()[-2000:]
+    code, errors = run(home, folder, told)
+    assert code == 0, errors
     return digest_folder(folder / "out")
 
 
@@ -90,31 +113,31 @@ def digest_folder(folder: Path) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def count_files(folder: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(folder))
+@pytest.fixture(scope="module")
+def whole(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a build that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    build(home, folder, recipe())
+    return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return build(home, tmp_path_factory.mktemp("undisturbed"), recipe())
+def undisturbed(whole: Path) -> str:
+    return digest_folder(whole / "out")
 
 
 def test_a_build_that_is_killed_again_and_again_ends_in_the_same_bytes(
-    home: Path, undisturbed: str, tmp_path: Path
+    home: Path, whole: Path, undisturbed: str, tmp_path: Path
 ) -> None:
-    rng = random.Random(11)
-    killed = 0
-    for _ in range(7):
-        process = start(home, tmp_path / "out", tmp_path / "cache", recipe())
-        enough = count_files(tmp_path) + rng.randint(0, 30)  # of more than 200, so that it is killed before it ends
-        while process.poll() is None and count_files(tmp_path) < enough:
-            time.sleep(0.01)
-        time.sleep(rng.random() * 0.03)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    assert killed >= 3
+    written, made = (
+        sum(path.is_file() and not path.name.startswith(".") for path in (whole / name).rglob("*"))
+        for name in ("out", "cache")
+    )
+    deaths = [made * part // 6 for part in range(1, 6)]  # while sources are read, steps, decisions, examples made ...
+    deaths += [made + 2, made + written - 1]  # ... and while the version is written, up to its manifest
+    for number, deadly in enumerate(deaths):
+        code, errors = run(home, tmp_path, recipe(), deadly=deadly, when=("after", "before")[number % 2])
+        assert code == -signal.SIGKILL, errors
     assert build(home, tmp_path, recipe()) == undisturbed
 
 

@@ -36,7 +36,7 @@ from espalier.data.flow.shard import load_shard
 from espalier.data.flow.spread import Spread
 from espalier.data.harvest import Harvest
 from espalier.data.manifest import FILE, DatasetManifest
-from espalier.store.disk import new_file, write_file
+from espalier.store.disk import new_file, remove_unfinished, write_file
 from espalier.store.examples import SCHEMA, SPLITS, example_files
 from espalier.store.rowgroups import open_writer
 
@@ -76,8 +76,13 @@ class WriteTask:
 
 
 def write_rows(spread: Spread, placed: Sequence[Placed], folder: Path) -> None:
-    """Write examples and documents; which rows share a file follows from the rows alone."""
+    """Write examples and documents; which rows share a file follows from the rows alone.
+
+    What a build killed at this left half-written goes: it would be taken for a part of the version.
+    """
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / "data"):
+        remove_unfinished(place)
     tasks = (WriteTask(number, group, str(folder)) for number, group in enumerate(_group(placed)))
     for _ in spread(write_part, tasks):
         pass

@@ -14,6 +14,7 @@ from pathlib import Path
 from espalier.core.errors import PermissionDenied, StorageFull
 from espalier.core.ids import make_id
 
+_UNFINISHED = "tmp"
 # EFBIG is what a process gets that has reached its file size limit: for us the same case.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -40,7 +41,7 @@ def temporary_file(folder: Path, *, mode: int = 0o644) -> Iterator[tuple[int, Pa
 
     Raises StorageFull, PermissionDenied.
     """
-    path = folder / f".{make_id('tmp')}"
+    path = folder / f".{make_id(_UNFINISHED)}"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
@@ -68,6 +69,16 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """`data` at `path`, whole or not at all."""
     with new_file(path, mode=mode) as descriptor:
         write_all(descriptor, data)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in `folder` itself; only while nobody writes there.
+
+    Raises PermissionDenied.
+    """
+    with storage_errors(folder):
+        for path in folder.glob(f".{_UNFINISHED}_*"):
+            path.unlink(missing_ok=True)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

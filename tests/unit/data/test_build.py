@@ -15,6 +15,7 @@ from espalier.data.layout import read_assignments, read_documents, read_exclusio
 from espalier.data.manifest import read_manifest
 from espalier.data.spec import DataSpec
 from espalier.data.synth.tickets.folder import TicketFolder, write_tickets
+from espalier.store.disk import new_file
 from espalier.store.examples import read_examples
 
 LABELS = {"kind": "extraction", "labels": "backoffice/records.jsonl", "key": r"LK-\d{5}"}
@@ -321,6 +322,18 @@ def test_a_full_disk_leaves_no_version_behind(root: Path, tmp_path: Path, monkey
         build_dataset(make_spec(), tmp_path / "out", source=root)
     with pytest.raises(NotFound, match="no dataset in"):
         read_manifest(tmp_path / "out")
+
+
+def test_what_a_killed_build_left_half_written_is_no_part_of_the_version(
+    built: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for target in (tmp_path / "card.md", tmp_path / "data" / "train-00000.parquet"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), new_file(target):
+            patch.setattr(Path, "unlink", lambda path, missing_ok: None)  # who is killed takes nothing away
+            raise KeyboardInterrupt
+    assert len(list(tmp_path.rglob(".*"))) == 2
+    build_dataset(make_spec(), tmp_path, source=root)
+    assert digest_folder(tmp_path) == digest_folder(built)
 
 
 def test_a_file_error_stops_the_build_when_asked_to(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from espalier.core.errors import PermissionDenied, StorageFull
 from espalier.store import disk
 from espalier.store.blobs import LocalBlobs
-from espalier.store.disk import new_file, storage_errors, write_file
+from espalier.store.disk import new_file, remove_unfinished, storage_errors, write_file
 from espalier.store.store import Store
 
 
@@ -113,6 +113,26 @@ LocalBlobs(Path({str(tmp_path)!r})).put(Source())
     blobs = LocalBlobs(tmp_path)
     sha256, _ = blobs.put(io.BytesIO(b"y" * 1000 + b"x" * 1000))
     assert blobs.read(sha256) == b"y" * 1000 + b"x" * 1000
+
+
+def test_what_kill_9_left_half_written_can_be_removed_and_nothing_else_is(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from espalier.store.disk import new_file
+
+with new_file(Path({str(tmp_path / "a.txt")!r})) as descriptor:
+    os.write(descriptor, b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    write_file(tmp_path / "a.txt", b"old")
+    write_file(tmp_path / ".hidden", b"a user's")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(files_in(tmp_path)) == 3
+    remove_unfinished(tmp_path)
+    assert files_in(tmp_path) == [".hidden", "a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(
