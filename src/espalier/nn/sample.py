@@ -103,10 +103,16 @@ class Sampler:
             row[torch.tensor(list(self._counts), device=device)] -= amounts
 
 
-def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None], best: Sequence[int] | None = None) -> list[int]:
+def choose_tokens(
+    logits: Tensor,
+    samplers: Sequence[Sampler | None],
+    best: Sequence[int] | None = None,
+    faults: dict[int, Exception] | None = None,
+) -> list[int]:
     """The next token of each request from `logits` (n, v). Temperature 0, or no sampler: the first of the largest.
 
-    `best`: those, where they are known.
+    `best`: those, where they are known. `faults` gets what a request's own grammar, bias or penalties raised, by its
+    row, and the token of that row means nothing then; without it, it is raised.
     """
     chosen: list[int] = logits.argmax(-1).tolist() if best is None else list(best)
     rows = {i: sampler for i, sampler in enumerate(samplers) if sampler and (sampler.draws or sampler.adjusts)}
@@ -116,7 +122,13 @@ def choose_tokens(logits: Tensor, samplers: Sequence[Sampler | None], best: Sequ
     drawing = []
     for place, (i, sampler) in enumerate(rows.items()):
         if sampler.adjusts:
-            sampler.adjust(own[place])
+            try:
+                sampler.adjust(own[place])
+            except Exception as fault:  # one request's: nothing has been drawn for its neighbours yet
+                if faults is None:
+                    raise
+                faults[i] = fault
+                continue
             chosen[i] = int(own[place].argmax())
         if sampler.draws:
             drawing.append((place, i, sampler))

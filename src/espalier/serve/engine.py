@@ -7,6 +7,7 @@ runs steps (`start`); without it, `generate` runs them in the caller's. Knows no
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,8 +32,10 @@ from espalier.serve.room import check_room
 from espalier.serve.runner import Runner
 from espalier.serve.scheduler import Claim, Plan, Scheduler, Work
 from espalier.serve.shape import Shape, Shaper, is_plain, shown_tools
-from espalier.serve.ticket import Tell, Ticket, tell_together
+from espalier.serve.ticket import Tell, Ticket, Told, tell_together
 from espalier.serve.work import NOBODYS
+
+_log = logging.getLogger("espalier.serve")
 
 
 class Engine:
@@ -271,7 +274,7 @@ class Engine:
         with self._change:
             if self._tickets.pop(ticket.work, None) is not None:
                 self._scheduler.cancel(ticket.work)
-                ticket.end("cancelled")
+                _tell(ticket, lambda: ticket.end("cancelled"))
                 self._change.notify_all()
 
     def _run_until(self, done: Callable[[], bool]) -> None:
@@ -305,23 +308,27 @@ class Engine:
                 if not plan.chunks:
                     self._change.notify_all()  # the plan may have let go of the last cancelled ones
                     return False
+            faults: dict[int, Exception] = {}
             try:
                 deciding, logits = self._runner.run(plan)
                 tickets = [self._tickets.get(chunk.work) for chunk in deciding]
                 best, sound = survey(logits)
-                tokens = choose_tokens(logits, [ticket.sampler if ticket else None for ticket in tickets], best)
+                samplers = [ticket.sampler if ticket else None for ticket in tickets]
+                tokens = choose_tokens(logits, samplers, best, faults)
                 told = tell_logprobs(logits, tokens, [ticket.logprobs if ticket else None for ticket in tickets])
-            except RuntimeError as error:  # out of memory, a kernel that fails: these requests end, the engine goes on
-                self._fail(plan, error)
+            except BaseException as error:
+                if not self._survive(plan, error):
+                    raise
                 return True
             with self._change:
                 self._scheduler.commit(plan, time.perf_counter() - began_s)
-                for chunk, ticket, token, likely, whole in zip(deciding, tickets, tokens, told, sound, strict=True):
+                for row, (chunk, ticket, whole) in enumerate(zip(deciding, tickets, sound, strict=True)):
                     if not whole:
                         self._drop(chunk.work)
                     elif ticket is not None and not ticket.work.cancelled:
                         self._enter_followers(ticket)
-                        if ticket.add(token, likely):
+                        _take(ticket, tokens[row], told[row], faults.get(row))
+                        if ticket.done:
                             self._scheduler.release(ticket.work)
                             del self._tickets[ticket.work]
                 self._change.notify_all()
@@ -338,13 +345,46 @@ class Engine:
                 EspalierError("the model's numbers overflowed", hint="its adapter may have diverged in training")
             )
 
-    def _fail(self, plan: Plan, error: RuntimeError) -> None:
-        """End the step's requests with an error. Which slots were written is unknown, so all are forgotten."""
+    def _survive(self, plan: Plan, error: BaseException) -> bool:
+        """A step broke off: which slots were written is unknown, so all are forgotten. Whether the engine goes on.
+
+        It does when it was out of memory, or a kernel failed: the step's requests end with an error. It does not after
+        a bug, nor on a device that failed, which computes nothing any more.
+        """
         with self._change:
+            self._scheduler.distrust()
+            if not isinstance(error, RuntimeError) or isinstance(error, torch.AcceleratorError):
+                return False
             for chunk in plan.chunks:
                 self._scheduler.release(chunk.work)
                 ticket = self._tickets.pop(chunk.work, None)
                 if ticket is not None:
-                    ticket.fail(EspalierError(f"the engine could not compute this step: {error}"))
-            self._scheduler.distrust()
+                    ticket.fail(
+                        EspalierError(
+                            f"the engine could not compute this step: {error}",
+                            hint="ask again; if it is memory that lacks, lower serve.max_batch",
+                        )
+                    )
             self._change.notify_all()
+            return True
+
+
+def _take(ticket: Ticket, token: int, told: Told | None, fault: Exception | None) -> None:
+    """Give an answer its next token, or the fault that kept it from being chosen."""
+
+    def add() -> None:
+        if fault is not None:
+            raise fault
+        ticket.add(token, told)
+
+    _tell(ticket, add)
+
+
+def _tell(ticket: Ticket, tell: Callable[[], object]) -> None:
+    """What goes wrong with one answer ends that one: the others of a step are no worse for it."""
+    try:
+        tell()
+    except Exception as error:  # noqa: BLE001 - the boundary between one answer and all others
+        _log.error("an answer could not be followed", exc_info=error)
+        what = type(error).__name__  # its words may hold a user's
+        ticket.fail(EspalierError(f"this answer could not be followed ({what})", hint="see the server's log"))
