@@ -18,6 +18,7 @@ from espalier.core.ports import ChatRequest, Delta, Lane, ReservedShare
 from espalier.core.types import Message, ResponseFormat, SamplingSpec
 from espalier.nn.base import LoadedBase, load_base
 from espalier.serve.engine import Engine
+from espalier.serve.scheduler import Plan, Work
 from espalier.testing.contracts.provider import ProviderContract
 from espalier.testing.tiny import make_tiny_base
 
@@ -55,12 +56,12 @@ async def collect(engine: Engine, request: ChatRequest) -> list[Delta]:
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
+    return asyncio.run(asyncio.wait_for(work, 120))
 
 
 def idle(engine: Engine) -> bool:
     with engine._change:
-        return engine._change.wait_for(lambda: not engine._scheduler.busy, timeout=10)
+        return engine._change.wait_for(lambda: not engine._scheduler.busy, timeout=60)
 
 
 @pytest.mark.parametrize("adapter", ["", "a", "b"])
@@ -143,7 +144,7 @@ def test_stopping_ends_answers_under_way_as_cancelled_with_their_usage(
 
     async def ask_then_stop() -> list[Delta]:
         seen: list[Delta] = []
-        async for delta in engine.stream(make_request(max_tokens=250)):
+        async for delta in engine.stream(make_request(max_tokens=250, ignore_end=True)):
             seen.append(delta)
             if len(seen) == 1:
                 await asyncio.to_thread(engine.stop)
@@ -390,15 +391,33 @@ def test_the_same_question_many_times_at_different_progress_has_one_answer(engin
     assert set(run(ask_all())) == {text_of(run(collect(engine, make_request(question, max_tokens=30))))}
 
 
-def test_capacity_is_held_from_the_next_step_on_and_load_tells_who_waits(load_tiny: Callable[[], LoadedBase]) -> None:
+def test_capacity_is_held_from_the_next_step_on_and_load_tells_who_waits(
+    load_tiny: Callable[[], LoadedBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = Engine(load_tiny(), SMALL).start()
     engine.hold([ReservedShare("gold", 2, 60_000)])
     with pytest.raises(InvalidInput, match="4 slots"):
         engine.hold([ReservedShare("gold", 4, 60_000)])
 
+    on_demand: list[int] = []  # at each step, those without a reservation that have a slot
+    ended: list[str] = []
+    plan, release = engine._scheduler.plan, engine._scheduler.release
+
+    def watch_plan() -> Plan:
+        planned = plan()
+        on_demand.append(sum(not work.guaranteed for work in engine._scheduler.running))
+        return planned
+
+    def watch_release(work: Work) -> None:
+        ended.append(work.claim.reservation or work.claim.flow)
+        release(work)
+
+    monkeypatch.setattr(engine._scheduler, "plan", watch_plan)
+    monkeypatch.setattr(engine._scheduler, "release", watch_release)
+
     async def flood() -> str:
         def ask(i: int, reservation: str = "") -> asyncio.Task[list[Delta]]:
-            request = make_request(f"question {i}", max_tokens=40)
+            request = make_request(f"question {i}", max_tokens=40, ignore_end=True)
             request.flow, request.reservation = f"flow{i}", reservation
             return asyncio.create_task(collect(engine, request))
 
@@ -409,19 +428,17 @@ def test_capacity_is_held_from_the_next_step_on_and_load_tells_who_waits(load_ti
             gold = ask(9, "gold")
             while engine.load().waiting < 7:
                 await asyncio.sleep(0.001)
-        while not gold.done():
             load = engine.load()
-            on_demand = sum(not work.guaranteed for work in engine._scheduler.running)
-            assert on_demand <= 2 and load.running <= 4 and load.slots == 4
-            await asyncio.sleep(0.001)
-        assert not all(task.done() for task in others), "the reserved one waited for all others"
-        await asyncio.gather(*others)
+            assert (load.running, load.slots) == (0, 4) and load.queue_s > 0 and load.tokens_in_flight > 7 * 40
+        await asyncio.gather(gold, *others)
         return text_of(gold.result())
 
     found = run(flood())
+    assert max(on_demand) <= 2
+    assert len(ended) == 7 and ended[0] == "gold", "the reserved one waited for others"
     load = engine.load()
     assert (load.running, load.waiting, load.tokens_in_flight, load.queue_s) == (0, 0, 0, 0.0)
-    alone = run(collect(engine, make_request("question 9", max_tokens=40)))
+    alone = run(collect(engine, make_request("question 9", max_tokens=40, ignore_end=True)))
     assert found == text_of(alone)
     engine.stop()
 
@@ -433,6 +450,14 @@ def test_a_batch_answer_whose_slot_was_taken_is_the_same_answer(
     evicted: list[int] = []
     evict = engine._scheduler._evict
     monkeypatch.setattr(engine._scheduler, "_evict", lambda: (slot := evict(), evicted.append(slot))[0])
+    asked, forward = threading.Event(), engine._runner._forward
+
+    def go_no_further(*args: Any) -> torch.Tensor:
+        if len(engine._scheduler.running) == 4:  # the batch has all slots, and keeps them until others want one
+            assert asked.wait(60)
+        return forward(*args)
+
+    monkeypatch.setattr(engine._runner, "_forward", go_no_further)
 
     def ask(i: int, lane: Lane, tokens: int) -> asyncio.Task[list[Delta]]:
         request = make_request(f"question {i}", max_tokens=tokens, ignore_end=True)
@@ -446,7 +471,11 @@ def test_a_batch_answer_whose_slot_was_taken_is_the_same_answer(
                 await asyncio.sleep(0.001)
         while engine.load().waiting:
             await asyncio.sleep(0.001)
-        await asyncio.gather(*(ask(10 + i, "interactive", 5) for i in range(3)))
+        people = [ask(10 + i, "interactive", 5) for i in range(3)]
+        while engine.load().waiting < 3:
+            await asyncio.sleep(0.001)
+        asked.set()
+        await asyncio.gather(*people)
         return [text_of(await task) for task in batch]
 
     together = run(all_at_once())
