@@ -288,6 +288,7 @@ class Residency(Generic[Thing]):
         with self._lock:
             resident.state, resident.used_s = "ready", self._clock()
             resident.loaded.set_result(thing)
+            del thing  # before anybody can let go of it: once it is gone, nothing here may refer to it
             closed = self._closed
             if closed:  # the threads take nothing more: this one lets go of what it has just loaded
                 del self._present[resident.name]
@@ -298,7 +299,6 @@ class Residency(Generic[Thing]):
             else:
                 self._shrink()
                 self._advance()
-        del thing
         if closed:
             self._run_unload(resident)
 

@@ -189,9 +189,40 @@ def test_what_was_let_go_is_gone_from_memory_though_old_leases_lie_about(make: C
     assert thing() is None
 
 
+def test_who_loaded_a_thing_refers_to_it_no_more_once_another_can_let_go_of_it(make: Callable[..., House]) -> None:
+    house = make()
+    lock, loader, others = house.rooms._lock, threading.Event(), threading.Event()
+
+    class Late:
+        """The lock; the thread that loaded does nothing more for a while, once it has given the lock back."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if threading.current_thread().name.startswith("thing-loading") and not loader.is_set():
+                loader.set()
+                assert others.wait(20)
+
+    house.rooms._lock = Late()  # type: ignore[assignment]
+    lease = house.rooms.acquire("a")
+    lease.loaded.result(20)
+    thing = house.there["a"]
+    assert loader.wait(20)
+    lease.release()
+    gone = house.rooms.evict("a")
+    assert gone is not None and gone.wait(20)
+    gc.collect()
+    alive = thing() is not None
+    others.set()
+    assert not alive
+
+
 def test_only_the_idle_go_for_being_idle_and_never_the_kept(make: Callable[..., House]) -> None:
     house = make(keeps=lambda name: name == "kept")
     busy = house.rooms.acquire("busy")
+    busy.loaded.result(20)
     for name in ("old", "kept"):
         house.use(name)
     house.now_s = 100.0
