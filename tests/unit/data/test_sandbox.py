@@ -26,7 +26,7 @@ from espalier.data.readers.source import SourceFile
 MakeSource = Callable[[str, bytes], SourceFile]
 
 HOSTILE = """
-import ctypes, os, time
+import ctypes, os, signal
 from espalier.core.errors import MissingExtra
 from espalier.core.types import Document
 from espalier.data.readers.plugin import versioned
@@ -46,6 +46,10 @@ def hang(source):
     yield document(source, "first")
     while True:
         pass
+
+def alarm(source):
+    yield document(source, "first")
+    signal.raise_signal(signal.SIGALRM)
 
 def greedy(source):
     hoard = []
@@ -105,6 +109,7 @@ NAMES = [
     "good",
     "segv",
     "hang",
+    "alarm",
     "greedy",
     "leave",
     "write",
@@ -183,6 +188,13 @@ def test_a_file_that_ruins_its_reader_is_reported_and_the_next_one_is_read(
 def test_a_reader_that_hangs_is_ended_and_the_next_file_is_read(source: MakeSource) -> None:
     assert read(source("a.hang", b"x"), ReadOptions(max_seconds=0.3)) == ([], "reading took more than 0.3 s")
     assert read(source("b.good", b"still here")) == (["still here"], "")
+
+
+def test_a_reader_ended_by_its_own_alarm_took_too_long_and_is_asked_again_the_next_time(source: MakeSource) -> None:
+    """The asker's limit comes first, unless the asker was held up."""
+    (problem,) = read_source(source("a.alarm", b"x"), OPTIONS)
+    assert isinstance(problem, Problem) and problem.transient
+    assert problem.message == "reading took more than 20 s"
 
 
 def test_a_reader_can_write_no_file(source: MakeSource, tmp_path: Path) -> None:

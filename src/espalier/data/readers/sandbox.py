@@ -51,6 +51,9 @@ class _Died(Exception):
 class _TooSlow(_Died):
     """It had to be ended because of the time."""
 
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"reading took more than {seconds:g} s")
+
 
 @dataclass(slots=True)
 class _Child:
@@ -66,7 +69,7 @@ class _Child:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise _Died(self.obituary()) from None
+            raise self.mourn(seconds) from None
         frames: list[tuple[bytes, bytes]] = []
         left = MAX_OUTPUT_BYTES
         while not frames or frames[-1][0] != END:
@@ -86,21 +89,23 @@ class _Child:
         while left:
             if not waiting.poll(1000 * max(0.0, deadline - time.monotonic())):
                 self.kill()
-                raise _TooSlow(f"reading took more than {seconds:g} s")
+                raise _TooSlow(seconds)
             piece = os.read(stream.fileno(), min(left, 1 << 20))
             if not piece:
-                raise _Died(self.obituary())
+                raise self.mourn(seconds)
             pieces.append(piece)
             left -= len(piece)
         return b"".join(pieces)
 
-    def obituary(self) -> str:
-        """How the process ended."""
+    def mourn(self, seconds: float) -> _Died:
+        """How the process ended, by itself or by its own alarm: that comes first where this process was held up."""
         code = self.process.wait()
+        if code == -signal.SIGALRM:
+            return _TooSlow(seconds)
         if code >= 0:
-            return f"its reader ended with exit code {code}"
+            return _Died(f"its reader ended with exit code {code}")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        return f"it crashed its reader ({name})"
+        return _Died(f"it crashed its reader ({name})")
 
     def kill(self) -> None:
         self.process.kill()
