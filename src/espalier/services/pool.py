@@ -20,7 +20,7 @@ from espalier.core.errors import EspalierError, NotFound
 from espalier.core.ports import ChatRequest, Delta, ModelEngine, ReservedShare
 from espalier.core.types import ModelVersion
 from espalier.services.bases import place_base
-from espalier.services.scaling import Scaling
+from espalier.services.scaling import Scaling, rule_of
 from espalier.services.seat import Seat, give_memory_back
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ class ModelPool:
     def _load_base(self, base: str) -> tuple[Seat, int]:
         started_s = time.monotonic()
         engine = self._open(base)
-        engine.start()
         seat = Seat(base, engine, self._config, self._store.artifacts.materialise)
         try:
+            engine.start()
             if refusal := self._reserve(seat):  # what it cannot hold keeps nobody from asking it
                 _log.error("%s holds no reserved capacity: %s", base, refusal)
             seat.warm()
@@ -226,8 +226,10 @@ class ModelPool:
         from espalier.services.engines import choose_engine
 
         chosen = choose_engine(base, self._config)
-        copies = max(1, self._config.min_replicas) if chosen.kind in _ON_THIS_MACHINE else 0
-        return copies * estimate_bytes(place_base(self._store, base), self._config) if copies else 0
+        if chosen.kind not in _ON_THIS_MACHINE:
+            return 0
+        copies = max(1, rule_of(self._config, chosen).min_replicas) if chosen.kind == "replicas" else 1
+        return copies * estimate_bytes(place_base(self._store, base), self._config)
 
     def _count_before(self, request: ChatRequest) -> int | None:
         """The prompt's tokens by the tokenizer alone, while the base is loading; None where that cannot be told."""
@@ -284,13 +286,20 @@ class ModelPool:
         measures = now_s - self._measured_s >= _MEASURE_S
         self._measured_s = now_s if measures else self._measured_s
         for seat in self._list_seats():
-            self._reserve(seat)  # what was reserved while it was being loaded
-            if seat.broken:
-                _log.error("the engine of %s broke; whoever asks next has it loaded anew", seat.base)
-                self._bases.evict(seat.base)
-            elif measures:
-                self._bases.resize(seat.base, seat.measure_bytes())
-            self._scaling.look(seat.base, seat.engine, self._bases.budget_bytes - self._bases.used_bytes())
+            try:
+                self._look_at(seat, measures=measures)
+            except Exception:  # noqa: BLE001 - it keeps no other base from being looked after
+                _log.exception("looking after %s failed", seat.base)
+
+    def _look_at(self, seat: Seat, *, measures: bool) -> None:
+        self._reserve(seat)  # what was reserved while it was being loaded
+        if seat.broken:
+            _log.error("the engine of %s broke; whoever asks next has it loaded anew", seat.base)
+            self._bases.evict(seat.base)
+            return
+        if measures:
+            self._bases.resize(seat.base, seat.measure_bytes())
+        self._scaling.look(seat.base, seat.engine, self._bases.budget_bytes - self._bases.used_bytes())
 
 
 async def _wait_for(future: Future[Thing]) -> Thing:

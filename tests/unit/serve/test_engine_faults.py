@@ -128,7 +128,7 @@ def test_a_device_that_failed_ends_the_engine_for_it_computes_nothing_any_more(
 def test_a_step_broken_off_in_the_middle_is_not_what_a_later_prompt_begins_with(
     load_tiny: Callable[[], LoadedBase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(*texts: str) -> list[str]:
+    def answer(engine: Engine, *texts: str) -> list[str]:
         batch = [[Message("user", text)] for text in texts]
         return [each.text for each in engine.generate(batch, SamplingSpec(max_tokens=12))]
 
@@ -139,10 +139,10 @@ def test_a_step_broken_off_in_the_middle_is_not_what_a_later_prompt_begins_with(
     longer = "a longer prompt, which is read before the other one, ends before it, and has nothing in common with it"
     shorter = "another prompt, which a later one begins with "
     engine = Engine(load_tiny(), config)
-    (expected,) = answer(shorter + "too")
+    (expected,) = answer(engine, shorter + "too")
     engine = Engine(load_tiny(), config)
     with monkeypatch.context() as patch:
         patch.setattr(engine._runner._cache, "copy", interrupt)  # as the shorter one moves to where the longer was
         with pytest.raises(KeyboardInterrupt):
-            answer(longer, shorter)
-    assert answer(shorter + "too") == [expected]
+            answer(engine, longer, shorter)
+    assert answer(engine, shorter + "too") == [expected]

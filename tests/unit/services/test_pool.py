@@ -234,6 +234,21 @@ def test_what_is_estimated_before_loading_is_what_is_measured_after(
     assert measured == pytest.approx(estimate, rel=0.02)
 
 
+def test_what_is_estimated_is_as_many_times_a_base_as_its_engine_starts(
+    make_pool: Callable[..., ModelPool], bases: list[str]
+) -> None:
+    def estimate(kind: str, min_replicas: int, own: int | None = None) -> int:
+        engines = {"path:*": EngineConfig(kind=kind, min_replicas=own)}
+        return make_pool(min_replicas=min_replicas, max_replicas=4, engines=engines)._estimate(bases[0])
+
+    once = make_pool()._estimate(bases[0])
+    assert estimate("embedded", 3) == once
+    assert estimate("replicas", 3) == 3 * once
+    assert estimate("replicas", 0) == once  # the first is started with the base
+    assert estimate("replicas", 1, own=2) == 2 * once
+    assert estimate("vllm", 1) == 0
+
+
 def test_an_idle_base_goes_and_its_memory_goes_back_to_the_system(
     make_pool: Callable[..., ModelPool], tmp_path: Path
 ) -> None:
@@ -364,6 +379,37 @@ def test_a_broken_engine_is_replaced(make_pool: Callable[..., ModelPool], bases:
         ask(pool, question(bases[0]))
     wait_until(lambda: not pool.list_bases())
     assert ask(pool, question(bases[0])) == before
+
+
+def test_a_base_that_cannot_be_looked_after_keeps_no_other_from_being_replaced(
+    make_pool: Callable[..., ModelPool], bases: list[str]
+) -> None:
+    first, second = sorted(bases[:2])  # the order in which they are looked after
+    pool = make_pool(lambda base: StandIn(base), max_replicas=4)
+    pool.load(first)
+    pool.load(second)
+    engines = {resident.name: resident.thing.engine for resident in pool.list_bases() if resident.thing}
+    looked: list[str] = []
+
+    def refuse() -> EngineLoad:
+        looked.append(first)
+        raise RuntimeError("its cluster is away")
+
+    engines[first].load = refuse  # type: ignore[method-assign]
+    engines[second].answering = False  # type: ignore[attr-defined]
+    wait_until(lambda: bool(looked))
+    wait_until(lambda: [resident.name for resident in pool.list_bases()] == [first])
+
+
+def test_an_engine_that_does_not_start_is_stopped_with_what_it_began(make_pool: Callable[..., ModelPool]) -> None:
+    class Failing(StandIn):
+        def start(self) -> StandIn:
+            raise ValueError("a page that is no JSON")
+
+    engine = Failing("builtin:seedling")
+    with pytest.raises(ValueError, match="no JSON"):
+        make_pool(lambda base: engine).load("builtin:seedling")
+    assert engine.stopped == 1
 
 
 def test_the_engine_grows_with_its_load_as_far_as_memory_allows(make_pool: Callable[..., ModelPool]) -> None:
