@@ -149,9 +149,10 @@ class Desk:
             draft.started_ms,
         )  # fmt: skip
         detail = {"asked": call.model, "model": target.model, "adapter": target.adapter}
-        ticket.reserved_nusd = self._budgets.reserve(
+        held = self._budgets.reserve(
             ticket.id, key, ticket.price, prompt_tokens, request.sampling.max_tokens * sampling.n, detail
         )
+        ticket.reserved_nusd, ticket.price, ticket.most_nusd = held.amount_nusd, held.price, held.most_nusd
         return ticket
 
     def _count_prompt(self, request: ChatRequest, target: Target) -> int:

@@ -46,6 +46,7 @@ class Ticket:
     started_s: float
     started_ms: int
     reserved_nusd: int = 0
+    most_nusd: int | None = None  # it is charged no more: a batch's line that is taken up again
     pieces: int = 0
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
@@ -100,6 +101,8 @@ def write_usage(ticket: Ticket) -> LedgerEntry:
     used = ticket.used()
     ticket.latency_ms = ticket.elapsed_ms()
     ticket.cost_nusd = ticket.price.cost_nusd(used.prompt_tokens, used.completion_tokens) if ticket.price else 0
+    if ticket.most_nusd is not None:
+        ticket.cost_nusd = min(ticket.cost_nusd, ticket.most_nusd)
     sampling = ticket.request.sampling
     detail: dict[str, Any] = {
         "asked": ticket.call.model,

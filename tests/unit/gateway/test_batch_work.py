@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from espalier.core.config import BatchConfig, GatewayConfig, PriceConfig
 from espalier.core.errors import Conflict, DigestMismatch, EspalierError, InvalidInput, LeaseLost, Unavailable
 from espalier.core.ports import ChatRequest, Delta
-from espalier.core.types import LedgerEntry
+from espalier.core.refs import Ref
+from espalier.core.types import LedgerEntry, SamplingSpec
 from espalier.gateway.assembly import open_desk
 from espalier.gateway.batch.records import Batch, BatchEnd, Batches, job_id
 from espalier.gateway.batch.runner import BatchRunner, raise_sign, sees_sign
@@ -24,6 +26,7 @@ from espalier.gateway.keys import ApiKey, KeyRing
 from espalier.store.store import Store
 from espalier.testing.provider import StrictProvider
 from espalier.testing.resolver import FixedResolver
+from espalier.wire.openai.request import decode_chat
 
 CONFIG = BatchConfig(max_in_flight=4, lease_s=5, sync_every_s=0.01)
 TOKEN_NUSD = 1000
@@ -230,6 +233,80 @@ def test_a_reservation_that_a_dead_process_left_waits_for_its_line(
     assert house.usage() == {batch.request_id(number): 7 * TOKEN_NUSD for number in range(3)}
     balance = store.ledger.balance(key.account)
     assert (balance.spent_nusd, balance.reserved_nusd) == (21 * TOKEN_NUSD, 0)
+
+
+def price_at(prompt: str, completion: str, batch: str = "1") -> GatewayConfig:
+    return GatewayConfig(prices={"*": PriceConfig(prompt=prompt, completion=completion, batch=batch)})
+
+
+def reserve_line(desk: Desk, batch: Batch, number: int, key: ApiKey, *, settle: bool = False) -> None:
+    """What a process did that was killed after it reserved a line, or after it settled it, before the journal."""
+    call = decode_chat(json.dumps(many(number + 1)[number]["body"]).encode())
+    ticket = desk.admit(call, key, batch.request_id(number), lane="batch")
+    if settle:
+        asyncio.run(desk.complete(ticket))
+
+
+# A line reads 5 tokens, answers 2 and reserves 5 + 20.
+@pytest.mark.parametrize(
+    ("new", "fresh_nusd"),
+    [
+        (price_at("3", "3"), 21 * TOKEN_NUSD),  # dearer
+        (price_at("0.5", "0.5"), 7 * TOKEN_NUSD // 2),
+        (price_at("5", "0"), 25 * TOKEN_NUSD),  # the worst case is the same, what is used costs otherwise
+        (price_at("1", "1", batch="0.5"), 7 * TOKEN_NUSD // 2),
+        (price_at("0", "0"), 0),
+        (GatewayConfig(prices={"another": PriceConfig(prompt="1", completion="1")}), None),  # it has none any more
+    ],
+    ids=["dearer", "cheaper", "same worst", "batch share", "free", "none"],
+)
+def test_a_line_reserved_before_the_price_changed_is_answered_and_costs_what_it_was_reserved_at(
+    store: Store, resolver: FixedResolver, tmp_path: Path, key: ApiKey, new: GatewayConfig, fresh_nusd: int | None
+) -> None:
+    batch = queue(store, tmp_path, many(4), key=key)
+    before = House(store, resolver, price_at("1", "1"), Forgetful())
+    reserve_line(before.desk, batch, 1, key)
+    reserve_line(before.desk, batch, 2, key, settle=True)
+    assert store.ledger.balance(key.account).reserved_nusd == 25 * TOKEN_NUSD
+    after = House(store, resolver, new, Forgetful())
+    end = after.work_off(batch)
+    charged = {1: 7 * TOKEN_NUSD, 2: 7 * TOKEN_NUSD} | ({} if fresh_nusd is None else {0: fresh_nusd, 3: fresh_nusd})
+    assert after.usage() == {batch.request_id(number): amount for number, amount in charged.items()}
+    assert (end.completed, end.failed) == (len(charged), 4 - len(charged))
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (sum(charged.values()), 0)
+    before.desk.stop()
+    after.desk.stop()
+
+
+def test_a_line_whose_worst_case_has_changed_is_answered_under_the_reservation_it_has(
+    store: Store, resolver: FixedResolver, config: GatewayConfig, tmp_path: Path, key: ApiKey
+) -> None:
+    batch = queue(store, tmp_path, many(2), key=key)
+    before = House(store, resolver, config, Forgetful())
+    reserve_line(before.desk, batch, 0, key)
+    target = replace(resolver.find_version(Ref.parse("support@v1", kind="model")), defaults=SamplingSpec(max_tokens=30))
+    longer = FixedResolver({"support@production": target, "support@v1": target}, {})
+    after = House(store, longer, config, Forgetful())
+    assert after.work_off(batch).completed == 2
+    assert after.usage() == {batch.request_id(number): 7 * TOKEN_NUSD for number in range(2)}
+    assert store.ledger.balance(key.account).reserved_nusd == 0
+    before.desk.stop()
+    after.desk.stop()
+
+
+@pytest.mark.parametrize(("price", "charged_nusd"), [("0.5", 3500), ("3", 21_000), ("100", 25_000)])
+def test_a_reservation_that_does_not_say_its_price_is_charged_no_more_than_it_holds(
+    store: Store, resolver: FixedResolver, tmp_path: Path, key: ApiKey, price: str, charged_nusd: int
+) -> None:
+    batch = queue(store, tmp_path, many(1), key=key)
+    store.ledger.reserve(batch.request_id(0), [key.account], 25 * TOKEN_NUSD, holder="holder_gone")
+    house = House(store, resolver, price_at(price, price), Forgetful())
+    assert house.work_off(batch).completed == 1
+    assert house.usage() == {batch.request_id(0): charged_nusd}
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (charged_nusd, 0)
+    house.desk.stop()
 
 
 def test_stopping_in_order_keeps_what_is_done_and_asks_it_no_second_time(

@@ -6,6 +6,8 @@ However a process dies, the next goes on where the journal ends, and no line is 
     killed after that, before the journal    the line is asked again; its usage row is there, so nothing more is charged
     killed after the journal                 the line is done
 
+A line that was reserved costs what it was reserved at, whatever the price is by then (see gateway/budget.py).
+
 The second answer is the first one's equal: a line's seed, where it draws at all and names none, comes of its request
 id. Knows no queue: whoever holds the lease calls `run`, and `halt` to end it early.
 """
