@@ -129,7 +129,8 @@ async def load(house: House, server: Server, book: Book, given: argparse.Namespa
     end_s = began_s + given.minutes * 60
     headers = {"Authorization": f"Bearer {house.user}"}
     timeout = aiohttp.ClientTimeout(total=120)
-    connector = aiohttp.TCPConnector(limit=0)
+    # Let go before the server does (uvicorn: after 5 s), which could be just as something is asked.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     draw = random.Random(given.seed)
 
     async def client(number: int) -> None:
@@ -193,8 +194,8 @@ def judge(house: House, server: Server, book: Book, given: argparse.Namespace, a
     store.close()
     warm_s, whole_s = 60 * (given.minutes / 10 if given.warm is None else given.warm), 60 * given.minutes
     window_s = (whole_s - warm_s) / 10
-    first = median([mb for at_s, mb in server.rss_mb if warm_s <= at_s <= warm_s + window_s])
-    last = median([mb for at_s, mb in server.rss_mb if at_s >= whole_s - window_s])
+    first = median(_within(server.rss_mb, warm_s, warm_s + window_s))
+    last = median(_within(server.rss_mb, whole_s - window_s, whole_s))
     growth = last / first - 1
     left = left_over(after)
     checks = {
@@ -215,6 +216,13 @@ def judge(house: House, server: Server, book: Book, given: argparse.Namespace, a
         "after": after,
         "reservations": reservations,
     }
+
+
+def _within(readings: list[tuple[float, float]], from_s: float, to_s: float) -> list[float]:
+    """The readings of a time; the nearest one where there is none: a short time may pass while nobody looks."""
+    found = [mb for at_s, mb in readings if from_s <= at_s <= to_s]
+    middle_s = (from_s + to_s) / 2
+    return found or [min(readings, key=lambda reading: abs(reading[0] - middle_s))[1]]
 
 
 if __name__ == "__main__":
