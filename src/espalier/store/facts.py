@@ -1,7 +1,7 @@
 """What is known of a file while its size, time and inode stay the same: its digest, or what a caller derives from it.
 
 Hashing 300 tickets or parsing 100 modules again on every run would cost more than the run. A file changed within the
-last second is not remembered: another write could leave its time as it is.
+second before it was looked at is not remembered: another write could leave its time as it is.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class FileFacts:
     def derive(self, fact: str, paths: Iterable[Path], find: Callable[[Path], Any]) -> dict[Path, Any]:
         """`find(path)`, a JSON value named `fact`, for every path; from memory where the file has not changed."""
         wanted = {str(path): path for path in paths}
+        settled_ns = time.time_ns() - _SETTLED_NS  # by the time now: `find` may take long
         stats = {name: path.stat() for name, path in wanted.items()}
         known = self._recall(fact, stats)
         fresh = {name: find(wanted[name]) for name in wanted if name not in known}
-        self._remember(fact, fresh, stats)
+        self._remember(fact, fresh, stats, settled_ns)
         return {path: known[name] if name in known else fresh[name] for name, path in wanted.items()}
 
     def _recall(self, fact: str, stats: Mapping[str, os.stat_result]) -> dict[str, Any]:
@@ -53,8 +54,9 @@ class FileFacts:
                         found[row.path] = row.value
         return found
 
-    def _remember(self, fact: str, fresh: Mapping[str, Any], stats: Mapping[str, os.stat_result]) -> None:
-        settled_ns = time.time_ns() - _SETTLED_NS
+    def _remember(
+        self, fact: str, fresh: Mapping[str, Any], stats: Mapping[str, os.stat_result], settled_ns: int
+    ) -> None:
         rows = [
             {
                 "path": name,

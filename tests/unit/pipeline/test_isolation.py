@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from espalier.core.errors import EspalierError, Interrupted
 from espalier.core.events import Event
+from espalier.pipeline.executors.local import _Child
 from espalier.pipeline.graph import load_pipeline
 from espalier.pipeline.result import PipelineResult
 from espalier.pipeline.run import run_pipeline
@@ -41,6 +43,27 @@ def test_a_crash_names_the_line_and_where_the_traceback_is(project: Any) -> None
 
 def test_a_killed_step_says_by_which_signal(project: Any) -> None:
     fail_with(project, "die")
+    with pytest.raises(EspalierError, match="signal 9"):
+        run(project)
+
+
+def test_what_a_step_said_before_it_ended_counts_however_late_it_is_read(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = _Child._read
+
+    def read_late(child: _Child, answers: int) -> None:
+        child._process.wait()
+        time.sleep(0.5)  # as on a busy machine
+        read(child, answers)
+
+    monkeypatch.setattr(_Child, "_read", read_late)
+    assert run(project).nodes["count"].metrics["total"] == 5
+
+
+def test_the_death_of_a_step_is_told_though_what_it_started_lives(project: Any) -> None:
+    body = "    if os.fork() == 0:\n        os.read(0, 1)\n        os._exit(0)\n    os.kill(os.getpid(), 9)\n"
+    project.edit("toy_steps.py", "    from cleaning import Cleaner\n", body)
     with pytest.raises(EspalierError, match="signal 9"):
         run(project)
 

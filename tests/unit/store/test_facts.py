@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from espalier.store import facts
 from espalier.store.blobs import hash_file
 from espalier.store.store import Store
 
@@ -42,11 +46,21 @@ def test_another_size_time_or_inode_is_another_file(store: Store, tmp_path: Path
     assert store.facts.digests([path])[path] == hashlib.sha256(b"rename").hexdigest()
 
 
-def test_a_file_changed_a_moment_ago_is_read_again(store: Store, tmp_path: Path) -> None:
+def test_a_file_changed_a_moment_ago_is_read_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a"
     path.write_text("one")
     stamp = path.stat()
-    store.facts.digests([path])
+    now_ns = stamp.st_mtime_ns + 500_000_000
+    monkeypatch.setattr(facts, "time", SimpleNamespace(time_ns=lambda: now_ns))
+
+    def find_slowly(wanted: Path) -> str:
+        nonlocal now_ns
+        now_ns += 10_000_000_000
+        return hash_file(wanted)
+
+    store.facts.derive("sha256", [path], find_slowly)
     path.write_text("two")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # a clock too coarse to tell the two writes apart
     assert store.facts.digests([path])[path] == hashlib.sha256(b"two").hexdigest()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class _Child:
         self._task = task
         self._log = log
         self._report = report
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         answers, to_parent = os.pipe()
         try:
             with log.open("ab") as output:
@@ -89,13 +90,12 @@ class _Child:
             while not self._report.ended:
                 if stop():
                     raise KeyboardInterrupt
-                dead = self._process.poll() is not None
                 try:
                     line = self._lines.get(timeout=_POLL_S)
                 except queue.Empty:
-                    if dead:  # and nothing of it is left in the pipe
-                        break
                     continue
+                if line is None:
+                    break
                 self._report.take(**json.loads(line))
         except KeyboardInterrupt:
             self.kill()
@@ -128,9 +128,28 @@ class _Child:
             self.kill()
 
     def _read(self, answers: int) -> None:
-        with open(answers, "rb") as lines:
-            for line in lines:
-                self._lines.put(line)
+        """Hand over what the child says line by line, and None when it is dead and nothing of it is left in the pipe.
+
+        The pipe's end is no sign of that: what the child has started may hold it open.
+        """
+        waiting = select.poll()
+        waiting.register(answers, select.POLLIN)
+        rest = b""
+        with open(answers, "rb", buffering=0) as pipe:
+            while True:
+                dead = self._process.poll() is not None  # asked first: then what it said is in the pipe by now
+                if not waiting.poll(0 if dead else _POLL_S * 1000):
+                    if dead:
+                        break
+                    continue
+                piece = pipe.read(1 << 16)
+                if not piece:
+                    self._process.wait()
+                    break
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    self._lines.put(line)
+        self._lines.put(None)
 
     def _explain_death(self) -> EspalierError:
         code = self._process.returncode
