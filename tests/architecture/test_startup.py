@@ -22,14 +22,20 @@ HEAVY = {
     ),
 }
 MAX_CPU_S = 0.5
+YARDSTICK_S = 0.03  # what the loop below takes where MAX_CPU_S is asked for; a slower core is given more in proportion
 
 _PROBE = """
-import json, resource, sys
+import json, resource, sys, time
 from espalier.cli.main import main
 code = main({arguments!r})
 used = resource.getrusage(resource.RUSAGE_SELF)
 loaded = sorted({{name.split(".")[0] for name in sys.modules}})
-print("\\n" + json.dumps({{"code": code, "cpu_s": used.ru_utime + used.ru_stime, "loaded": loaded}}))
+began_s, words = time.process_time(), {{}}
+for number in range(300_000):
+    words[str(number % 5000)] = number
+yardstick_s = time.process_time() - began_s
+cpu_s = used.ru_utime + used.ru_stime
+print("\\n" + json.dumps({{"code": code, "cpu_s": cpu_s, "yardstick_s": yardstick_s, "loaded": loaded}}))
 """
 
 
@@ -52,11 +58,18 @@ def test_a_commands_help_imports_nothing_heavy() -> None:
     assert HEAVY & set(found["loaded"]) == set()  # type: ignore[call-overload]
 
 
+def measure_help_s() -> float:
+    """CPU-seconds of `espalier --help`, as a core no slower than the yardstick's would take them."""
+    found = probe("--help")
+    cpu_s, yardstick_s = (float(found[name]) for name in ("cpu_s", "yardstick_s"))  # type: ignore[arg-type]
+    return cpu_s / max(1.0, yardstick_s / YARDSTICK_S)
+
+
 def test_help_takes_little_cpu_time() -> None:
     # CPU time, not the clock, and the best of a few: what the program itself costs, however busy the machine is. Where
     # two threads share a core, the same work takes half as long again.
     best, tries = MAX_CPU_S + 1, 0
     while best > MAX_CPU_S and tries < 10:
-        best, tries = min(best, float(probe("--help")["cpu_s"])), tries + 1  # type: ignore[arg-type]
+        best, tries = min(best, measure_help_s()), tries + 1
     sys.stdout.write(f"espalier --help: {best:.2f} CPU-seconds\n")
     assert best <= MAX_CPU_S

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # many processes, one after the other
 
 SCRIPT = """
 import os
@@ -96,7 +96,7 @@ def run(home: Path, folder: Path, told: str, *, deadly: int = 0, when: str = "")
     """How the build in `folder` ended, and its last words; it dies before or after file number `deadly` is whole."""
     command = [sys.executable, "build.py", told, str(folder / "out"), str(folder / "cache"), str(deadly), when]
     process = subprocess.Popen(command, cwd=home, start_new_session=True, stderr=subprocess.PIPE)
-    _, errors = process.communicate(timeout=250)  # until its workers are gone as well: they have the pipe too
+    _, errors = process.communicate(timeout=600)  # until its workers are gone as well: they have the pipe too
     return process.returncode, errors.decode()[-2000:]
 
 
