@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from espalier.nn.lora import LoraSpec
-from espalier.testing.contracts.engine import EngineContract
+from espalier.serve.engine import Engine
+from espalier.testing.contracts.engine import EngineContract, Held
 from espalier.testing.tiny import make_tiny_adapter, make_tiny_base
 from espalier.testing.tooltemplates import HERMES
 
@@ -41,8 +45,34 @@ def make_material(root: Path) -> Material:
     return Material(base, adapters, make_tiny_adapter(root / "foreign", other, SPECS[0]))
 
 
+@contextmanager
+def hold_engines() -> Iterator[None]:
+    """The engines in this process stand still while an answer in them has 20 tokens, until they are stopped."""
+    left, step = threading.Event(), Engine._step
+
+    def is_held(engine: Engine) -> bool:
+        running = engine._scheduler.running
+        return not engine._stopping and any(len(work.answer) >= 20 and not work.cancelled for work in running)
+
+    def step_or_stand(engine: Engine) -> bool:
+        while is_held(engine) and not left.wait(0.005):
+            pass
+        return step(engine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "_step", step_or_stand)
+        try:
+            yield
+        finally:
+            left.set()
+
+
 class MaterialContract(EngineContract):
-    """The contract over what the fixture `material` made."""
+    """The contract over what the fixture `material` made. `held` is for those that answer by an `Engine` in here."""
+
+    @pytest.fixture
+    def held(self) -> Held:
+        return hold_engines
 
     @pytest.fixture
     def base(self, material: Material) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.contract.enginematerial import Material, MaterialContract, make_material
@@ -10,7 +11,8 @@ from tests.contract.enginematerial import Material, MaterialContract, make_mater
 from espalier.core.config import EngineConfig, ServeConfig
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.engines.vllm import VllmEngine
-from espalier.testing.vllm.server import VllmSettings, serve_vllm
+from espalier.testing.contracts.engine import Held
+from espalier.testing.vllm.server import VllmDouble, VllmSettings, serve_vllm
 
 _BASE, _KEY = "path:the-base", "the server's own"
 
@@ -21,9 +23,14 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 
 @pytest.fixture(scope="module")
-def engine(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
-    settings = VllmSettings(material.base, "the-base", key=_KEY, max_model_len=512)
-    with pytest.MonkeyPatch.context() as patch, serve_vllm(settings) as double:
+def double(material: Material) -> Iterator[VllmDouble]:
+    with serve_vllm(VllmSettings(material.base, "the-base", key=_KEY, max_model_len=512)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def engine(material: Material, double: VllmDouble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THE_KEY", _KEY)
         config = EngineConfig(kind="vllm", url=f"{double.url}/v1", key_env="THE_KEY", options={"priorities": True})
         folder = tmp_path_factory.mktemp("engine")
@@ -36,3 +43,15 @@ class TestVllmEngine(MaterialContract):
     @pytest.fixture
     def base(self) -> str:
         return _BASE
+
+    @pytest.fixture
+    def held(self, double: VllmDouble) -> Held:
+        @contextmanager
+        def hold() -> Iterator[None]:
+            double.gate.clear()
+            try:
+                yield
+            finally:
+                double.gate.set()
+
+        return hold

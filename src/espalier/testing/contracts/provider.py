@@ -32,7 +32,7 @@ class ProviderContract:
     """Greedy answers throughout: a provider that cannot be deterministic cannot be checked."""
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run(asyncio.wait_for(work, 60))
+        return asyncio.run(asyncio.wait_for(work, 120))
 
     def request(self, base: str, text: str = _QUESTION, **sampling: Any) -> ChatRequest:
         spec = SamplingSpec(**{"max_tokens": 6, **sampling})

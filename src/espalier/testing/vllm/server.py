@@ -26,6 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PUBLIC = ("/health", "/ping", "/load", "/version", "/metrics")
 _MAX_LOGPROBS = 20
+_HELD_AT_TOKENS = 16  # enough that some of their text is told
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class VllmDouble:
         self.under_way: Counter[str] = Counter()  # by model
         self.aborted = 0
         self.trouble: list[tuple[int, dict[str, str]]] = []
-        self.gate = threading.Event()  # while it is not set, no answer goes beyond its first token
+        self.gate = threading.Event()  # while it is not set, no answer goes beyond its first tokens
         self.gate.set()
         self._model = model or Model(settings.folder)
         self.context_tokens = settings.max_model_len or self._model.context_tokens
@@ -217,7 +218,7 @@ class VllmDouble:
             for index, answer in enumerate(answers):
                 if answer.done:
                     continue
-                while answer.tokens and not self.gate.is_set():
+                while answer.tokens >= _HELD_AT_TOKENS and not self.gate.is_set():
                     await asyncio.sleep(0.005)
                 chosen = await asyncio.to_thread(self._model.step, answer.sequence)
                 chunk = head | {"choices": [{"index": index, **self._say(call, answer, chosen)}]}
