@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,10 @@ from espalier.data.readers.source import SourceFile, hash_file
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceFile:
     monkeypatch.setattr(module, "EVERY_S", 0.0)
+    seconds = itertools.count(
+        step=1.0
+    )  # a quick machine would have it read before there is a tenth of a second to tell
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": f"row {number} " + "x" * 300}) + "\n" for number in range(40_000)))
     return SourceFile(path, "a.jsonl", hash_file(path))
