@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from espalier.core.config import ServeConfig
-from espalier.core.errors import EspalierError, InvalidInput, Unavailable
+from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta, EngineLoad, ReservedShare
 from espalier.core.types import Message
 from espalier.serve.replicas import crew as crew_module
@@ -50,6 +52,8 @@ def vars_of(load: EngineLoad) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "Replica", StandIn)
+    for wait in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S"):  # a dead one is not replaced before the test has looked
+        monkeypatch.setattr(crew_module, wait, 600.0)
 
 
 def play(wanted: int, story: Callable[[Crew], Coroutine[Any, Any, None]]) -> None:
@@ -150,3 +154,99 @@ def test_what_a_dead_replica_had_is_put_to_another_or_told() -> None:
         assert [list(replica.flights.values()) for replica in crew._ready()] == [[fresh[0]]]
 
     play(2, story)
+
+
+class Pupil(StandIn):
+    """Holds what it was taught, as a worker does: two calls at a time run in no order."""
+
+    teaching_gate: asyncio.Event | None = None
+    refuses = -1  # the number of the one that takes no adapter
+    dies = -1  # of the one that does not survive one
+
+    async def open(self, threads: int, plan: Any) -> None:
+        await super().open(threads, plan)
+        self.held: set[str] = set()
+        self.begun: list[str] = []
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        if name == "load_adapter":
+            self.begun.append(arguments[0])
+            if self.number == self.dies:
+                self.state = "gone"
+                self.on_lost(self)
+                raise Unavailable("the replica died")
+            if self.number == self.refuses:
+                raise InvalidInput("no memory for it")
+            if self.teaching_gate is not None:
+                await self.teaching_gate.wait()
+            self.held.add(arguments[0])
+        elif name == "unload_adapter":
+            if arguments[0] not in self.held:
+                raise NotFound("not loaded")
+            self.held.remove(arguments[0])
+        return await super().call(name, *arguments)
+
+
+@pytest.fixture
+def _pupils(monkeypatch: pytest.MonkeyPatch, _without_processes: None) -> None:
+    monkeypatch.setattr(crew_module, "Replica", Pupil)
+
+
+def held_by(crew: Crew) -> list[set[str]]:
+    return [cast(Pupil, replica).held for replica in crew._ready()]
+
+
+@pytest.mark.usefixtures("_pupils")
+def test_what_is_let_go_while_a_replica_starts_is_not_there_when_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(crew: Crew) -> None:
+        for digest in ("first", "second", "third"):
+            await crew.load_adapter(digest, Path(digest))
+        gate = asyncio.Event()
+        monkeypatch.setattr(Pupil, "teaching_gate", gate)
+        crew.scale(2)
+        await until(lambda: len(crew._replicas) == 2)
+        new = cast(Pupil, crew._replicas[1])
+        await until(lambda: new.begun == ["first"])
+        letting_go = [asyncio.create_task(crew.unload_adapter(digest)) for digest in ("first", "second")]
+        for _ in range(20):  # as far as they come without it
+            await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*letting_go)
+        await until(lambda: len(crew._ready()) == 2)
+        assert held_by(crew) == [{"third"}] * 2
+        assert [replica.adapters for replica in crew._ready()] == [{"third"}] * 2
+
+    play(1, story)
+
+
+@pytest.mark.usefixtures("_pupils")
+def test_an_adapter_that_one_replica_does_not_take_is_left_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(crew: Crew) -> None:
+        monkeypatch.setattr(Pupil, "refuses", crew._replicas[1].number)
+        with pytest.raises(InvalidInput, match="no memory"):
+            await crew.load_adapter("large", Path("large"))
+        assert held_by(crew) == [set(), set()]
+        assert crew.list_adapters() == []
+        monkeypatch.setattr(Pupil, "refuses", -1)
+        await crew.load_adapter("large", Path("large"))
+        assert held_by(crew) == [{"large"}] * 2
+
+    play(2, story)
+
+
+@pytest.mark.usefixtures("_pupils")
+def test_a_replica_that_dies_of_what_it_is_taught_is_not_ready_and_the_next_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(crew: Crew) -> None:
+        await crew.load_adapter("deadly", Path("deadly"))
+        monkeypatch.setattr(Pupil, "dies", 2)
+        before_s = time.monotonic()
+        crew.scale(2)
+        await until(lambda: crew._deaths == 1)
+        assert crew._resting_until_s > before_s
+        await until(lambda: len(crew._ready()) == 2)  # the one after it lives
+        assert held_by(crew) == [{"deadly"}] * 2
+        assert [replica.number for replica in crew._ready()] == [1, 3]
+
+    play(1, story)

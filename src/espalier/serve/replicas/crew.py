@@ -129,11 +129,17 @@ class Crew:
         if not self._ready():
             await self._wait_for_one()
         self._adapters[digest] = folder
+        teaching = (self._teach(replica, digest, folder) for replica in self._ready())
         try:
-            await asyncio.gather(*(self._teach(replica, digest, folder) for replica in self._ready()))
-        except BaseException:
+            told = await asyncio.gather(*teaching, return_exceptions=True)
+        except BaseException:  # the crew is closing
             del self._adapters[digest]
             raise
+        refusals = [each for each in told if isinstance(each, BaseException) and not isinstance(each, Unavailable)]
+        if refusals:  # one that died does not count: the one that replaces it is taught anew
+            self._closing.add(digest)
+            await self._let_go(digest)
+            raise refusals[0]
 
     async def unload_adapter(self, digest: str) -> None:
         self.check_adapter(digest)
@@ -141,12 +147,10 @@ class Crew:
         try:
             while any(flight.request.adapter == digest for flight in self._flights()):
                 await self._changed()
-            self._adapters.pop(digest, None)
-            there = [replica for replica in self._replicas if digest in replica.adapters]
-            await asyncio.gather(*(self._forget(replica, digest) for replica in there))
-        finally:
+        except BaseException:
             self._closing.discard(digest)
-            self._change.set()
+            raise
+        await self._let_go(digest)
 
     def check_adapter(self, digest: str) -> None:
         """Raises NotFound for one that is not loaded, Conflict for one that is going."""
@@ -218,9 +222,8 @@ class Crew:
         """Start it, teach it what was loaded meanwhile, let it take requests."""
         try:
             await replica.open(self._threads, self._describe())
-            while missing := {d: f for d, f in self._adapters.items() if d not in replica.adapters}:
-                for digest, folder in missing.items():
-                    await self._teach(replica, digest, folder)
+            while missing := [digest for digest in self._adapters if digest not in replica.adapters]:
+                await self._teach(replica, missing[0], self._adapters[missing[0]])
         except BaseException:
             if replica in self._replicas:
                 self._replicas.remove(replica)
@@ -237,21 +240,29 @@ class Crew:
         return {"base": self._base, "place": self._place, "serve": serve, "adapters": []}
 
     async def _teach(self, replica: Replica, digest: str, folder: Path) -> None:
-        replica.adapters.add(digest)
+        """Raises what loading it there raises, Unavailable when the replica dies of it."""
+        async with replica.teaching:
+            if digest in self._adapters:  # else it was let go meanwhile
+                await replica.call("load_adapter", digest, str(folder))
+                replica.adapters.add(digest)
+                replica.memory_bytes = await replica.call("memory_bytes")
+
+    async def _let_go(self, digest: str) -> None:
+        """Nobody uses it, and nobody may: let it go everywhere, also where it is being loaded at this moment."""
+        self._adapters.pop(digest, None)
         try:
-            await replica.call("load_adapter", digest, str(folder))
-            replica.memory_bytes = await replica.call("memory_bytes")
-        except Unavailable:
-            return  # it died; the one that replaces it is taught anew
-        except BaseException:
-            replica.adapters.discard(digest)
-            raise
+            await asyncio.gather(*(self._forget(replica, digest) for replica in list(self._replicas)))
+        finally:
+            self._closing.discard(digest)
+            self._change.set()
 
     async def _forget(self, replica: Replica, digest: str) -> None:
-        with contextlib.suppress(Unavailable, NotFound):
-            await replica.call("unload_adapter", digest)
-            replica.memory_bytes = await replica.call("memory_bytes")
-        replica.adapters.discard(digest)
+        async with replica.teaching:
+            if digest in replica.adapters:
+                with contextlib.suppress(Unavailable, NotFound):
+                    await replica.call("unload_adapter", digest)
+                    replica.memory_bytes = await replica.call("memory_bytes")
+                replica.adapters.discard(digest)
 
     async def _share_out(self) -> None:
         """Each replica that takes requests holds its part of what is reserved."""

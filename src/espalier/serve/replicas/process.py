@@ -51,6 +51,7 @@ class Replica:
     memory_bytes: int = 0
     began_s: float = 0.0  # when it became ready; 0 before
     listening: bool = False  # it has been asked how busy it is
+    teaching: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its `adapters` change
     _calls: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _line: FrameLine | None = None
