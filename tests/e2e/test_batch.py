@@ -168,7 +168,8 @@ def test_a_deleted_file_is_gone_and_the_batch_that_read_it_is_not(house: House) 
 
 
 def test_a_cancelled_batch_hands_over_what_is_done(house: House) -> None:
-    lines = [line(number, max_tokens=40) for number in range(300)]
+    # A few short ones, and then so much that no machine is done with it before it is cancelled.
+    lines = [line(number) if number < 16 else line(number, max_tokens=200, ignore_eos=True) for number in range(300)]
     with house.client() as client:
         id = upload(client, jsonl(lines))
         batch = client.batches.create(input_file_id=id, endpoint="/v1/chat/completions", completion_window="24h")

@@ -218,7 +218,7 @@ class Client(threading.Thread):
                         finish = choice.finish_reason or finish
         except Exception as error:  # noqa: BLE001 - which kinds come, is what is looked at
             module = type(error).__module__.partition(".")[0]
-            if module not in ("openai", "httpx", "httpx2", "httpcore"):
+            if module not in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
                 self.unclean.append(repr(error))
             return False
         if finish is None:  # the stream ended without an error and without an end: it must not look like an answer

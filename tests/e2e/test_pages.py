@@ -19,7 +19,7 @@ _FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-expect.set_options(timeout=60_000)  # a busy machine is no failure
+expect.set_options(timeout=120_000)  # a busy machine is no failure; the test's own time limit ends it
 
 pytestmark = [
     pytest.mark.browser,
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1240, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(120_000)
     reached: list[str] = []
     page.on("request", lambda request: reached.append(request.url))
     yield page

@@ -105,7 +105,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def is_alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it goes between the opening and the reading
         return False
 
 

@@ -230,7 +230,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(address, "WAIT_S", 0.0)
-    monkeypatch.setattr(address, "TIMEOUT_S", 5.0)
+    monkeypatch.setattr(address, "TIMEOUT_S", 60.0)
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     Pages.asked.clear()
