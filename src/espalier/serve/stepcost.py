@@ -15,6 +15,9 @@ from dataclasses import dataclass
 _KEEP = 0.995  # of a step's weight, at each later step: half is gone after 140
 _SWEEPS = 6
 _SHORTEST_S = 1e-6
+# A single step that took so many times what was expected, and so long, says that the machine stood still (it slept, its
+# container was paused), not how fast it is: the second such step in a row is believed.
+_OUT_OF_LINE, _STOOD_STILL_S = 10.0, 1.0
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class StepCost:
         self._factors = [0.0] * 4  # a, b, c, d
         self._tokens = 0.0
         self._seconds = 0.0
+        self._stood_still = False  # the last step was out of line
 
     def predict_s(self, shape: Shape) -> float:
         """Seconds; 0 as long as nothing was learnt."""
@@ -58,14 +62,22 @@ class StepCost:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of the last steps, whatever they were made of; 0 as long as nothing was learnt."""
+        """Of the last steps, whatever they were made of; 0 as long as nothing was learnt.
+
+        A machine that slept for an hour would seem slow for a thousand steps: a step in which it stood still is left
+        out. (The factors need no such care: their errors are relative, and so long a step hardly weighs.)
+        """
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
 
     def learn(self, shape: Shape, seconds: float) -> None:
         """A step of this shape took `seconds`."""
         seconds = max(seconds, _SHORTEST_S)
-        self._tokens = self._tokens * _KEEP + shape.rows + shape.prompt
-        self._seconds = self._seconds * _KEEP + seconds
+        expected_s = self.predict_s(shape)
+        before = self._stood_still
+        self._stood_still = expected_s > 0 and seconds > max(_OUT_OF_LINE * expected_s, _STOOD_STILL_S)
+        if before or not self._stood_still:
+            self._tokens = self._tokens * _KEEP + shape.rows + shape.prompt
+            self._seconds = self._seconds * _KEEP + seconds
         features = (1.0, float(shape.rows), float(shape.prompt), float(shape.read))
         weight = 1 / (seconds * seconds)
         for i, left in enumerate(features):

@@ -274,6 +274,34 @@ def test_more_work_is_never_predicted_to_take_less_time() -> None:
         assert model.predict_s(more) >= model.predict_s(small)
 
 
+def test_a_machine_that_stood_still_for_an_hour_refuses_nobody_for_it_and_one_that_became_slow_does() -> None:
+    model = StepCost()
+    for _ in range(50):
+        model.learn(Shape(rows=8), 0.01)
+    crowd = Crowd(waiting=4, tokens=4000, flow_waiting=4, flow_tokens=4000)
+    model.learn(Shape(rows=8), 3600.0)
+    check_admission(crowd, Bounds(), model.tokens_per_s)
+    assert model.tokens_per_s == pytest.approx(800)
+    assert model.predict_s(Shape(rows=8)) == pytest.approx(0.01, rel=1e-3)
+    for _ in range(2):
+        model.learn(Shape(rows=8), 0.01)
+    for _ in range(20):
+        model.learn(Shape(rows=8), 2.0)
+    with pytest.raises(RateLimited):
+        check_admission(crowd, Bounds(), model.tokens_per_s)
+
+
+def test_steps_of_a_kind_not_seen_before_are_learnt_however_long_they_take() -> None:
+    model = StepCost()
+    for _ in range(50):
+        model.learn(Shape(rows=1), 0.002)
+    for _ in range(30):
+        model.learn(Shape(prompt=512), 1.5)
+        model.learn(Shape(rows=1), 0.002)
+    assert model.predict_s(Shape(prompt=512)) == pytest.approx(1.5, rel=0.1)
+    assert model.tokens_per_s == pytest.approx(513 / 1.502, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("crowd", "kind"),
     [
