@@ -11,7 +11,7 @@ refused with LeaseLost, so nothing is completed twice. Knows no operation; the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -114,19 +114,24 @@ class Jobs:
         job_id: str = "",
         last: bool = True,
         without: str = "",
+        mine: Collection[str] = (),
     ) -> Lease | None:
         """The oldest job that is due (of these operations, if any), now `worker`'s; None when there is none.
 
-        With `job_id` that job, due or not, or none; unless `last` is false the attempt is then its last: who takes a
-        job by name waits for it, and when he dies nobody else does it. `without` is how operations begin that he does
-        not know.
+        With `job_id` that job or none; unless `last` is false it is then taken due or not, and the attempt is its
+        last: who takes a job by name waits for it, and when he dies nobody else does it. `without` is how operations
+        begin that he does not know. `mine` are jobs he is at work on: he takes them from no silent worker, as that
+        would be himself.
         """
         now = self._clock()
         until_ms = now + round(ttl_s * 1000)
         with self._database.write(lock="jobs") as connection:
-            self._reap(connection, now)
+            self._reap(connection, now, mine)
             query = select(jobs).where(jobs.c.status == "queued")
-            query = query.where(jobs.c.id == job_id if job_id else jobs.c.due_ms <= now)
+            if job_id:
+                query = query.where(jobs.c.id == job_id)
+            if not (job_id and last):
+                query = query.where(jobs.c.due_ms <= now)
             if operations:
                 query = query.where(jobs.c.operation.in_(operations))
             if without:
@@ -214,9 +219,9 @@ class Jobs:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
 
-    def _reap(self, connection: Connection, now: int) -> None:
+    def _reap(self, connection: Connection, now: int, spared: Collection[str]) -> None:
         """Take back what dead workers hold: queue it again, or end it when it was cancelled or has no attempt left."""
-        query = select(jobs).where(jobs.c.status == "running", jobs.c.lease_until_ms < now)
+        query = select(jobs).where(jobs.c.status == "running", jobs.c.lease_until_ms < now, jobs.c.id.notin_(spared))
         for job in [_job(row) for row in connection.execute(query).mappings()]:
             if job.cancel_requested:
                 self._set(connection, job.id, status="cancelled", ended_ms=now, worker="")

@@ -1,14 +1,17 @@
-"""A store in a temporary workspace, a table of models, and a strict provider."""
+"""A store in a temporary workspace, a table of models, a strict provider, and a house that answers batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.unit.gateway.batchhouse import Forgetful, House
 
 from espalier.core.config import GatewayConfig, PriceConfig
 from espalier.core.types import SamplingSpec
+from espalier.gateway.keys import ApiKey, KeyRing
 from espalier.gateway.route import Target
 from espalier.store.store import Store, open_store
 from espalier.store.workspace import init_workspace
@@ -42,3 +45,15 @@ def resolver() -> FixedResolver:
 def config() -> GatewayConfig:
     # 1 USD a million tokens = 1000 nano-USD a token: amounts in the tests can be read off token counts.
     return GatewayConfig(prices={"*": PriceConfig(prompt="1", completion="1")})
+
+
+@pytest.fixture
+def key(store: Store) -> ApiKey:
+    return KeyRing(store).create("batch", budget_nusd=10**9).key
+
+
+@pytest.fixture
+def house(store: Store, resolver: FixedResolver, config: GatewayConfig) -> Any:
+    made = House(store, resolver, config, Forgetful())
+    yield made
+    made.desk.stop()

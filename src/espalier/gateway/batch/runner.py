@@ -113,13 +113,12 @@ class BatchRunner:
 
     def _lease(self, pulses: list[_Pulse]) -> Lease | None:
         # Who looks for work takes it from workers that were silent too long, which, after this process was held up, may
-        # be itself: so our own leases are prolonged just before.
-        for pulse in pulses:
-            pulse.renew()
+        # be itself.
+        mine = [pulse.lease.job.id for pulse in pulses if pulse.lease is not None and not pulse.lost]
         job = job_id(self._only) if self._only else ""
         return self._store.jobs.lease(
-            self._name, self._config.lease_s, [self._batches.operation], job_id=job, last=False
-        )  # fmt: skip
+            self._name, self._config.lease_s, [self._batches.operation], job_id=job, last=False, mine=mine
+        )
 
     def _spawn(self, batch: Batch, lease: Lease | None, why: Why) -> None:
         work = Work(self._store, self._desk, batch, self._config, self._most_line_bytes)
