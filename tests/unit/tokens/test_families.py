@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,11 @@ def _reference(
     tokenizer: PreTrainedTokenizerBase, turns: list[Message], *, said: str = "", **options: Any
 ) -> list[int]:
     """What transformers makes of the turns on the day of training, and of what is `said` after them."""
+    days = [date.today()]
     text = str(tokenizer.apply_chat_template(_rows(turns), tokenize=False, **options))
-    for form in ("%d %b %Y", "%d %B %Y"):
-        text = text.replace(f"{date.today():{form}}", f"{TRAINING_DAY:{form}}")
+    days.append(date.today())  # it may be midnight in between
+    for day, form in itertools.product(days, ("%d %b %Y", "%d %B %Y")):
+        text = text.replace(f"{day:{form}}", f"{TRAINING_DAY:{form}}")
     return list(tokenizer(text + said, add_special_tokens=False)["input_ids"])
 
 
