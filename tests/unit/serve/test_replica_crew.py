@@ -52,8 +52,6 @@ def vars_of(load: EngineLoad) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "Replica", StandIn)
-    for wait in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S"):  # a dead one is not replaced before the test has looked
-        monkeypatch.setattr(crew_module, wait, 600.0)
 
 
 def play(wanted: int, story: Callable[[Crew], Coroutine[Any, Any, None]]) -> None:
@@ -84,7 +82,12 @@ def shares_of(crew: Crew) -> list[list[list[Any]]]:
     return [cast(StandIn, replica).shares for replica in crew._ready()]
 
 
-def test_the_replicas_that_are_there_hold_all_that_is_reserved_however_many_they_are() -> None:
+def test_the_replicas_that_are_there_hold_all_that_is_reserved_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for wait in ("_FIRST_WAIT_S", "_LONGEST_WAIT_S"):  # the dead one is not replaced before the test has looked
+        monkeypatch.setattr(crew_module, wait, 600.0)
+
     async def story(crew: Crew) -> None:
         await crew.hold([ReservedShare("gold", 4, 1000)])
         assert shares_of(crew) == [[["gold", 2, 500]]] * 2

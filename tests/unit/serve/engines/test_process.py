@@ -37,14 +37,21 @@ def _wait_for(holds: Callable[[], bool]) -> None:
 
 
 def _is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _find_grandchild(process: ServerProcess) -> int:
+    _wait_for(lambda: process.log.read_text().endswith("\n"))  # a number without its end may be half of one
+    return int(process.log.read_text())
 
 
 def test_what_will_not_end_is_ended_and_what_it_started_too(tmp_path: Path) -> None:
     process = _make(tmp_path, _STUBBORN)
     process.start()
-    _wait_for(lambda: process.log.read_text().strip().isdigit())
-    grandchild = int(process.log.read_text())
+    grandchild = _find_grandchild(process)
     process.stop(0.1)
     assert not process.running
     _wait_for(lambda: _is_gone(grandchild))
@@ -54,8 +61,7 @@ def test_what_will_not_end_is_ended_and_what_it_started_too(tmp_path: Path) -> N
 def test_what_an_earlier_life_left_behind_is_ended_before_the_next_start(tmp_path: Path) -> None:
     earlier = _make(tmp_path, _STUBBORN)
     earlier.start()
-    _wait_for(lambda: earlier.log.read_text().strip().isdigit())
-    grandchild = int(earlier.log.read_text())
+    grandchild = _find_grandchild(earlier)
     left = earlier._child
     assert left is not None
     later = _make(tmp_path, "import time; time.sleep(600)")

@@ -106,6 +106,7 @@ def test_reserved_comes_before_interactive_before_batch_where_the_server_has_pri
 
 def test_an_answer_nobody_reads_any_more_is_aborted_at_the_server(connect: Connect) -> None:
     engine, double = connect()
+    double.gate.clear()  # the answer comes to no end, however late its reader leaves
 
     async def leave() -> None:
         request = ChatRequest("req_1", BASE, "", [Message("user", "hi")], SamplingSpec(max_tokens=200, ignore_end=True))
@@ -301,7 +302,8 @@ async def _status_without_a_key(url: str) -> int:
 
 
 async def _kill_in_the_middle(engine: VllmEngine, pid: int) -> None:
-    sampling = SamplingSpec(max_tokens=300, ignore_end=True)
+    # So many answers that it is at work on them for long after the first piece.
+    sampling = SamplingSpec(max_tokens=300, ignore_end=True, n=100, temperature=1.0)
     request = ChatRequest("req_1", BASE, "", [Message("user", "hi")], sampling)
     async with aclosing(open_stream(engine, request)) as deltas:
         await anext(deltas)
