@@ -94,6 +94,19 @@ def test_an_unknown_recipe_key_is_named_with_its_place_and_the_nearest_one(house
     assert "did you mean `rank`?" in said
 
 
+def test_a_search_between_two_numbers_in_the_wrong_order_is_named_with_its_place(
+    house: Path, refuse_here: Refuse
+) -> None:
+    text = "recipe: train.yaml\nspace:\n  lr: {low: 0.1, high: 0.001}\ntrials: 0\n"
+    (house / "search.yaml").write_text(text, "utf-8")
+    code, said = refuse_here("train", "search", "search.yaml", "--dataset", "chat")
+    assert code == 2
+    assert "search.yaml:3:3: space.lr: low must be less than high" in said
+    assert "search.yaml:4:1: trials: must be at least 1 (got 0)" in said
+    for foreign in ("nput should", "Value error", "Among", "function-", "pydantic"):
+        assert foreign not in said
+
+
 def test_an_empty_folder_is_refused(house: Path, refuse_here: Refuse) -> None:
     (house / "nothing").mkdir(exist_ok=True)
     (house / "empty.yaml").write_text("name: e\nsource: {path: nothing}\ntask: {kind: text}\n", "utf-8")

@@ -167,8 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last place a bug can be told from a mistake
         if "--set" in given and "log_level=debug" in given:
             traceback.print_exc()
+        from espalier.core.faults import summarise
+
         hint = "this is a bug: run it again with `--set log_level=debug` and report the traceback"
-        return report(EspalierError(f"{type(error).__name__}: {error}", hint=hint), as_json=as_json)
+        return report(EspalierError(summarise(error), hint=hint), as_json=as_json)
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, ValidationError
 
 from espalier.core.errors import InvalidInput, did_you_mean
-from espalier.core.recipefile import check_recipe, describe, hint_for, read_yaml, to_plain
+from espalier.core.faults import refuse
+from espalier.core.recipefile import check_recipe, read_yaml, to_plain
 from espalier.core.types import Spec
 
 PREFIX = "ESPALIER_"
@@ -236,10 +237,10 @@ def _read_layer(key: str, text: str, source: str) -> dict[str, Any]:
         try:
             Config.model_validate(layer)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
+            refusal = refuse(error, layer, Config, where=source)
         else:
             return layer
-    raise InvalidInput(describe(problem), where=source, hint=hint_for(Config, problem))
+    raise refusal
 
 
 def _merge(

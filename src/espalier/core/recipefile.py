@@ -5,19 +5,17 @@ Used for recipes, pipelines and config files alike. Reading a file named by the 
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from espalier.core.errors import InvalidInput, NotFound, did_you_mean
+from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.faults import Location, list_faults
 
 Kind = TypeVar("Kind", bound=BaseModel)
-Location = tuple[int | str, ...]
+_ROOT = "the file"
 
 
 def load_recipe(path: Path, kind: type[Kind], *, mistaken: Callable[[Any], str] | None = None) -> Kind:
@@ -55,16 +53,17 @@ def read_yaml(path: Path) -> Any:
 
 def check_recipe(data: Any, kind: type[Kind], path: Path) -> Kind:
     """Validate what `read_yaml` gave; every error is listed, the first one's place leads."""
+    plain = to_plain(data)
     try:
-        return kind.model_validate(to_plain(data))
+        return kind.model_validate(plain)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        first = problems[0]
-        line, column = position_of(data, first["loc"])
-        more = [f"{path}:{':'.join(map(str, position_of(data, p['loc'])))}: {describe(p)}" for p in problems[1:6]]
-        raise InvalidInput(
-            "\n".join([describe(first), *more]), where=f"{path}:{line}:{column}", hint=hint_for(kind, first)
-        ) from None
+        first, *others = list_faults(error, plain, kind)
+        line, column = position_of(data, first.place)
+        more = [
+            f"{path}:{':'.join(map(str, position_of(data, fault.place)))}: {fault.tell(_ROOT)}" for fault in others[:5]
+        ]
+        told = "\n".join([first.tell(_ROOT), *more])
+        raise InvalidInput(told, where=f"{path}:{line}:{column}", hint=first.hint) from None
 
 
 def overlay(data: Any, assignments: Iterable[str]) -> Any:
@@ -105,7 +104,7 @@ def to_plain(value: Any) -> Any:
 def position_of(data: Any, location: Location) -> tuple[int, int]:
     """1-based (line, column) of the deepest part of `location` that the file holds.
 
-    pydantic puts the kind of a tagged mapping (`step: redact`) into the location; the file has no such level.
+    The kind of a tagged mapping (`step: redact`) stands in the location, and the file has no such level.
     """
     line, column = 0, 0
     node = data
@@ -124,60 +123,3 @@ def position_of(data: Any, location: Location) -> tuple[int, int]:
         except (KeyError, IndexError, TypeError):
             break
     return line + 1, column + 1
-
-
-def describe(problem: ErrorDetails) -> str:
-    """One sentence for one pydantic error."""
-    field = ".".join(map(str, problem["loc"])) or "the file"
-    context = problem.get("ctx", {})
-    chooser = str(context.get("discriminator", "")).strip("'")
-    if problem["type"] == "union_tag_invalid":
-        return f"{field}: there is no {chooser} {context['tag']!r}"
-    if problem["type"] == "union_tag_not_found":
-        return f"{field}.{chooser}: missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{field}: unknown key"
-    if problem["type"] == "missing":
-        return f"{field}: missing"
-    return f"{field}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (got {problem['input']!r:.80})"
-
-
-def hint_for(kind: type[BaseModel], problem: ErrorDetails) -> str:
-    """What to do about an unknown key or kind: the nearest known one, looked up in the model it stands in."""
-    if problem["type"] == "union_tag_invalid":
-        context = problem["ctx"]
-        return did_you_mean(str(context["tag"]), str(context["expected_tags"]).replace("'", "").split(", "))
-    if problem["type"] != "extra_forbidden":
-        return ""
-    for model in _models_at(kind, problem["loc"][:-1]):
-        names = [field.alias or name for name, field in model.model_fields.items()]
-        return did_you_mean(str(problem["loc"][-1]), names)
-    return ""
-
-
-def _models_at(kind: Any, location: Location) -> list[type[BaseModel]]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        if not location:
-            return [kind]
-        written = {field.alias or name: field for name, field in kind.model_fields.items()}
-        field = written.get(str(location[0]))
-        if field is not None:
-            return _models_at(field.annotation, location[1:])
-        return [kind]
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType, typing.Annotated):
-        tagged = [arg for arg in args if location and _is_tagged(arg, location[0])]
-        if tagged:
-            return _models_at(tagged[0], location[1:])
-        return [model for arg in args for model in _models_at(arg, location)]
-    if origin is not None and args and location:  # dict[str, X], list[X], tuple[X, ...]
-        inner = args[1] if issubclass(origin, dict) else args[0]
-        return _models_at(inner, location[1:])
-    return []
-
-
-def _is_tagged(kind: Any, tag: int | str) -> bool:
-    """True when one of the model's fields can be nothing but `tag`: it is chosen by that word."""
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return False
-    return any(typing.get_args(field.annotation) == (tag,) for field in kind.model_fields.values())

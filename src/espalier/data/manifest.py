@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.errors import NotFound
+from espalier.core.faults import refuse
 from espalier.core.ids import canonical_json
 from espalier.core.types import Spec
 from espalier.data.readers.source import SkippedFile
@@ -92,12 +93,8 @@ def read_manifest(folder: Path) -> DatasetManifest:
     try:
         return DatasetManifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InvalidInput(
-            f"not a manifest of layout {LAYOUT}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}",
-            where=str(path),
-            hint="build the dataset again with this version",
-        ) from None
+        what, hint = f"not a manifest of layout {LAYOUT}", "build the dataset again with this version"
+        raise refuse(error, None, what=what, where=str(path), hint=hint) from None
 
 
 def name_reason(reason: str) -> str:

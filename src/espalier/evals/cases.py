@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from espalier.core.errors import DigestMismatch, InvalidInput, NotFound
+from espalier.core.faults import refuse
 from espalier.core.ids import canonical_json, digest_of
 from espalier.core.types import EvalReport, Example, Message
 from espalier.core.types.inference import FinishReason
@@ -125,5 +126,4 @@ def _read_cases(path: Path) -> Iterator[Case]:
         try:
             yield rows.validate_json(line)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
-            raise InvalidInput(f"not a case: {problem}", where=f"{path}:{number}") from None
+            raise refuse(error, None, what="not a case", where=f"{path}:{number}", hint="evaluate again") from None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from espalier.core.errors import EspalierError, InvalidInput, MissingExtra, NotFound, did_you_mean
-from espalier.core.recipefile import describe, hint_for
+from espalier.core.faults import list_faults
 from espalier.core.step import Step, find_port
 from espalier.pipeline.catalog import find_step
 from espalier.pipeline.expressions import names_in, parameters_in, substitute
@@ -64,12 +64,13 @@ def _check_spec(graph: Graph, name: str, node: Node, step: Step, parameters: Map
     if unresolved:
         yield from unresolved
         return
+    given = substitute(node.with_, parameters)
     try:
-        step.spec.model_validate(substitute(node.with_, parameters))
+        step.spec.model_validate(given)
     except ValidationError as error:
-        for found in error.errors(include_url=False):
-            where = graph.where("steps", name, "with", *found["loc"])
-            yield Problem("error", f"{name}: {describe(found)}", where, hint_for(step.spec, found))
+        for fault in list_faults(error, given, step.spec):
+            where = graph.where("steps", name, "with", *fault.place)
+            yield Problem("error", f"{name}: {fault.tell('with')}", where, fault.hint)
 
 
 def _unresolved(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.faults import refuse
 from espalier.core.operations import operation
 from espalier.core.types import Run, Spec
 from espalier.services.annotationlog import example_ids, load_records, save_record, save_records, snapshot
@@ -374,9 +375,10 @@ def _parse_value(request: AddAnnotation) -> Any:
         else:
             fields["better" if request.kind == "pairwise" else "text"] = request.value
         return TypeAdapter(Value).validate_python(fields)
-    except (ValidationError, ValueError) as error:
-        said = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise InvalidInput(f"{request.value!r} is no {request.kind}: {said}", where="value") from None
+    except ValidationError as error:
+        raise refuse(error, fields, what=f"{request.value!r:.80} is no {request.kind}", where="value") from None
+    except ValueError as error:
+        raise InvalidInput(f"{request.value!r:.80} is no {request.kind}: {error}", where="value") from None
 
 
 def _parse_names(pairs: Iterable[str]) -> dict[str, str]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from espalier.core.errors import InvalidInput
+from espalier.core.faults import refuse
 from espalier.core.operations import Operation, find_operation
-from espalier.core.recipefile import describe, hint_for
 from espalier.core.types import Principal
 from espalier.services.context import Context
 from espalier.services.queue import submit_job
@@ -27,9 +26,7 @@ def parse_request(operation: Operation, fields: Mapping[str, Any]) -> BaseModel:
     try:
         return kind.model_validate(dict(fields))
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        message = "; ".join(describe(problem) for problem in problems[:5])
-        raise InvalidInput(f"{operation.name}: {message}", hint=hint_for(kind, problems[0])) from None
+        raise refuse(error, dict(fields), kind, what=operation.name) from None
 
 
 def perform(context: Context, operation: Operation, request: BaseModel, *, head_start_s: float = 0) -> Any:

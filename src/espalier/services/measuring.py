@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from espalier.core.errors import InvalidInput
+from espalier.core.faults import refuse
 from espalier.core.ports import Generate
-from espalier.core.recipefile import describe
 from espalier.metrics.metric import Metric, MetricSpec, make_metric
 
 
@@ -31,8 +30,7 @@ def open_judge(options: Mapping[str, Any]) -> Iterator[Generate]:
     try:
         spec = ModelSpec.model_validate(options)
     except ValidationError as error:
-        problem = describe(error.errors(include_url=False)[0])
-        raise InvalidInput(f"model: {problem}", hint="as in a recipe of `data generate`") from None
+        raise refuse(error, options, ModelSpec, what="model", hint="as in a recipe of `data generate`") from None
     with open_generate(spec) as generate:
         yield generate
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.core.errors import EspalierError, Interrupted, LeaseLost, NotFound
 from espalier.core.events import Emit, Event, ignore
+from espalier.core.faults import summarise
 from espalier.core.ids import now_ms
 from espalier.core.operations import find_operation
 from espalier.core.types import Principal, Run
@@ -115,7 +116,7 @@ class Worker:
                 folder = store.runs.folder(run)
                 (folder / "log.txt").write_text(traceback.format_exc(), "utf-8")
                 wrapped = EspalierError(
-                    f"{type(error).__name__}: {error}", hint=f"this is a bug; the traceback is in {folder / 'log.txt'}"
+                    summarise(error), hint=f"this is a bug; the traceback is in {folder / 'log.txt'}"
                 )
                 return _end(store, lease, run, "failed", log, watch, wrapped)
 

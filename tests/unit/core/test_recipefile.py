@@ -54,7 +54,7 @@ def test_a_good_file_is_read_into_plain_values(tmp_path: Path) -> None:
     ("text", "place", "message", "hint"),
     [
         ("steps:\n  a:\n    lora:\n      rnak: 4\n", "4:7", "steps.a.lora.rnak: unknown key", "did you mean `rank`?"),
-        ("steps:\n  a: {lora: {rank: 0}}\n", "2:14", "greater than or equal to 1 (got 0)", ""),
+        ("steps:\n  a: {lora: {rank: 0}}\n", "2:14", "steps.a.lora.rank: must be at least 1 (got 0)", ""),
         ("extra:\n  - rank: 1\n  - rank: x\n", "1:1", "steps: missing", ""),
         ("steps: {}\nextra:\n  - rank: 1\n  - alpha: x\n", "4:5", "extra.1.alpha: unknown key", "allowed: rank"),
         ("steps: {}\nchain:\n- {kind: split,\n   tset: 1}\n", "4:4", "split.tset: unknown key", "did you mean `test`?"),

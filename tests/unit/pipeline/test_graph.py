@@ -75,7 +75,7 @@ FAULTS = {
     "a condition on an unknown parameter": (WHEN, "parameters.short > 0", "13:5", "'short'", "`shortest`"),
     "a condition on an unknown step": (WHEN, "steps.reed.rows > 0", "13:5", "'reed'", "`read`"),
     "a step name that is no name": ("  count:", "  Count-It:", "4:1", "no step name", ""),
-    "a negative retry": ("    when:", "    retries: -1\n    when:", "13:5", "greater than or equal to 0", ""),
+    "a negative retry": ("    when:", "    retries: -1\n    when:", "13:5", "must be at least 0 (got -1)", ""),
 }
 
 

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from espalier.core.errors import InvalidInput, NotFound
+from espalier.core.errors import NotFound
+from espalier.core.faults import refuse
 from espalier.core.ids import canonical_json, digest_of
 from espalier.core.types import Spec
 from espalier.store.disk import storage_errors
@@ -192,9 +193,6 @@ def read_records(path: Path) -> list[AnnotationRecord]:
         try:
             records.append(AnnotationRecord.model_validate_json(line))
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, problem["loc"]))
-            raise InvalidInput(
-                f"not an annotation: {place}: {problem['msg']}", where=f"{file}:{number}", hint="see docs/annotation.md"
-            ) from None
+            where, hint = f"{file}:{number}", "see docs/annotation.md"
+            raise refuse(error, None, AnnotationRecord, what="not an annotation", where=where, hint=hint) from None
     return records

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from espalier.core.config import BatchConfig
 from espalier.core.errors import InvalidInput
+from espalier.core.faults import list_faults
 from espalier.core.types import Usage
 from espalier.gateway.batch.files import Files, StoredFile
 from espalier.gateway.batch.records import Batches, Standing
@@ -206,12 +207,13 @@ def _owner(key: ApiKey | None) -> str:
 
 
 def _read(body: bytes, kind: type[Model]) -> Model:
+    fields = read_json(body, hint="send a JSON object with `input_file_id`")
     try:
-        return kind.model_validate(read_json(body, hint="send a JSON object with `input_file_id`"))
+        return kind.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))[:64]
-        raise InvalidInput(f"{where}: {problem['msg']}"[:300], where=where) from None
+        fault = list_faults(error, fields, kind)[0]
+        where = ".".join(map(str, fault.place))[:64]
+        raise InvalidInput(fault.tell("the body")[:300], where=where, hint=fault.hint[:300]) from None
 
 
 def _limit(query: dict[str, str], usual: int, most: int) -> int:

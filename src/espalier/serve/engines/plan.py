@@ -9,8 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from espalier.core.config import EngineConfig, ServeConfig
-from espalier.core.errors import InvalidInput
-from espalier.core.recipefile import describe, hint_for
+from espalier.core.faults import refuse
 from espalier.core.types import Spec
 
 Options = TypeVar("Options", bound=Spec)
@@ -32,5 +31,4 @@ class EnginePlan:
         try:
             return kind.model_validate(self.engine.options)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise InvalidInput(describe(problem), where=f"{self.where}.options", hint=hint_for(kind, problem)) from None
+            raise refuse(error, self.engine.options, kind, where=f"{self.where}.options") from None

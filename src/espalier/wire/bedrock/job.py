@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.core.errors import InvalidInput
+from espalier.core.faults import list_faults
 from espalier.core.ids import digest_of
 from espalier.wire.bedrock.invocation import Invocation
 from espalier.wire.jsonbody import read_json
@@ -75,12 +76,13 @@ class CreateJob(_Wire):
 
 def decode_create(body: bytes) -> CreateJob:
     """Raises InvalidInput naming the member at fault."""
+    fields = read_json(body)
     try:
-        return CreateJob.model_validate(read_json(body))
+        return CreateJob.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InvalidInput(f"{where}: {problem['msg']}"[:300], where=where[:64]) from None
+        fault = list_faults(error, fields, CreateJob)[0]
+        where = ".".join(map(str, fault.place))
+        raise InvalidInput(fault.tell("the body")[:300], where=where[:64], hint=fault.hint[:300]) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from espalier.core.errors import InvalidInput, did_you_mean
+from espalier.core.faults import list_faults
 from espalier.core.types import Message, ResponseFormat, SamplingSpec, Spec, Tool
 from espalier.wire.jsonbody import read_json
 from espalier.wire.openai.tools import (
@@ -172,7 +172,7 @@ def decode_chat(body: bytes) -> ChatCall:
     try:
         request = _Request.model_validate({name: fields[name] for name in fields if name in _Request.model_fields})
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False)) from None
+        raise _explain(error, fields) from None
     try:
         return _to_call(request)
     except RecursionError:  # a schema that could just be read, and cannot be written again
@@ -261,19 +261,18 @@ def _to_call(request: _Request) -> ChatCall:
     )
 
 
-def _explain(problems: list[ErrorDetails]) -> InvalidInput:
-    """The problem in OpenAI's words; of a union's branches the one that got deepest is the one that was meant."""
-    problem = max(problems, key=lambda each: len(each["loc"])) if len(problems) > 1 else problems[0]
+_IN_SHORT = {"missing": "is missing", "extra_forbidden": "is not known or not supported here"}
+
+
+def _explain(error: ValidationError, fields: dict[str, Any]) -> InvalidInput:
+    """The first fault, its place in OpenAI's words (`messages[0].content`)."""
+    fault = list_faults(error, fields)[0]
     where = ""
-    for part in problem["loc"]:
-        if isinstance(part, int):
-            where += f"[{part}]"
-        elif part.isidentifier() and part.islower():  # pydantic names a union's branch, such as `list[Part]`, too
-            where += f".{part}" if where else part
-    message = {"missing": "is missing", "extra_forbidden": "is not known or not supported here"}.get(
-        problem["type"], problem["msg"][:1].lower() + problem["msg"][1:]
+    for part in fault.place:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else part
+    said = {"missing": "is missing", "extra_forbidden": "is not known or not supported here"}.get(
+        fault.type, fault.said
     )
-    message = message.removeprefix("value error, ")
-    if problem["type"] == "literal_error" and "content" in problem["loc"]:
-        message = "only text parts are supported here"
-    return InvalidInput(f"{where}: {message}"[:300], where=where[:128])
+    if fault.type == "literal_error" and "content" in fault.place:
+        said = "only text parts are supported here"
+    return InvalidInput(f"{where}: {said}"[:300], where=where[:128])

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from espalier.core.errors import InvalidInput
+from espalier.core.faults import list_faults
 from espalier.data.annotation.record import (
     AnnotationRecord,
     Labels,
@@ -86,7 +87,7 @@ def _read_task(
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        return list_faults(error, None)[0].said
     return error.message if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
 
 
