@@ -26,7 +26,7 @@ from espalier.store.examples import read_examples, write_examples
 from espalier.store.workspace import init_workspace
 from espalier.testing.endpoint import Say, serve_script
 
-_PATIENCE_S = 120
+_PATIENCE_S = 600
 _CONCURRENCY = 2
 
 

@@ -17,7 +17,31 @@ from espalier.pipeline import run as pipeline_run
 from espalier.pipeline.executors.inline import InlineExecutor
 from espalier.sdk.client import Client
 
-_PATIENCE_S = 240
+_PATIENCE_S = 600
+# Every process of ours reads this at its start. The one that trains stops for good at a step after its first
+# checkpoint: however late the kill comes, the training has not ended.
+_HOLD = """
+import sys
+
+if "espalier.pipeline.child" in sys.orig_argv:
+    import threading
+    import espalier.pipeline.work as work
+
+    plain, saved = work.run_step, threading.Event()
+
+    def run_step(request, send):
+        def tell(what, **said):
+            send(what, **said)
+            kind = said.get("kind")
+            if kind == "train.checkpoint":
+                saved.set()
+            elif kind == "train.step" and saved.is_set():
+                threading.Event().wait()
+
+        return plain(request, tell)
+
+    work.run_step = run_step
+"""
 
 
 def run(folder: Path) -> list[str]:
@@ -42,7 +66,12 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(
         patch.setattr(pipeline_run, "LocalExecutor", InlineExecutor)
         undisturbed = client.pipelines.run(recipe="support.yaml", param=("epochs=2",)).wait()
 
-    with subprocess.Popen(run(killed), cwd=killed, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    (tmp_path / "hold").mkdir()
+    (tmp_path / "hold" / "sitecustomize.py").write_text(_HOLD, "utf-8")
+    held = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "hold"), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(
+        run(killed), cwd=killed, stdout=subprocess.DEVNULL, start_new_session=True, env=held
+    ) as process:
         deadline = time.monotonic() + _PATIENCE_S
         while not events_of(killed, "train.checkpoint"):
             assert process.poll() is None
