@@ -20,11 +20,12 @@ from espalier.core.types import Example, Message
 from espalier.nn.lora import LoraSpec
 from espalier.store.examples import write_examples
 from espalier.testing.tiny import make_tiny_base
+from espalier.train import launch as train_launch
 from espalier.train import tuning
 from espalier.train.corpus import Source
 from espalier.train.job import Job
 from espalier.train.launch import launch
-from espalier.train.recipe import SftSpec
+from espalier.train.recipe import SftSpec, WhereSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # starts up to three processes, each of which imports torch
 
@@ -75,29 +76,68 @@ def test_several_processes_write_the_bytes_of_one(root: Path, alone: str, kind: 
     assert told[-1].kind == "train.done"
 
 
-def test_a_run_stopped_and_one_whose_process_is_killed_go_on_to_the_same_bytes(root: Path, alone: str) -> None:
+# A member that waits, once it has told of its second step or of going on, until it is to stop or the other is dead:
+# however late the test looks, the training has not ended.
+_WAITING = """
+import sys, time
+from pathlib import Path
+from espalier.train import member
+
+folder, plain = Path(sys.argv[1]), member._write_events
+
+def write_events(folder):
+    write = plain(folder)
+
+    def tell(event):
+        write(event)
+        while event.kind == "train.resumed" or event.data.get("step") == 2:
+            if any((folder / name).exists() for name in ("stop", "killed")):
+                break
+            time.sleep(0.01)
+
+    return tell
+
+member._write_events = write_events
+member.main()
+"""
+
+
+def test_a_run_stopped_and_one_whose_process_is_killed_go_on_to_the_same_bytes(
+    root: Path, alone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = root / "waiting_member.py"
+    program.write_text(_WAITING)
+    plain = train_launch._command
+
+    def command(where: WhereSpec, folder: Path) -> list[str]:
+        *start, _, _, place = plain(where, folder)  # -m espalier.train.member FOLDER
+        return [*start, str(program), place]
+
     def stop(event: Event) -> None:
         if event.kind == "train.step" and event.data["step"] == 2:
             raise Interrupted("enough for today")
 
     def kill_second(event: Event) -> None:
         if event.kind == "train.resumed":
-            _member(rank=1).kill()
+            _member(program, rank=1).kill()
+            (root / "disturbed" / "state" / "processes" / "killed").touch()
 
-    with pytest.raises(Interrupted, match="enough for today"):
-        _train(root, "disturbed", stop, where=_TWO)
-    assert list((root / "disturbed" / "state").glob("step-*"))
-    with pytest.raises(Unavailable, match="process 2 of 2 was killed"):
-        _train(root, "disturbed", kill_second, where=_TWO)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_launch, "_command", command)
+        with pytest.raises(Interrupted, match="enough for today"):
+            _train(root, "disturbed", stop, where=_TWO)
+        assert list((root / "disturbed" / "state").glob("step-*"))
+        with pytest.raises(Unavailable, match="process 2 of 2 was killed"):
+            _train(root, "disturbed", kill_second, where=_TWO)
     assert not (root / "disturbed" / "out").exists()
     assert _train(root, "disturbed", where=_TWO) == alone
 
 
-def _member(rank: int) -> psutil.Process:
-    """The process of that rank among those started from here."""
+def _member(program: Path, rank: int) -> psutil.Process:
+    """The process of that rank among those of the program that were started from here."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # an earlier one, at its end
-            if "espalier.train.member" in process.cmdline() and process.environ().get("RANK") == str(rank):
+            if str(program) in process.cmdline() and process.environ().get("RANK") == str(rank):
                 return process
     raise LookupError(f"no process of rank {rank}")
 
