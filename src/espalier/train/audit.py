@@ -203,14 +203,19 @@ def join_audits(parts: Sequence[MaskAudit]) -> MaskAudit:
     )
 
 
+_FOR_PAIRS = "take a method for pairs: `method: dpo`, `orpo` or `kto`"
+
+
 def refuse_poor(auditor: Auditor, source: str, *, context_tokens: int) -> None:
     """Raise InvalidInput for a dataset that teaches nothing, or most of whose examples are bad, saying why."""
     if not auditor.kept:
         raise _nothing_to_learn(auditor, context_tokens)
     if 2 * auditor.dropped > auditor.seen:
+        mostly_pairs = faults.PAIR in auditor.drops and 2 * auditor.drops[faults.PAIR].count > auditor.dropped
+        mend = "mend the dataset, or filter these examples out where it is built; a few would merely be dropped"
         raise InvalidInput(
             f"{auditor.dropped} of {auditor.seen} examples of {source} teach nothing: {tell_drops(auditor.drops)}",
-            hint="mend the dataset, or filter these examples out where it is built; a few would merely be dropped",
+            hint=_FOR_PAIRS if mostly_pairs else mend,
         )
 
 
@@ -325,7 +330,7 @@ def _nothing_to_learn(auditor: Auditor, context_tokens: int) -> InvalidInput:
     if faults.PAIR in auditor.drops and auditor.drops[faults.PAIR].count == auditor.dropped:
         return InvalidInput(
             f"all {seen} examples are preference pairs, which have no answer of their own to learn",
-            hint="take a method for pairs: `method: dpo`, `orpo` or `kto`",
+            hint=_FOR_PAIRS,
         )
     if not auditor.answered:
         return InvalidInput(

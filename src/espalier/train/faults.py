@@ -46,9 +46,11 @@ class Marks:
 def find_fault(example: Example, marks: Marks) -> str:
     """Why nothing can be learnt from the answers of an example; empty when something can."""
     messages = example.messages
-    if not messages:
-        return "" if example.text.strip() else PAIR if example.chosen or example.rejected else EMPTY
     answers = [turn for turn in messages if turn.role == "assistant"]
+    if not answers and not example.text.strip() and (example.chosen or example.rejected):
+        return PAIR  # what stands before its two answers is their question
+    if not messages:
+        return "" if example.text.strip() else EMPTY
     weights = [turn.weight for turn in messages if turn.weight is not None]
     found = {
         UNANSWERED: not answers and messages[-1].role == "user",

@@ -94,11 +94,28 @@ def test_a_set_most_of_which_is_bad_is_refused_with_the_reasons_and_the_first_of
     assert audit(bad + [chat(f"good-{n}", "Hi", "Yes") for n in range(7)]).dropped == 7
 
 
-def test_preference_pairs_given_to_a_method_of_answers_are_refused_naming_the_methods_for_them(audit: Audit) -> None:
-    pair = Example("p", chosen=[Message("assistant", "a")], rejected=[Message("assistant", "b")])
-    with pytest.raises(InvalidInput, match="preference pairs") as caught:
-        audit([pair])
-    assert "dpo" in caught.value.hint
+@pytest.mark.parametrize(
+    "question",
+    [[], [Message("user", "Which?")], [Message("system", "Be brief."), Message("user", "Which?")]],
+    ids=["no question", "question", "system and question"],
+)
+def test_preference_pairs_given_to_a_method_of_answers_are_refused_naming_the_methods_for_them(
+    audit: Audit, question: list[Message]
+) -> None:
+    answers = {"chosen": [Message("assistant", "a")], "rejected": [Message("assistant", "b")]}
+    pairs = [Example(f"p{n}", question, **answers) for n in range(3)]
+    with pytest.raises(InvalidInput, match="all 3 examples are preference pairs") as caught:
+        audit(pairs)
+    assert "`method: dpo`" in caught.value.hint
+    with pytest.raises(InvalidInput, match=r"3 of 5 .*3 a preference pair without an answer to learn") as caught:
+        audit([*pairs, chat("a", "Hi", "Yes"), chat("b", "Hi", "No")])
+    assert "`method: dpo`" in caught.value.hint
+
+
+def test_a_pair_whose_question_has_answers_of_its_own_teaches_those(audit: Audit) -> None:
+    turns = [Message("user", "Hi"), Message("assistant", "Yes"), Message("user", "Which?")]
+    pair = Example("p", turns, chosen=[Message("assistant", "a")], rejected=[Message("assistant", "b")])
+    assert audit([pair]).dropped == 0
 
 
 def test_a_mix_sums_its_datasets_and_says_whose_a_warning_is(audit: Audit) -> None:
