@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -84,3 +86,35 @@ def test_it_stops_cleanly_when_told_to(server: tuple[str, subprocess.Popen[str]]
     _, process = server
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 0
+
+
+def test_told_to_stop_twice_it_waits_for_nobody_and_tells_who_is_waiting(project: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
+    command = [*_COMMAND, "--cold", "--set", "serve.port=0", "-w", str(project)]
+    with Client(project, actor="ada") as owner:
+        secret = owner.keys.create().secret
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        host, port = json.loads(process.stdout.readline())["url"].removeprefix("http://").split(":")
+        address = (host, int(port))
+        with socket.create_connection(address, timeout=120) as waiting:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n"
+            waiting.sendall(f"{head}Expect: 100-continue\r\nContent-Length: 100\r\n\r\n".encode())
+            assert waiting.recv(1000).startswith(b"HTTP/1.1 100")  # the rest of it is awaited, and never comes
+            process.send_signal(signal.SIGINT)
+            while _listens(address):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            told = b"".join(iter(lambda: waiting.recv(1000), b""))
+        _, errors = process.communicate(timeout=120)
+    assert told.startswith(b"HTTP/1.1 503") and b"the server stopped" in told
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=60).close()
+    except OSError:
+        return False
+    return True

@@ -48,6 +48,13 @@ def serve(context: Context, *, warm: bool = True, announce: Any = None, stopping
                 stopping()
             super().handle_exit(sig, frame)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().shutdown(sockets)
+            if self.force_exit:  # Ctrl-C twice: nobody is waited for, but all are told, and what they used is settled
+                for task in self.server_state.tasks:
+                    task.cancel()
+                await self.lifespan.shutdown()  # does nothing where it has been
+
     server = Server(config)
     if warm:
         process.warm()

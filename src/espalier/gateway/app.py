@@ -120,6 +120,8 @@ class Gateway:
                 await handler(scope, exchange)
         except EspalierError as error:
             await exchange.send_error(error)
+        except asyncio.CancelledError:  # whoever runs us ends: the client is told, and there is nobody else to tell
+            await exchange.cut_off(_stopped())
         except Exception:  # noqa: BLE001 - the boundary: a bug becomes one line for the client and a traceback in the log
             _log.exception("request %s failed", exchange.request_id)
             await exchange.send_error(
@@ -171,7 +173,7 @@ class Gateway:
         if not answering.cancelled():
             answering.result()  # raises what it raised
         elif self._stopping:
-            raise Unavailable("the server stopped in the middle of the answer", hint="try again in a moment")
+            raise _stopped()
         elif not ended:
             wait_s = self._config.request_timeout_s
             raise Unavailable(f"no answer within {wait_s:g} s", hint="ask for fewer tokens (max_tokens)")
@@ -261,3 +263,7 @@ class Gateway:
         await send({"type": "lifespan.startup.complete"})
         await observe()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the server stopped in the middle of the answer", hint="try again in a moment")

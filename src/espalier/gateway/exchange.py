@@ -49,6 +49,7 @@ class Exchange:
         self._send = send
         self._patience_s = patience_s
         self._left = False  # the client takes nothing any more
+        self._in_events = False  # a stream of events has begun and not ended
         self.request_id = make_id("req")
         self.status = 0  # 0 = nothing sent yet
         self.extra: Headers = []
@@ -140,8 +141,14 @@ class Exchange:
         self.extra += retry_headers(error)
         await self.send_bytes(status, body)
 
+    async def cut_off(self, error: EspalierError) -> None:
+        """Say why the response ends here, where that can be said: before it begins, or in a stream of events."""
+        if not self.status or self._in_events:
+            await self.send_error(error)
+
     async def start_events(self) -> None:
         """Begin a stream of server-sent events that no proxy may hold back."""
+        self._in_events = True
         await self._start(
             200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
         )
@@ -151,6 +158,7 @@ class Exchange:
         await self._send_piece(event, last=last)
 
     async def _send_piece(self, piece: bytes, *, last: bool) -> None:
+        self._in_events = self._in_events and not last
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": not last})

@@ -213,6 +213,28 @@ def test_an_answer_that_outlasts_the_server_s_patience_at_its_stop_ends_as_an_er
     assert store.ledger.reservations() == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_is_cut_off_by_whoever_runs_the_server_is_told_as_well(
+    stream: bool, client: Client, provider: StrictProvider, store: Store
+) -> None:
+    """It cancels what has not ended after a while, or, told to stop twice, at once."""
+
+    async def cut_off() -> Reply:
+        provider.gate = asyncio.Event()
+        calling = asyncio.create_task(client.acall("POST", CHAT, ask(stream=stream)))
+        while not provider.held:
+            await asyncio.sleep(0.001)
+        calling.cancel()
+        return await calling
+
+    reply = asyncio.run(cut_off())
+    assert reply.ended and b"the server stopped in the middle" in reply.body
+    assert reply.status == (200 if stream else 503)
+    assert not provider.open
+    assert [row.completion_tokens for row in store.ledger.list(kind="usage")] == [1]
+    assert store.ledger.reservations() == []
+
+
 def test_a_breakdown_before_the_first_piece_is_a_500_that_tells_no_secrets(
     client: Client, provider: StrictProvider
 ) -> None:
