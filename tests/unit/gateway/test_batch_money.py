@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,14 @@ import pytest
 from tests.unit.gateway.batchhouse import CONFIG, TOKEN_NUSD, Forgetful, House, many, queue
 
 from espalier.core.config import GatewayConfig, PriceConfig
-from espalier.core.errors import (
-    Conflict,
-)
+from espalier.core.errors import BudgetExceeded, Conflict, Unavailable
+from espalier.core.ports import ChatRequest, Delta
 from espalier.core.refs import Ref
 from espalier.core.types import SamplingSpec
 from espalier.gateway.batch.records import Batch
 from espalier.gateway.desk import Desk
 from espalier.gateway.keys import ApiKey, KeyRing
+from espalier.gateway.ticket import Ticket
 from espalier.store.store import Store
 from espalier.testing.resolver import FixedResolver
 from espalier.wire.openai.request import decode_chat
@@ -111,6 +113,57 @@ def test_a_small_budget_is_waited_for_and_a_spent_one_refuses_the_rest(
     assert {failure["response"]["body"]["error"]["code"] for failure in failures} == {"insufficient_quota"}
     balance = store.ledger.balance(key.account)
     assert (balance.spent_nusd, balance.reserved_nusd) == (4 * 7 * TOKEN_NUSD, 0)
+
+
+def test_a_line_is_not_refused_for_a_reservation_of_another_that_is_only_just_made(
+    house: House, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = KeyRing(store).create("small", budget_nusd=46 * TOKEN_NUSD).key  # enough for four, one after the other
+    batch = queue(store, tmp_path, many(4), key=key)
+    admit, refused = house.desk.admit, threading.Event()
+
+    def admit_slowly(*arguments: Any, **how: Any) -> Ticket:
+        try:
+            ticket = admit(*arguments, **how)
+        except BudgetExceeded:
+            refused.set()
+            raise
+        assert refused.wait(60)  # it holds the budget, and only this thread knows
+        return ticket
+
+    monkeypatch.setattr(house.desk, "admit", admit_slowly)
+    end = house.work_off(batch)
+    assert (end.completed, end.failed) == (4, 0)
+
+
+def test_a_line_is_not_refused_for_a_reservation_of_another_that_waits_to_be_asked_again(
+    store: Store, resolver: FixedResolver, config: GatewayConfig, tmp_path: Path
+) -> None:
+    class Busy(Forgetful):
+        """Has no place for the first who asks until another was refused its budget."""
+
+        async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
+            if not refused:
+                raise Unavailable("busy", retry_after_s=0.01)
+            async for delta in super().stream(request):
+                yield delta
+
+    key = KeyRing(store).create("small", budget_nusd=46 * TOKEN_NUSD).key
+    batch = queue(store, tmp_path, many(4), key=key)
+    house = House(store, resolver, config, Busy())
+    admit, refused = house.desk.admit, []
+
+    def note_refusals(*arguments: Any, **how: Any) -> Ticket:
+        try:
+            return admit(*arguments, **how)
+        except BudgetExceeded:
+            refused.append(1)
+            raise
+
+    house.desk.admit = note_refusals  # type: ignore[method-assign]
+    end = house.work_off(batch)
+    assert (end.completed, end.failed) == (4, 0)
+    house.desk.stop()
 
 
 def test_a_key_s_rate_is_its_interactive_one(

@@ -64,8 +64,10 @@ class Work:
         self._folder: Path = self._batches.folder_of(batch.id)
         self._shape = make_shape(batch.shape, batch.model)
         self._halted = asyncio.Event()
-        self._freed = asyncio.Event()  # a line of ours has ended: its reservation may be of use to another
-        self._admitted = 0
+        self._admitting: set[asyncio.Future[None]] = set()  # each done once what became of it is known here
+        self._holding: set[str] = set()  # lines with a reservation, until they are answered or refused
+        self._admitted = 0  # how often a line was
+        self._freed = asyncio.Event()  # one of those has ended: its reservation may be of use to another
         self._fresh: list[Entry] = []
         self._writing: asyncio.Future[None] | None = None
         self._threads = ThreadPoolExecutor(_ADMITTING_THREADS, "batch-admit")
@@ -189,9 +191,18 @@ class Work:
     async def _ask(self, number: int, *, regardless: bool) -> Entry | None:
         """The line's answer or its refusal, under its one request id, however often it takes; None when the batch is
         to end and it would have to be asked again."""
-        id, asked = self.batch.request_id(number), self._check.decode(number)
+        id = self.batch.request_id(number)
+        try:
+            return await self._ask_until_told(number, id, self._check.decode(number), regardless=regardless)
+        finally:
+            if id in self._holding:
+                self._holding.discard(id)
+                self._freed.set()
+
+    async def _ask_until_told(self, number: int, id: str, asked: Asked, *, regardless: bool) -> Entry | None:
         failures, pause_s = 0, _PAUSES_S[0]
         while True:
+            admitted, others = self._admitted, len(self._holding - {id})
             try:
                 return self._answer_entry(number, asked, await self._complete(id, asked))
             except StorageFull:
@@ -201,9 +212,7 @@ class Work:
                 if self.why and passing and not regardless:
                     return None
                 if isinstance(error, BudgetExceeded):
-                    if self._admitted:  # what they reserved is more than they will cost
-                        self._freed.clear()
-                        await self._freed.wait()
+                    if await self._wait_for_room(id) or others or self._admitted != admitted:
                         continue
                 elif passing or ((isinstance(error, Conflict) or error.http_status >= 500) and failures < _TRIES):
                     failures += not passing
@@ -221,8 +230,15 @@ class Work:
         pin = self._journal.pins[asked.call.model]
         call = asked.call.model_copy(update={"seed": asked.call.seed if asked.call.seed is not None else _seed_of(id)})
         admit = functools.partial(self._desk.admit, lane="batch", pinned=pin)
-        ticket: Ticket = await self._off_loop(admit, call, self.batch.key, id)
-        self._admitted += 1
+        told = asyncio.get_running_loop().create_future()
+        self._admitting.add(told)
+        try:
+            ticket: Ticket = await self._off_loop(admit, call, self.batch.key, id)
+            self._admitted += 1
+            self._holding.add(id)
+        finally:
+            self._admitting.discard(told)
+            told.set_result(None)
         try:
             return await self._desk.complete(ticket)
         except EspalierError:
@@ -230,9 +246,17 @@ class Work:
         except Exception as error:
             _log.exception("request %s failed", id)
             raise EspalierError("something went wrong inside", hint=f"see {id} in the log") from error
-        finally:
-            self._admitted -= 1
-            self._freed.set()
+
+    async def _wait_for_room(self, id: str) -> bool:
+        """Whether other lines hold some of the budget that refused this one: more than they will cost. Returns then
+        when one of them has ended."""
+        if self._admitting:  # one of them may have taken the last of it, and is not known here yet
+            await asyncio.wait(set(self._admitting))
+        if not self._holding - {id}:
+            return False
+        self._freed.clear()
+        await self._freed.wait()
+        return True
 
     def _answer_entry(self, number: int, asked: Asked, completion: Completion) -> Entry:
         id, usage = self.batch.request_id(number), completion.generation.usage
