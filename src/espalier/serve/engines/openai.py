@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from espalier.core.errors import EspalierError, InvalidInput, NotFound, Unavailable
+from espalier.core.errors import InvalidInput, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta, EngineLoad
 from espalier.core.types import Message, SamplingSpec, Spec, Usage
 from espalier.serve.engines.line import Hung, Line, Refused
@@ -80,7 +80,7 @@ class OpenAIEngine:
                 self._line.open()
                 try:
                     self._model = self._find_model()
-                except EspalierError:
+                except BaseException:
                     self._line.close()
                     raise
         return self

@@ -69,17 +69,19 @@ class Roster:
     def drain(self, digest: str, let_go: Callable[[str], None]) -> None:
         """Take no new request for it, wait for those under way, then `let_go(name)`. Raises NotFound, Conflict.
 
-        Where letting go fails, it may be asked again.
+        Where letting go fails, it may be asked again. Where the server goes meanwhile, the adapter went with it.
         """
         with self._change:
             self._check(digest)
             self._closing.add(digest)
-            self._change.wait_for(lambda: not any(visit.adapter == digest for visit in self._visits))
-            name = self._names[digest]
         try:
-            let_go(name)
             with self._change:
-                del self._names[digest]
+                self._change.wait_for(lambda: not any(visit.adapter == digest for visit in self._visits))
+                name = self._names.get(digest)
+            if name is not None:
+                let_go(name)
+                with self._change:
+                    self._names.pop(digest, None)
         finally:
             with self._change:
                 self._closing.discard(digest)

@@ -73,7 +73,7 @@ class VllmEngine:
             self._server = VllmServer(self._plan, self._options, self._base)
             try:
                 self._server.open()
-            except EspalierError:
+            except BaseException:  # whatever it is, a child must not be left behind
                 self.stop()
                 raise
         return self

@@ -133,18 +133,21 @@ class VllmServer:
         reply = self.line.call("GET", "/v1/models")
         if reply.status != 200:
             raise explain_refusal(reply)
-        cards = json.loads(reply.content).get("data", [])
-        return [card for card in cards if isinstance(card, dict)]
+        try:
+            cards = json.loads(reply.content)["data"]
+            return [card | {"id": str(card["id"])} for card in cards]
+        except (ValueError, LookupError, TypeError):
+            raise self._stranger() from None
 
     def _describe(self) -> None:
         """Learn what the server calls the base, and how long a context it has."""
         cards = [card for card in self._list_models() if not card.get("parent")]
         wanted = self._options.model or (self._plan.base if self.process is not None else "")
-        card = next((card for card in cards if wanted in ("", card.get("id"))), None)
+        card = next((card for card in cards if wanted in ("", card["id"])), None)
         if card is None:
-            known = ", ".join(str(card.get("id")) for card in cards)
+            known = ", ".join(card["id"] for card in cards)
             raise NotFound(f"vLLM at {self.line.url} serves no {wanted}", hint=f"it serves {known}")
-        self.model = str(card["id"])
+        self.model = card["id"]
         longest = card.get("max_model_len")
         if isinstance(longest, int):
             self.context_tokens = min(self.context_tokens, longest)
@@ -156,11 +159,22 @@ class VllmServer:
         if reply.status != 200:
             told = explain_refusal(reply).message
             raise InvalidInput(f"{self.line.url} does not tokenise: {told}", hint="is it vLLM? kind openai else")
-        if json.loads(reply.content).get("tokens") != self._base.tokenizer.encode(_PROBE):
+        try:
+            tokens = json.loads(reply.content)["tokens"]
+        except (ValueError, LookupError, TypeError):
+            raise self._stranger() from None
+        if tokens != self._base.tokenizer.encode(_PROBE):
             raise DigestMismatch(
                 f"vLLM at {self.line.url} has another tokenizer than {self._base.spec} here",
                 hint="serve the very files of this base, or name the base it serves",
             )
+
+    def _stranger(self) -> InvalidInput:
+        return InvalidInput(
+            f"{self.line.url} does not answer as vLLM does",
+            where=f"{self._plan.where}.url",
+            hint="correct the url, or say kind openai where it is another server of OpenAI's API",
+        )
 
     def _translate(self, folder: Path) -> str:
         path = str(folder.resolve())

@@ -105,6 +105,29 @@ def test_what_could_not_be_let_go_may_be_asked_again() -> None:
         assert name == "x"
 
 
+def test_what_is_forgotten_while_it_is_let_go_may_come_again() -> None:
+    roster, told = Roster(), list[str]()
+    roster.add("a", "x")
+
+    def stop(name: str) -> None:  # the server ends in the middle of it
+        roster.clear()
+        told.append(name)
+
+    roster.drain("a", stop)
+    roster.add("a", "y")
+    with roster.visit("a", 5):
+        draining = threading.Thread(target=roster.drain, args=("a", told.append))
+        draining.start()
+        while roster.digests():
+            pass
+        roster.clear()
+    draining.join()
+    assert told == ["x"]  # nobody is left to be told to let go
+    roster.add("a", "z")
+    with roster.visit("a", 5) as (_, name):
+        assert name == "z"
+
+
 def test_a_request_waits_until_its_first_piece_and_the_servers_own_word_comes_first() -> None:
     roster = Roster()
     with roster.visit("", 7) as (visit, _):

@@ -32,6 +32,7 @@ from espalier.core.ports import ChatRequest, Delta, Lane
 from espalier.core.types import Message, SamplingSpec
 from espalier.nn.lora import LoraSpec
 from espalier.serve.engine import Engine
+from espalier.serve.engines.line import Line, Reply
 from espalier.serve.engines.plan import EnginePlan
 from espalier.serve.engines.vllm import VllmEngine
 from espalier.testing.contracts.provider import collect, open_stream, text_of
@@ -237,6 +238,18 @@ def test_an_option_that_is_none_is_refused_with_the_nearest_one(plan: Callable[.
 def test_nobody_there_is_unavailable(plan: Callable[..., EnginePlan]) -> None:
     with pytest.raises(Unavailable, match="not ready"):
         VllmEngine(plan("http://127.0.0.1:1")).start()
+
+
+@pytest.mark.parametrize("page", [b"<html>a proxy's page</html>", b"[]", b'{"data": [{}]}', b'{"data": 3}'])
+def test_what_answers_otherwise_than_vllm_is_told_as_such_and_hung_up_on(
+    plan: Callable[..., EnginePlan], monkeypatch: pytest.MonkeyPatch, page: bytes
+) -> None:
+    monkeypatch.setattr(Line, "call", lambda own, *asked, **options: Reply(200, page))
+    engine = VllmEngine(plan("http://127.0.0.1:1"))
+    with pytest.raises(InvalidInput, match="as vLLM does") as caught:
+        engine.start()
+    assert "url" in caught.value.hint
+    assert not engine.answering
 
 
 @pytest.mark.slow  # a process that imports torch
