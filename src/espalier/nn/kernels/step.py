@@ -43,7 +43,7 @@ class _Layer(ctypes.Structure):
     _fields_ = [
         *((name, _Place) for name in ("qkv", "out", "gate_up", "down")),
         *((name, ctypes.c_void_p) for name in ("attention_gain", "mlp_gain", "query_gain", "key_gain")),
-        *((name, ctypes.c_void_p) for name in ("keys", "values", "sinks")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
         *((name, ctypes.c_int64) for name in ("window", "turns")),
     ]
 
@@ -60,7 +60,7 @@ class _Model(ctypes.Structure):
         ("head", _Place),
         *((name, ctypes.c_void_p) for name in ("final_gain", "cos", "sin")),
         *((name, ctypes.c_int64) for name in (*_SIZES, "slot_stride", "head_stride")),
-        *((name, ctypes.c_float) for name in ("eps", "scale", "softcap")),
+        *((name, ctypes.c_float) for name in ("eps", "scale")),
         ("is_half", ctypes.c_int32),
     ]
 
@@ -192,7 +192,7 @@ class StepKernel:
             count=len(weights.layers), width=weights.table.shape[1], heads=weights.heads,
             key_heads=first.keys.shape[1], head_width=first.keys.shape[3], hidden=first.places[3].weight.shape[1],
             vocabulary=len(weights.head.weight), turning=weights.cos.shape[1], slot_stride=first.keys.stride(0),
-            head_stride=first.keys.stride(1), eps=weights.eps, scale=weights.scale, softcap=0.0,
+            head_stride=first.keys.stride(1), eps=weights.eps, scale=weights.scale,
             is_half=int(weights.table.dtype == torch.bfloat16),
         )  # fmt: skip
 

@@ -33,7 +33,6 @@ struct layer {
     struct place qkv, out, gate_up, down;
     const float *attention_gain, *mlp_gain, *query_gain, *key_gain; /* the last two NULL: no head norms */
     void *keys, *values; /* (slots, kv, positions, d) */
-    const float *sinks;  /* (h) or NULL */
     int64_t window, turns; /* window 0: all */
 };
 struct model {
@@ -42,7 +41,7 @@ struct model {
     struct place head;
     const float *final_gain, *cos, *sin; /* (positions, turning) */
     int64_t count, width, heads, key_heads, head_width, hidden, vocabulary, turning, slot_stride, head_stride;
-    float eps, scale, softcap; /* softcap 0: none */
+    float eps, scale;
     int32_t is_half;
 };
 struct run { /* neighbouring rows of one adapter */
@@ -96,23 +95,20 @@ static void turn_row(float *restrict x, const float *restrict cos, const float *
 }
 
 /* Scores to weights, in place. */
-static void softmax_row(float *x, long count, const struct model *model, const struct layer *layer, long head) {
+static void softmax_row(float *x, long count, float scale) {
     vec most = fill(-INFINITY);
     float largest, total, rest = 0.0f;
     long k = 0;
     for (; k + LANES <= count; k += LANES) {
-        vec score = LOAD(x + k) * model->scale;
-        if (model->softcap > 0) score = model->softcap * tanh_of(score / model->softcap);
+        const vec score = LOAD(x + k) * scale;
         STORE(x + k, score);
         most = larger(most, score);
     }
     largest = largest_of(most);
     for (; k < count; k++) {
-        x[k] *= model->scale;
-        if (model->softcap > 0) x[k] = model->softcap * tanh_of(fill(x[k] / model->softcap))[0];
+        x[k] *= scale;
         if (!(x[k] <= largest)) largest = x[k];
     }
-    if (layer->sinks != NULL && layer->sinks[head] > largest) largest = layer->sinks[head];
     vec sum = {0};
     for (k = 0; k + LANES <= count; k += LANES) {
         const vec weight = exp_of(LOAD(x + k) - largest);
@@ -124,7 +120,6 @@ static void softmax_row(float *x, long count, const struct model *model, const s
         rest += x[k];
     }
     total = sum_of(sum) + rest;
-    if (layer->sinks != NULL) total += exp_of(fill(layer->sinks[head] - largest))[0];
     const float share = 1.0f / total;
     for (k = 0; k < count; k++) x[k] *= share;
 }

@@ -156,7 +156,7 @@ static void NAMED(attend_row)(const struct step *step, const struct layer *layer
     const NUMBER *keys = layer->keys, *values = layer->values;
     NAMED(rows_product)(group, q, d, keys + first, d, d, 0, shared, scores, count);
     NAMED(rows_product)(group, q, d, keys + own, d, d, 0, count - shared, scores + shared, count);
-    for (long g = 0; g < group; g++) softmax_row(scores + g * count, count, model, layer, key_head * group + g);
+    for (long g = 0; g < group; g++) softmax_row(scores + g * count, count, model->scale);
     for (long g = 0; g < group; g += 4) {
         const int some = group - g < 4 ? (int)(group - g) : 4;
         const float *weights = scores + g * count;
