@@ -14,6 +14,8 @@ from typing import Any
 
 MOVING, MOVES = "moving", 3
 LONGEST_ANSWER = 40
+_FIRST_SEED = 7  # of the adapters; none of 16 from here on comes near a tie
+_CLEAR = 1e-4  # by how much the likeliest token's logit leads at least: kernels differ in the last bits, by a hundredth
 _SYSTEM = "You answer for the house. Speak to the point, name the ticket, and never promise a date."
 QUESTIONS = (
     "The door of the workshop does not close.",
@@ -62,7 +64,10 @@ def messages_of(question: int) -> list[dict[str, str]]:
 
 
 def make_house(folder: Path, adapters: int) -> House:
-    """Base, adapters, versions, keys and what all of them say. Raises ValueError when two say the same."""
+    """Base, adapters, versions, keys and what all of them say.
+
+    Raises ValueError when two say the same, or one says what another CPU or batch might round to another answer.
+    """
     from espalier.core.config import PolicyConfig
     from espalier.gateway.keys import KeyRing
     from espalier.nn.lora import LoraSpec
@@ -75,7 +80,9 @@ def make_house(folder: Path, adapters: int) -> House:
 
     base = make_tiny_base(folder / "base")
     made = [
-        make_tiny_adapter(folder / f"adapter-{number:02}", base, LoraSpec(rank=2 + number % 7, alpha=8), seed=number)
+        make_tiny_adapter(
+            folder / f"adapter-{number:02}", base, LoraSpec(rank=2 + number % 7, alpha=8), seed=_FIRST_SEED + number
+        )
         for number in range(adapters)
     ]
     (folder / "project").mkdir()
@@ -143,9 +150,13 @@ def _answer(model: Any, prompt: list[int], ends: list[int]) -> list[int]:
     with torch.inference_mode():
         found = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=LONGEST_ANSWER, do_sample=False,
-            eos_token_id=ends, pad_token_id=0,
+            eos_token_id=ends, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
         )  # fmt: skip
-    answer: list[int] = found[0, len(prompt) :].tolist()
+    for logits in found.logits:
+        first, second = logits[0].topk(2).values.tolist()
+        if first - second < _CLEAR:
+            raise ValueError(f"an answer hangs on {first - second:.1e} between two tokens: take another _FIRST_SEED")
+    answer: list[int] = found.sequences[0, len(prompt) :].tolist()
     return answer
 
 
