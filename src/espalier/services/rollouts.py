@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.core.errors import Conflict, EspalierError
 from espalier.core.ids import now_ms
 from espalier.core.types import Canary, Deployment
-from espalier.gateway.canary import Outcomes, Verdict, join, judge
+from espalier.gateway.canary import Step, Verdict
 
 if TYPE_CHECKING:
     from espalier.gateway.desk import Outcome
@@ -34,7 +34,7 @@ class Rollouts:
         self._every_s = every_s
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
-        self._seen: dict[str, dict[str, Outcomes]] = {}  # deployment -> version -> outcomes of the step under way
+        self._seen: defaultdict[str, Step] = defaultdict(Step)  # deployment -> what is seen of the step under way
         self._revisions: dict[str, int] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -53,8 +53,8 @@ class Rollouts:
     def note(self, outcome: Outcome) -> None:
         """Take in how a request to a deployment ended."""
         with self._lock:
-            sides = self._seen.setdefault(outcome.target.deployment, defaultdict(Outcomes))
-            sides[outcome.target.model].add(outcome.latency_ms, failed=outcome.failed)
+            step = self._seen[outcome.target.deployment]
+            step.add(outcome.target.model, outcome.latency_ms, failed=outcome.failed)
 
     def look(self) -> list[Deployment]:
         """Judge every canary once; returns the revisions this made."""
@@ -90,11 +90,8 @@ class Rollouts:
         with self._lock:
             if self._revisions.get(deployment.name) != deployment.revision:  # a new step: what was seen counts no more
                 self._revisions[deployment.name] = deployment.revision
-                self._seen[deployment.name] = defaultdict(Outcomes)
-            sides = self._seen[deployment.name]
-            candidate = sides[canary.candidate]
-            others = join([seen for model, seen in sides.items() if model != canary.candidate])
-            return judge(canary, candidate, others, (self._clock_ms() - deployment.at_ms) / 1000)
+                self._seen[deployment.name] = Step()
+            return self._seen[deployment.name].judge(canary, (self._clock_ms() - deployment.at_ms) / 1000)
 
     def _act(self, before: Deployment, canary: Canary, verdict: Verdict) -> Deployment:
         from espalier.core.types import Variant
