@@ -7,10 +7,11 @@ the server's loop: so the session lives on neither, and every request is handed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -51,7 +52,7 @@ class Hung(Exception):
 
 
 class Line:
-    """`open` before use; `close` ends open streams with `Hung`, and `open` may follow again.
+    """`open` before use; `close` ends open streams with `Hung`, calls with Unavailable, and `open` may follow again.
 
     idle_s: how long the server may say nothing, within a stream or before it.
     """
@@ -64,7 +65,7 @@ class Line:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()  # whatever is handed over comes before the end, or not at all
 
     @property
     def is_open(self) -> bool:
@@ -72,19 +73,23 @@ class Line:
 
     def open(self) -> None:
         """Begin; opens no connection yet."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="espalier-line", daemon=True)
-            self._thread.start()
-            self._run(self._begin()).result()
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name="espalier-line", daemon=True)
+                self._thread.start()
+                self._session = asyncio.run_coroutine_threadsafe(self._begin(), loop).result()
+                self._loop = loop
 
     def close(self) -> None:
-        """Hang up: open streams end, connections close, the thread ends."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
-        self._run(self._end()).result()
-        self._loop = self._thread = None
+        """Hang up: open streams and calls end, connections close, the thread ends."""
+        with self._lock:
+            loop, thread, session = self._loop, self._thread, self._session
+            if loop is None or thread is None:
+                return
+            self._loop = self._thread = self._session = None
+            ending = asyncio.run_coroutine_threadsafe(_end(session), loop)
+        ending.result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -96,6 +101,8 @@ class Line:
         """
         try:
             return self._run(self._call(method, path, body, timeout_s)).result()
+        except CancelledError:
+            raise _stopping() from None
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:
             raise self._lost(lost) from None
 
@@ -109,7 +116,7 @@ class Line:
         heard: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
         def tell(item: bytes | Exception | None) -> None:
-            if not loop.is_closed():  # else nobody is left to hear it
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to hear it
                 loop.call_soon_threadsafe(heard.put_nowait, item)
 
         pumping = self._run(self._pump(path, body, tell))
@@ -122,33 +129,25 @@ class Line:
             pumping.cancel()
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        if self._loop is None:
-            work.close()
-            raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._loop is not None:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise Unavailable("the engine is not running", hint="ask again when it is, or ask another process")
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> aiohttp.ClientSession:
         headers = {"Content-Type": "application/json", "User-Agent": f"espalier/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             headers=headers,
             connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._idle_s),
         )
 
-    async def _end(self) -> None:
-        streams = list(self._streams)
-        for stream in streams:
-            stream.cancel()
-        await asyncio.gather(*streams, return_exceptions=True)
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise Unavailable("the engine is stopping", hint="ask again when it runs, or ask another process")
+            raise _stopping()
         return self._session
 
     async def _call(self, method: str, path: str, body: Any, timeout_s: float) -> Reply:
@@ -158,10 +157,6 @@ class Line:
                 return await _read(reply)
 
     async def _pump(self, path: str, body: Any, tell: Callable[[bytes | Exception | None], None]) -> None:
-        own = asyncio.current_task()
-        if own is not None:
-            self._streams.add(own)
-            own.add_done_callback(self._streams.discard)
         ending: Exception | None = None
         try:
             data = json.dumps(body).encode()
@@ -188,6 +183,20 @@ class Line:
         if self._key:
             told = told.replace(self._key, "***")
         return Unavailable(f"no answer from {self.url}: {told}"[:300], hint="is the server there?")
+
+
+async def _end(session: aiohttp.ClientSession | None) -> None:
+    """End what others still wait for: on a loop that has stopped they would wait for ever."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    if session is not None:
+        await session.close()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the engine is stopping", hint="ask again when it runs, or ask another process")
 
 
 async def _read(reply: aiohttp.ClientResponse) -> Reply:

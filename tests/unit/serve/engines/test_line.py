@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self) -> None:
         self.left = 0
+        self.silent = threading.Event()  # somebody was never answered
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._runner = self._loop.run_until_complete(self._start())
@@ -33,6 +34,7 @@ class Server:
         app.router.add_post("/lines", self._lines)
         app.router.add_post("/forever", self._forever)
         app.router.add_post("/busy", self._busy)
+        app.router.add_post("/silent", self._be_silent)
         app.router.add_post("/torn", self._torn)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
@@ -53,6 +55,11 @@ class Server:
         except (ConnectionError, asyncio.CancelledError):
             self.left += 1
             raise
+
+    async def _be_silent(self, request: web.Request) -> web.Response:
+        self.silent.set()
+        await asyncio.sleep(3600)
+        return web.Response()
 
     async def _busy(self, request: web.Request) -> web.Response:
         return web.Response(status=503, text="busy", headers={"Retry-After": "3"})
@@ -140,6 +147,42 @@ def test_closing_the_line_ends_open_streams_and_it_may_be_opened_again(server: S
     line.open()
     assert line.call("POST", "/lines", 1).status == 200
     line.close()
+
+
+def test_who_calls_while_the_line_is_closed_is_told_and_waits_for_nothing(server: Server) -> None:
+    def call_until_refused(line: Line) -> None:
+        with pytest.raises(Unavailable):
+            while True:
+                line.call("POST", "/lines", 1)
+
+    for _ in range(10):
+        line = Line(server.url)
+        line.open()
+        callers = [threading.Thread(target=call_until_refused, args=(line,), daemon=True) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        line.close()
+        for caller in callers:
+            caller.join(60)
+        assert not any(caller.is_alive() for caller in callers)
+
+
+def test_a_call_under_way_ends_when_the_line_is_closed(server: Server) -> None:
+    line, said = Line(server.url), list[Exception]()
+    line.open()
+
+    def call() -> None:
+        try:
+            line.call("POST", "/silent")
+        except Unavailable as error:
+            said.append(error)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    assert server.silent.wait(60)
+    line.close()
+    caller.join(60)
+    assert [type(error) for error in said] == [Unavailable]
 
 
 def test_a_stream_that_does_not_begin_hands_over_what_was_said(line: Line) -> None:
