@@ -202,6 +202,7 @@ class ModelPool:
         started_s = time.monotonic()
         engine = self._open(base)
         seat = Seat(base, engine, self._config, self._store.artifacts.materialise)
+        seat.copy_bytes = self._estimate_copy(base)
         try:
             engine.start()
             if refusal := self._reserve(seat):  # what it cannot hold keeps nobody from asking it
@@ -221,15 +222,21 @@ class ModelPool:
         return open_engine(base, place=place_base(self._store, base), serve=self._config, folder=folder)
 
     def _estimate(self, base: str) -> int:
-        """What a base will take here; nothing where its engine runs elsewhere."""
-        from espalier.serve.footprint import estimate_bytes
+        """What a base will take here: as many copies as its engine starts with."""
         from espalier.services.engines import choose_engine
 
         chosen = choose_engine(base, self._config)
-        if chosen.kind not in _ON_THIS_MACHINE:
-            return 0
         copies = max(1, rule_of(self._config, chosen).min_replicas) if chosen.kind == "replicas" else 1
-        return copies * estimate_bytes(place_base(self._store, base), self._config)
+        return copies * self._estimate_copy(base)
+
+    def _estimate_copy(self, base: str) -> int:
+        """What one engine over it will take here; nothing where it runs elsewhere."""
+        from espalier.serve.footprint import estimate_bytes
+        from espalier.services.engines import choose_engine
+
+        if choose_engine(base, self._config).kind not in _ON_THIS_MACHINE:
+            return 0
+        return estimate_bytes(place_base(self._store, base), self._config)
 
     def _count_before(self, request: ChatRequest) -> int | None:
         """The prompt's tokens by the tokenizer alone, while the base is loading; None where that cannot be told."""
@@ -252,12 +259,13 @@ class ModelPool:
 
     def _reserve(self, seat: Seat) -> EspalierError | None:
         """Have a base hold its share of what is reserved now; why it cannot, if it cannot."""
-        with self._lock:
-            shares = self._reserved.get(seat.base, ())
-        try:
-            seat.hold(shares)
-        except EspalierError as refusal:
-            return refusal
+        with seat.telling:
+            with self._lock:
+                shares = self._reserved.get(seat.base, ())
+            try:
+                seat.hold(shares)
+            except EspalierError as refusal:
+                return refusal
         return None
 
     def _keep(self) -> None:
@@ -299,7 +307,9 @@ class ModelPool:
             return
         if measures:
             self._bases.resize(seat.base, seat.measure_bytes())
-        self._scaling.look(seat.base, seat.engine, self._bases.budget_bytes - self._bases.used_bytes())
+        own_bytes = sum(resident.size_bytes for resident in self._bases.residents() if resident.thing is seat)
+        room_bytes = self._bases.budget_bytes - self._bases.used_bytes() + own_bytes
+        self._scaling.look(seat.base, seat.engine, room_bytes, seat.copy_bytes)
 
 
 async def _wait_for(future: Future[Thing]) -> Thing:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,13 @@ class Seat:
 
         self.base = base
         self.engine = engine
+        self.copy_bytes = 0  # what one process of it was estimated to take of this machine's memory
         self._materialise = materialise
         self._closed = False
         self._held: Sequence[ReservedShare] = ()
+        self.telling = (
+            threading.Lock()
+        )  # held from looking up what is reserved until `hold` has told: the last word counts
         self.adapters: Residency[str] = Residency(
             "adapter",
             self._load_adapter,

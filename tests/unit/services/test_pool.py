@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -113,7 +114,7 @@ class StandIn:
         self.replicas, self.scaled, self.tokens_in_flight = 1, list[int](), 0
 
     def start(self) -> StandIn:
-        assert self.gate is None or self.gate.wait(30)
+        assert self.gate is None or self.gate.wait(60)
         self.started += 1
         return self
 
@@ -255,13 +256,13 @@ def test_an_idle_base_goes_and_its_memory_goes_back_to_the_system(
     base = f"path:{make_wide_base(tmp_path / 'wide')}"
     pool = make_pool(idle_s=1.0)
     rss = psutil.Process().memory_info
-    pool.load(base)
-    seat = pool.list_bases()[0].thing
-    assert seat is not None
+    use = pool._begin(base, "")  # it stays for as long as it is looked at
+    seat = use.base.loaded.result()
     weights_bytes = sum(p.nbytes for p in seat.engine.base.model.parameters())  # type: ignore[attr-defined]
     model = weakref.ref(seat.engine.base.model)  # type: ignore[attr-defined]
     del seat
     full_bytes = rss().rss
+    use.release()
     wait_until(lambda: not pool.list_bases())
     gc.collect()
     assert model() is None
@@ -279,27 +280,31 @@ def make_wide_base(folder: Path) -> Path:
 
 
 def test_a_base_in_use_is_not_idle(make_pool: Callable[..., ModelPool]) -> None:
-    gate = asyncio.Event()
+    gate, asked, looks = asyncio.Event(), question("builtin:seedling"), list[int]()
 
     class Slow(StandIn):
+        def count_replicas(self) -> int:  # the pool looks after it
+            looks.append(1)
+            return super().count_replicas()
+
         async def stream(self, request: ChatRequest) -> AsyncIterator[Delta]:
             yield Delta("a")
-            await gate.wait()
+            if request.id == asked.id:  # and not the answer that warms it
+                await gate.wait()
             yield Delta("b", "stop")
 
     pool = make_pool(Slow, idle_s=0.05)
 
     async def play() -> str:
-        deltas = cast("AsyncGenerator[Delta, None]", pool.stream(question("builtin:seedling")))
+        deltas = cast("AsyncGenerator[Delta, None]", pool.stream(asked))
         first = (await anext(deltas)).text
-        await asyncio.sleep(0.5)  # the pool looks ten times
+        seen = len(looks)
+        while len(looks) < seen + 10:
+            await asyncio.sleep(0.01)
+        assert loaded(pool) == ["builtin:seedling"]
         gate.set()
         return first + "".join([delta.text async for delta in deltas])
 
-    # The gate is the stand-in's own, so its warming answer is not held up: it has been read before.
-    gate.set()
-    pool.load("builtin:seedling")
-    gate.clear()
     assert asyncio.run(asyncio.wait_for(play(), 60)) == "ab"
     wait_until(lambda: not pool.list_bases())
 
@@ -310,13 +315,45 @@ def test_a_reserved_base_stays_and_is_told_its_shares_again_whenever_it_is_loade
     engines: dict[str, StandIn] = {}
     pool = make_pool(lambda base: engines.setdefault(base, StandIn(base)), idle_s=0.05)
     shares = [ReservedShare("gold", 2, 1000)]
-    pool.load("builtin:seedling")
+    use = pool._begin("builtin:seedling", "")  # in use, so that it is there to be told
+    use.base.loaded.result()
     pool.hold({"builtin:seedling": shares, bases[1]: shares})
     pool.load(bases[1])
     assert [engine.held for engine in engines.values()] == [shares, shares]
     pool.hold({bases[1]: shares})
-    wait_until(lambda: loaded(pool) == [bases[1]])
     assert engines["builtin:seedling"].held == []
+    use.release()
+    wait_until(lambda: loaded(pool) == [bases[1]])
+
+
+def test_what_was_reserved_last_is_held_though_an_earlier_one_is_told_slowly(
+    make_pool: Callable[..., ModelPool],
+) -> None:
+    telling, go_on, engines = threading.Event(), threading.Event(), list[StandIn]()
+    before, after = [ReservedShare("gold", 2, 1000)], [ReservedShare("silver", 1, 500)]
+
+    class Slow(StandIn):
+        def hold(self, shares: list[ReservedShare]) -> None:
+            if list(shares) == before:
+                telling.set()
+                assert go_on.wait(60)
+            super().hold(shares)
+
+    def opening(base: str) -> StandIn:
+        engines.append(Slow(base))
+        return engines[-1]
+
+    pool = make_pool(opening)
+    pool.load("builtin:seedling")
+    threads = [threading.Thread(target=pool.hold, args=({"builtin:seedling": shares},)) for shares in (before, after)]
+    threads[0].start()
+    assert telling.wait(60)
+    threads[1].start()
+    threads[1].join(0.3)  # it could overtake the slow one now
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert engines[0].held == after
 
 
 def test_a_reservation_made_while_a_base_is_loading_is_held_once_it_is_there(
@@ -369,7 +406,10 @@ def test_a_reservation_that_one_base_cannot_hold_keeps_neither_it_nor_the_others
     assert all(engines[base].held == small for base in bases[:2])
 
 
-def test_a_broken_engine_is_replaced(make_pool: Callable[..., ModelPool], bases: list[str]) -> None:
+def test_a_broken_engine_is_replaced(
+    make_pool: Callable[..., ModelPool], bases: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LOOK_S", 3600.0)  # it looks after its bases when it is told to
     pool = make_pool()
     before = ask(pool, question(bases[0]))
     seat = pool.list_bases()[0].thing
@@ -377,6 +417,7 @@ def test_a_broken_engine_is_replaced(make_pool: Callable[..., ModelPool], bases:
     seat.engine._broken = True  # type: ignore[attr-defined]  # what a bug in the engine's thread leaves behind
     with pytest.raises(Unavailable):
         ask(pool, question(bases[0]))
+    pool._look()
     wait_until(lambda: not pool.list_bases())
     assert ask(pool, question(bases[0])) == before
 
@@ -416,9 +457,38 @@ def test_the_engine_grows_with_its_load_as_far_as_memory_allows(make_pool: Calla
     engine = StandIn("builtin:seedling", size_bytes=100)
     engine.tokens_in_flight = 100_000
     chosen = {"builtin:*": EngineConfig(kind="openai", max_replicas=8)}
-    pool = make_pool(lambda base: engine, memory_bytes=350, engines=chosen, target_tokens_in_flight=10_000)
+    pool = make_pool(
+        lambda base: engine,
+        memory_bytes=350,
+        engines=chosen,
+        target_tokens_in_flight=10_000,
+        cooldown_up_s=3600.0,  # once
+    )
     pool.load("builtin:seedling")
     wait_until(lambda: bool(engine.scaled))
+    assert engine.scaled == [3]
+
+
+def test_replicas_that_are_still_starting_are_counted_as_large_as_they_will_be(
+    make_pool: Callable[..., ModelPool], bases: list[str]
+) -> None:
+    class Watched(StandIn):
+        looks = 0
+
+        def load(self) -> EngineLoad:
+            self.looks += 1
+            return super().load()
+
+    each = make_pool()._estimate(bases[0])
+    engine = Watched(bases[0], size_bytes=each)  # of the one that is there; those that start take nothing yet
+    engine.tokens_in_flight = 100_000
+    chosen = {"path:*": EngineConfig(kind="replicas", max_replicas=8)}
+    pool = make_pool(
+        lambda base: engine, engines=chosen, memory_bytes=int(3.5 * each), target_tokens_in_flight=10_000,
+        cooldown_up_s=0.0,
+    )  # fmt: skip
+    pool.load(bases[0])
+    wait_until(lambda: engine.looks >= 5)
     assert engine.scaled == [3]
 
 
@@ -510,10 +580,28 @@ def test_unloading_waits_for_the_answers_under_way_and_only_for_those(
 
 
 def test_stopping_ends_answers_under_way_instead_of_waiting_for_them(
-    make_pool: Callable[..., ModelPool], store: Store, bases: list[str], tmp_path: Path
+    make_pool: Callable[..., ModelPool],
+    store: Store,
+    bases: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest = put_adapter(store, bases[0], tmp_path / "adapter", seed=1)
     pool = make_pool(max_context_tokens=512)
+    pool.load(bases[0], digest)
+    seat = pool.list_bases()[0].thing
+    assert seat is not None
+    engine: Any = seat.engine
+    forward, steps = engine._runner._forward, itertools.count()
+
+    def go_no_further(*args: Any) -> torch.Tensor:
+        if next(steps) == 30:  # the answer is under way until it is stopped, however quick the machine is
+            with engine._change:
+                assert engine._change.wait_for(lambda: engine._stopping, timeout=60)
+        answer: torch.Tensor = forward(*args)
+        return answer
+
+    monkeypatch.setattr(engine._runner, "_forward", go_no_further)
 
     async def play() -> list[Delta]:
         request = question(bases[0], digest)
@@ -523,4 +611,4 @@ def test_stopping_ends_answers_under_way_instead_of_waiting_for_them(
         await asyncio.to_thread(pool.stop)
         return [delta async for delta in deltas]
 
-    assert asyncio.run(asyncio.wait_for(play(), 60))[-1].finish_reason == "cancelled"
+    assert asyncio.run(asyncio.wait_for(play(), 120))[-1].finish_reason == "cancelled"
