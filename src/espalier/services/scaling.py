@@ -22,15 +22,18 @@ class Scaling:
         self._config = config
         self._scalers: dict[str, Autoscaler] = {}
 
-    def look(self, base: str, engine: ModelEngine, free_bytes: int) -> None:
-        """Have `engine` grow or shrink if its load calls for it; it does not grow beyond `free_bytes`."""
+    def look(self, base: str, engine: ModelEngine, room_bytes: int, each_bytes: int = 0) -> None:
+        """Have `engine` grow or shrink if its load calls for it; it does not grow beyond `room_bytes` in all.
+
+        each_bytes: what a replica will take at least. What all of them take now does not tell, while some are starting.
+        """
         if not isinstance(engine, Replicated):
             return
         there = engine.count_replicas()
         wanted = self._scaler(base).decide(time.monotonic(), engine.load(), there)
         if wanted > there and there > 0 and isinstance(engine, TellMemory):
-            each_bytes = max(1, engine.memory_bytes() // there)
-            wanted = min(wanted, there + max(0, free_bytes // each_bytes))
+            each_bytes = max(1, each_bytes, engine.memory_bytes() // there)
+            wanted = min(wanted, max(there, room_bytes // each_bytes))
         if wanted != there:
             _log.info("%s: %d replicas, %d wanted", base, there, wanted)
             engine.scale(wanted)
