@@ -34,7 +34,7 @@ steps:
   head:
     step: train.classify
     inputs: {dataset: dataset.dataset}
-    with: {base: "path:tiny", epochs: 6, lora: {rank: 4}, lr: 0.01, pack_tokens: 512}
+    with: {base: "path:tiny", epochs: 12, lora: {rank: 4}, lr: 0.01, pack_tokens: 128}
   headed:
     step: eval.run
     inputs: {dataset: dataset.dataset, adapter: head.adapter}
