@@ -77,6 +77,7 @@ class Endpoint:
     def __init__(self, model: ModelSpec, key: str) -> None:
         self._model = model
         self._key = key
+        self._patience_s = model.timeout_s
         self._session: aiohttp.ClientSession | None = None
         self._loop = asyncio.new_event_loop()
         self._places = asyncio.Semaphore(model.concurrency)
@@ -163,7 +164,8 @@ class Endpoint:
         url = f"{self._model.endpoint}/{request.path}"
         body = json.dumps(request.body, ensure_ascii=False).encode()
         try:
-            async with self._open().post(url, data=body, allow_redirects=False) as reply:
+            patience = aiohttp.ClientTimeout(total=self._patience_s)
+            async with self._open().post(url, data=body, allow_redirects=False, timeout=patience) as reply:
                 content = b"".join([chunk async for chunk in _limit(reply.content.iter_any())])
                 status, wanted_s = reply.status, read_wait_s(reply.headers.get("Retry-After", ""))
         except (aiohttp.ClientError, TimeoutError, OSError) as lost:
@@ -212,9 +214,8 @@ class Endpoint:
             headers = {"Content-Type": "application/json", "User-Agent": f"espalier/{__version__}"}
             if self._key:
                 headers["Authorization"] = f"Bearer {self._key}"
-            timeout = aiohttp.ClientTimeout(total=self._model.timeout_s)
             connector = aiohttp.TCPConnector(limit=self._model.concurrency)
-            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+            self._session = aiohttp.ClientSession(headers=headers, connector=connector)
         return self._session
 
     def _pause_s(self, attempt: int, wanted_s: float) -> float:

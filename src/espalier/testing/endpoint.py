@@ -38,6 +38,7 @@ class Say:
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     delay_s: float = 0.0
+    until: Callable[[], bool] = lambda: True  # it is not said before
 
 
 Script = Callable[[dict[str, Any], int], Say]  # (request, how often the same was asked before) -> answer
@@ -74,6 +75,8 @@ class StrictEndpoint:
         try:
             said = self._script(call, before)
             await asyncio.sleep(said.delay_s)
+            while not said.until():
+                await asyncio.sleep(0.001)
         finally:
             self._in_flight -= 1
         if said.raw is not None:

@@ -219,9 +219,13 @@ def test_a_job_given_back_can_be_taken_only_once_its_run_is_queued_too(
     assert (context.store.jobs.get(job_id(run.id)).status, context.store.runs.get(run.id).status) == ("queued",) * 2
 
 
-def test_a_worker_that_lost_its_lease_changes_nothing(context: Context, declare: Declare) -> None:
+def test_a_worker_that_lost_its_lease_changes_nothing(
+    context: Context, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.services.worker._BEAT_S", 3600.0)  # it is not prolonged meanwhile
+
     def work(inside: Context, request: Work) -> Run:
-        inside.store.jobs._clock = lambda: time.time_ns() // 1_000_000 + 60_000  # the lease runs out ...
+        inside.store.jobs._clock = lambda: time.time_ns() // 1_000_000 + 7_200_000  # the lease runs out ...
         other = inside.store.jobs.lease("other", 30)
         assert other is not None  # ... and another worker takes the job
         inside.store.jobs.complete(other)
@@ -230,7 +234,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(context: Context, declare:
 
     declare(work)
     run = submit(context)
-    lease = context.store.jobs.lease("slow", 30)
+    lease = context.store.jobs.lease("slow", 3600)
     assert lease is not None
     Worker(context)._work(lease, lambda event: None)
     ended = context.store.runs.get(run.id)
