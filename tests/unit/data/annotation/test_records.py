@@ -58,9 +58,9 @@ def test_a_file_of_records_is_read_back_and_only_grows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "Invalid JSON"),
-        ('{"id": "x"}', "dataset: Field required"),
-        ('{"id": "x", "dataset": "d", "example": "e", "question": "q", "value": {"kind": "vote"}}', "value: Input tag"),
+        ("{", "not JSON"),
+        ('{"id": "x"}', "dataset: missing"),
+        ('{"id": "x", "dataset": "d", "example": "e", "question": "q", "value": {"kind": "vote"}}', "value: there is no kind 'vote'"),
     ],
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, problem: str) -> None:
