@@ -60,7 +60,10 @@ def test_a_file_of_records_is_read_back_and_only_grows(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ('{"id": "x"}', "dataset: missing"),
-        ('{"id": "x", "dataset": "d", "example": "e", "question": "q", "value": {"kind": "vote"}}', "value: there is no kind 'vote'"),
+        (
+            '{"id": "x", "dataset": "d", "example": "e", "question": "q", "value": {"kind": "vote"}}',
+            "value: there is no kind 'vote'",
+        ),
     ],
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, problem: str) -> None:
