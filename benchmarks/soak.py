@@ -99,7 +99,7 @@ def soak(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
         after = wait_until_quiet(server)
     finally:
         server.process.terminate()
-        code = server.process.wait(60)
+        code = server.process.wait(240)
     log = (folder / "log").read_text()
     return judge(house, server, book, given, after) | {"exit_code": code, "log": log.splitlines()[-TOLD_WRONG:]}
 

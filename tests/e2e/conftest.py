@@ -133,7 +133,7 @@ def serve(folder: Path, *settings: str) -> Iterator[str]:
             yield str(json.loads(process.stdout.readline())["url"])
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(240)
 
 
 @pytest.fixture(scope="session")

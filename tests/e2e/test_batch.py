@@ -244,7 +244,7 @@ def test_uploads_are_limited_and_of_one_purpose(house: House) -> None:
 )
 def test_a_form_that_is_none_is_a_bad_request(house: House, kind: str, body: bytes) -> None:
     with house.client() as client:
-        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=240)
         headers = {"Authorization": f"Bearer {client.api_key}", "Content-Type": kind}
         connection.request("POST", "/v1/files", body, headers)
         reply = connection.getresponse()

@@ -24,7 +24,7 @@ def ask(url: str, secret: str, model: str) -> tuple[int, Any, str]:
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=240) as reply:
             return reply.status, json.loads(reply.read()), reply.headers["x-request-id"]
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read()), ""

@@ -80,7 +80,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert process.stdout is not None
         yield Server(project, json.loads(process.stdout.readline())["url"], secret, process)
         process.terminate()
-        assert process.wait(60) == 0, "it stops in order after all that"
+        assert process.wait(240) == 0, "it stops in order after all that"
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def test_what_nobody_answers_is_an_error_in_json_and_no_page(
 ) -> None:
     asked = urllib.request.Request(server[0] + path, b"{}" if method == "POST" else None, method=method)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(asked, timeout=60)
+        urllib.request.urlopen(asked, timeout=240)
     assert caught.value.code == 404
     error = json.loads(caught.value.read())["error"]
     assert error["message"] == f"no route {method} {path}" and "base_url ends in /v1" in error["hint"]
@@ -69,7 +69,7 @@ def test_what_nobody_answers_is_an_error_in_json_and_no_page(
 
 def test_a_page_is_still_a_page(server: tuple[str, subprocess.Popen[str]]) -> None:
     pytest.importorskip("nicegui")
-    with urllib.request.urlopen(server[0], timeout=60) as reply:
+    with urllib.request.urlopen(server[0], timeout=240) as reply:
         assert "<title>Espalier</title>" in reply.read().decode()
 
 
@@ -85,7 +85,7 @@ def test_a_port_in_use_is_refused_with_what_to_do(server: tuple[str, subprocess.
 def test_it_stops_cleanly_when_told_to(server: tuple[str, subprocess.Popen[str]]) -> None:
     _, process = server
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 0
+    assert process.wait(240) == 0
 
 
 def test_told_to_stop_twice_it_waits_for_nobody_and_tells_who_is_waiting(project: Path) -> None:

@@ -51,7 +51,7 @@ def ask(provider: ChatProvider, base: Path, adapter: str = "") -> str:
         assert deltas[-1].adapter == adapter
         return text_of(deltas)
 
-    return asyncio.run(asyncio.wait_for(answer(), 60))
+    return asyncio.run(asyncio.wait_for(answer(), 240))
 
 
 def test_a_base_given_to_vllm_answers_as_the_one_in_this_process(
