@@ -8,9 +8,10 @@ what was said cannot be taken back. Knows no registry and no scaling policy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -37,6 +38,7 @@ class ReplicaEngine:
         self._crew = Crew(plan.base, plan.place, plan.serve, wanted=max(1, fewest), most=most)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # whatever is handed to the loop comes before its end, or not at all
 
     @property
     def answering(self) -> bool:
@@ -58,12 +60,15 @@ class ReplicaEngine:
 
     def stop(self) -> None:
         """End all processes; answers not finished end as `cancelled`."""
-        if self._loop is None or self._thread is None:
-            return
-        self._do(self._end())
-        loop, self._loop = self._loop, None
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            if loop is None or thread is None:
+                return
+            self._loop = self._thread = None
+            ending = asyncio.run_coroutine_threadsafe(self._end(), loop)
+        ending.result()
         loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        thread.join()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
@@ -101,8 +106,8 @@ class ReplicaEngine:
 
     def scale(self, replicas: int) -> None:
         """Be so many. New ones are asked once they are warm; those too many finish their answers first."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._crew.scale, replicas)
+        with contextlib.suppress(Unavailable):
+            self._tell(self._crew.scale, replicas)
 
     def list_processes(self) -> list[int]:
         """Process ids of the replicas that answer."""
@@ -113,9 +118,8 @@ class ReplicaEngine:
 
         Raises what the engine there raises, and Unavailable when the replica died after its first piece.
         """
-        crew_loop = self._loop
-        if crew_loop is None:
-            raise Unavailable("the engine is not running", hint="ask again when it is")
+        if self._loop is None:
+            raise _not_running()
         if request.base not in ("", self.base):
             raise NotFound(f"base {request.base} is not loaded", hint=f"this engine holds {self.base}")
         self._crew.check_adapter(request.adapter)
@@ -123,19 +127,20 @@ class ReplicaEngine:
         queue: asyncio.Queue[Delta | EspalierError | None] = asyncio.Queue()
 
         def tell(said: Delta | EspalierError | None) -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the asker's loop was closed: no fault of the replica's
                 loop.call_soon_threadsafe(queue.put_nowait, said)
 
         flight = self._crew.make_flight(request, tell)
-        crew_loop.call_soon_threadsafe(self._crew.dispatch, flight)
+        self._tell(self._crew.dispatch, flight)
         try:
             while (said := await queue.get()) is not None:
                 if isinstance(said, EspalierError):
                     raise said
                 yield said
         finally:
-            if not flight.over and not crew_loop.is_closed():
-                crew_loop.call_soon_threadsafe(self._crew.cancel, flight)
+            if not flight.over:
+                with contextlib.suppress(Unavailable):  # it has stopped, and ended all of them
+                    self._tell(self._crew.cancel, flight)
 
     async def _end(self) -> None:
         """Close the crew, then end what others still wait for: on a loop that has stopped they would wait for ever."""
@@ -145,14 +150,29 @@ class ReplicaEngine:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Have the loop call `what`. Raises Unavailable when it does not run."""
+        with self._lock:
+            if self._loop is None:
+                raise _not_running()
+            self._loop.call_soon_threadsafe(what, *arguments)
+
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
-        if self._loop is None:
+        doing: Future[Result] | None = None
+        with self._lock:
+            if self._loop is not None:
+                doing = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if doing is None:
             work.close()
-            raise Unavailable("the engine is not running", hint="ask again when it is")
+            raise _not_running()
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            return doing.result()
         except CancelledError:
             raise Unavailable("the engine is stopping", hint="ask again when it runs") from None
+
+
+def _not_running() -> Unavailable:
+    return Unavailable("the engine is not running", hint="ask again when it is")
 
 
 def _bounds(plan: EnginePlan) -> tuple[int, int]:
