@@ -51,7 +51,8 @@ def postgres() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed")
     user = _as_ordinary_user()
     memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else Path("/tmp")  # a short path: a socket's has a limit
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30  # a container's has often 64 MB
+    place = memory if roomy else Path("/tmp")  # a short path: a socket's has a limit
     folder = Path(tempfile.mkdtemp(prefix="espalier-pg-", dir=place))
     if user:
         os.chown(folder, user["user"], user["group"])
@@ -74,7 +75,7 @@ def postgres() -> Iterator[str]:
 def _await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
     import psycopg
 
-    for _ in range(300):
+    for _ in range(1200):
         try:
             psycopg.connect(url).close()
             return
