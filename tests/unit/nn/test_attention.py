@@ -221,10 +221,13 @@ def test_parts_apart_equal_the_fused_buffer(way: str, dtype: torch.dtype) -> Non
     apart = [part.clone().requires_grad_() for part in (qkv[:, :4], qkv[:, 4:6], qkv[:, 6:])]
     one = _attend_fused(fused, 4, PACK, 0.2, rotation)
     other = segment_attention(rotate(apart[0], rotation), rotate(apart[1], rotation), apart[2], PACK, 0.2)
-    torch.testing.assert_close(one, other)
+    exact: dict[str, float] = {}
+    bound = exact if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}  # turned back before rounding, or after
+    # Kernels without products of bfloat16 pairs multiply floats: what they have turned themselves they need not round.
+    rounds = way == "torch" or "bf16 pairs" in kernels_in_use()[1]
+    torch.testing.assert_close(one, other, **(exact if rounds else bound))  # type: ignore[arg-type]
     (whole,) = torch.autograd.grad(one, fused, probe)
     parts = torch.autograd.grad(other, apart, probe)
-    bound = {} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}  # turned back before rounding, or after
     torch.testing.assert_close(whole, torch.cat(parts, 1), **bound)  # type: ignore[arg-type]
 
 
