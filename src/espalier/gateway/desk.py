@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -178,11 +178,11 @@ class Desk:
         return draft if waits else self._write_ticket(draft)
 
     async def _admit_in(self, threads: Executor, admit: Callable[..., Result], *arguments: Any) -> Result:
-        admitting = asyncio.get_running_loop().run_in_executor(threads, admit, *arguments)
+        admitting = threads.submit(admit, *arguments)
         try:
-            return await asyncio.shield(admitting)
+            return await asyncio.shield(asyncio.wrap_future(admitting))
         except asyncio.CancelledError:
-            admitting.add_done_callback(self._abandon)
+            admitting.add_done_callback(self._abandon)  # in its own thread, where this loop may have ended by then
             raise
 
     async def answer(self, ticket: Ticket) -> AsyncIterator[Delta]:
@@ -273,11 +273,11 @@ class Desk:
         self._booking.shutdown(wait=True)
         self._budgets.close()
 
-    def _abandon(self, admitting: asyncio.Future[Any]) -> None:
+    def _abandon(self, admitting: Future[Any]) -> None:
         ticket = None if admitting.cancelled() or admitting.exception() else admitting.result()
         if isinstance(ticket, Ticket):  # a draft holds nothing
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
-            self._booking.submit(self._budgets.settle, write_usage(ticket))
+            self._budgets.settle(write_usage(ticket))
 
 
 def _is_failure(error: Exception) -> bool:

@@ -272,6 +272,34 @@ def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved(desk: D
     assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
 
 
+def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved_though_the_loop_ends_first(
+    store: Store, resolver: FixedResolver, config: GatewayConfig
+) -> None:
+    counting, go_on = threading.Event(), threading.Event()
+
+    class Slow(StrictProvider):
+        def count_prompt_tokens(self, request: ChatRequest) -> int:
+            counting.set()
+            assert go_on.wait(60)
+            return super().count_prompt_tokens(request)
+
+    desk, key = open_desk(store, Slow(), resolver, config), new_key(store, budget_tokens=100)
+
+    async def cancel_while_it_counts() -> None:
+        task = asyncio.create_task(desk.admit_soon(call(), key))
+        assert await asyncio.to_thread(counting.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel_while_it_counts())
+    go_on.set()
+    desk.stop()
+    balance = store.ledger.balance(key.account)
+    assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
+    assert [entry.kind for entry in store.ledger.list(key=key.id)] == ["usage"]
+
+
 def test_the_provider_s_count_is_charged_not_how_many_pieces_it_came_in(
     desk: Desk, store: Store, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
