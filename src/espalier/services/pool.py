@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from espalier.core.errors import EspalierError, NotFound
+from espalier.core.errors import EspalierError, NotFound, Unavailable
 from espalier.core.ports import ChatRequest, Delta, ModelEngine, ReservedShare
 from espalier.core.types import ModelVersion
 from espalier.services.bases import place_base
@@ -73,7 +73,8 @@ class ModelPool:
         self._open = open_engine or self._open_chosen
         self._reserved: Mapping[str, Sequence[ReservedShare]] = {}
         self._holds: dict[str, _Use] = {}
-        self._lock = threading.Lock()  # guards the two above; never held while anything is loaded
+        self._starting: set[ModelEngine] = set()
+        self._lock = threading.Lock()  # guards the three above; never held while anything is loaded
         self._bases: Residency[Seat] = Residency(
             "base",
             self._load_base,
@@ -181,8 +182,11 @@ class ModelPool:
             self._keeper.join()
         with self._lock:
             held, self._holds = list(self._holds.values()), {}
+            starting = list(self._starting)
         for use in held:
             use.release()
+        for engine in starting:  # it may take minutes, for nothing
+            engine.stop()
         self._bases.close()
 
     def _begin(self, base: str, adapter: str) -> _Use:
@@ -204,7 +208,7 @@ class ModelPool:
         seat = Seat(base, engine, self._config, self._store.artifacts.materialise)
         seat.copy_bytes = self._estimate_copy(base)
         try:
-            engine.start()
+            self._start(engine)
             if refusal := self._reserve(seat):  # what it cannot hold keeps nobody from asking it
                 _log.error("%s holds no reserved capacity: %s", base, refusal)
             seat.warm()
@@ -214,6 +218,18 @@ class ModelPool:
         size_bytes = seat.measure_bytes()
         _log.info("loaded %s in %.1f s, %.0f MB", base, time.monotonic() - started_s, size_bytes / 1e6)
         return seat, size_bytes
+
+    def _start(self, engine: ModelEngine) -> None:
+        """Raises what starting it raises, Unavailable when all is stopping."""
+        with self._lock:
+            if self._stopping.is_set():
+                raise Unavailable("the server is stopping", hint="ask again in a moment")
+            self._starting.add(engine)
+        try:
+            engine.start()
+        finally:
+            with self._lock:
+                self._starting.discard(engine)
 
     def _open_chosen(self, base: str) -> ModelEngine:
         from espalier.services.engines import open_engine
