@@ -6,6 +6,7 @@ says which process that was. Knows nothing of what the program does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -44,7 +45,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
             try:
-                self._child = subprocess.Popen(
+                child = self._child = subprocess.Popen(
                     self._command,
                     env=self._environ,
                     stdin=subprocess.DEVNULL,
@@ -57,8 +58,9 @@ class ServerProcess:
                     f"{self._command[0]} cannot be started: {error.strerror}",
                     hint="install it, or say in the engine's options which command starts it",
                 ) from None
-        born = psutil.Process(self._child.pid).create_time()
-        self._note.write_text(json.dumps({"pid": self._child.pid, "born": born}), "utf-8")
+        with contextlib.suppress(psutil.Error):  # it was stopped meanwhile, and nothing is left to be noted
+            born = psutil.Process(child.pid).create_time()
+            self._note.write_text(json.dumps({"pid": child.pid, "born": born}), "utf-8")
 
     def wait(self, healthy: Callable[[], bool], timeout_s: float) -> None:
         """Return when it is healthy. Raises Unavailable when it ends before, or takes longer; it is ended then."""

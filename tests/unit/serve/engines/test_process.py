@@ -109,3 +109,19 @@ def test_its_log_is_read_by_its_owner_only(tmp_path: Path) -> None:
     process.start()
     process.stop(5.0)
     assert process.log.stat().st_mode & 0o777 == 0o600
+
+
+def test_one_that_is_stopped_before_it_is_noted_down_is_gone_without_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, look = _make(tmp_path, "import time; time.sleep(600)"), psutil.Process
+
+    def stop_first(pid: int) -> psutil.Process:
+        process.stop(0.0)
+        return look(pid)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "Process", stop_first)
+        process.start()
+    assert not process.running
+    assert not (tmp_path / "server.pid").exists()
