@@ -33,7 +33,7 @@ class StandIn(Replica):
     async def call(self, name: str, *arguments: Any) -> Any:
         if name == "hold":
             (self.shares,) = arguments
-        return {"state": vars_of(EngineLoad()), "memory_bytes": 1}.get(name)
+        return {"state": vars_of(EngineLoad()), "memory_bytes": 1, "count_prompt_tokens": 7}.get(name)
 
     def ask(self, flight: Flight) -> None:
         if len(flight.request.messages[0].content) > self.longest:
@@ -126,6 +126,28 @@ def test_who_is_ready_goes_only_when_somebody_else_is(monkeypatch: pytest.Monkey
         assert len(crew._ready()) == 1
         gate.set()
         await until(lambda: [replica.state for replica in crew._replicas] == ["ready"])
+
+    play(1, story)
+
+
+@pytest.mark.parametrize("what", ["count", "load"])
+def test_where_all_have_gone_who_asks_has_one_started_that_stays_until_the_request_has_come(what: str) -> None:
+    async def story(crew: Crew) -> None:
+        crew.scale(0)
+        await until(lambda: not crew._replicas)
+        begun, _ = flight(crew)
+        if what == "count":
+            assert await crew.count_prompt_tokens(begun.request) == 7
+        else:
+            await crew.load_adapter("a", Path("a"))
+        for _ in range(3):
+            crew._reconcile(time.monotonic())
+        (only,) = crew._ready()
+        crew.dispatch(begun)
+        assert list(only.flights.values()) == [begun]
+        crew.cancel(begun)
+        crew._needed_until_s = 0.0  # it was long ago
+        await until(lambda: not crew._replicas)
 
     play(1, story)
 

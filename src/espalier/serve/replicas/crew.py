@@ -30,6 +30,7 @@ _SILENT_S = 60.0  # a replica that says nothing for so long is ended: its proces
 _MOST_TRIES = 3
 _PATIENCE_S = 120.0  # a request waits so long for a replica to come (back)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0  # before a dead replica is replaced; doubled each time
+_NEEDED_S = 30.0  # between the counting of a prompt and its request lies no more: so long the pool holds it
 _SOUND_S = 60.0  # a replica that lived so long did not die of what the last ones died of
 _CHARACTERS_PER_TOKEN = 3
 _log = logging.getLogger("espalier.serve")
@@ -51,6 +52,8 @@ class Crew:
         self._holding: frozenset[int] = frozenset()  # replicas among which the shares were parted last
         self._parting = asyncio.Lock()
         self._waiting: list[Flight] = []
+        self._callers = 0  # who waits for a replica with something that is no request yet
+        self._needed_until_s = 0.0  # one stays so long: who has had a prompt counted is about to ask
         self._tasks: set[asyncio.Task[None]] = set()
         self._deaths = 0
         self._resting_until_s = 0.0
@@ -296,7 +299,8 @@ class Crew:
 
     def _reconcile(self, now_s: float) -> None:
         there = [replica for replica in self._replicas if replica.state in ("starting", "ready")]
-        target = max(self.wanted, 1 if self._waiting else 0)
+        needed = self._waiting or self._callers or now_s < self._needed_until_s
+        target = max(self.wanted, 1 if needed else 0)
         if len(there) < target and now_s >= self._resting_until_s:
             for _ in range(target - len(there)):
                 self._spawn(self._grow(self._add()))
@@ -378,9 +382,16 @@ class Crew:
             await asyncio.wait_for(self._change.wait(), _LOOK_S)
 
     async def _wait_for_one(self) -> Replica:
+        """One that answers; where there is none, one is started."""
         deadline_s = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline_s and not self._closed:
-            if ready := self._ready():
-                return min(ready, key=lambda replica: replica.tokens)
-            await asyncio.sleep(_LOOK_S / 5)
+        self._callers += 1
+        self._change.set()
+        try:
+            while time.monotonic() < deadline_s and not self._closed:
+                if ready := self._ready():
+                    self._needed_until_s = time.monotonic() + _NEEDED_S
+                    return min(ready, key=lambda replica: replica.tokens)
+                await asyncio.sleep(_LOOK_S / 5)
+        finally:
+            self._callers -= 1
         raise Unavailable(f"no replica of {self._base} answers", hint="see the server's log")
