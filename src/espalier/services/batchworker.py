@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class BatchWorker:
 
     def stop(self) -> None:
         """Let go of the batch: the journal is on disk, the lease given back."""
-        if self._loop is not None and self._ending is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ending.set)
+        if self._loop is not None and self._ending is not None:
+            with suppress(RuntimeError):  # it broke down, and its loop is closed by now
+                self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
 
     def _run(self) -> None:
