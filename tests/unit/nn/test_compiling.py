@@ -17,8 +17,9 @@ pytestmark = pytest.mark.usefixtures("_fresh")
 
 
 @pytest.fixture
-def _fresh() -> Iterator[None]:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What this process has loaded is another test's, and what a test makes of it here is no other's."""
+    monkeypatch.delenv(SWITCH, raising=False)
     compiling._load.cache_clear()
     yield
     compiling._load.cache_clear()
