@@ -14,7 +14,6 @@ from typing import Any
 import openai
 import pytest
 import uvicorn
-from httpcore2._backends.sync import SyncStream  # what the client reads its answers from
 
 from espalier.core.config import GatewayConfig, PriceConfig, ServeConfig
 from espalier.core.errors import RateLimited
@@ -206,19 +205,22 @@ def test_leaving_a_stream_cancels_the_answer_and_pays_for_what_was_said(
     assert provider.open == set()
 
 
-def test_a_client_s_timeout_cancels_a_whole_answer(
-    server: Server, provider: StrictProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_s_timeout_cancels_a_whole_answer(server: Server, provider: StrictProvider) -> None:
     provider.gate = asyncio.Event()  # never opened
-    read = SyncStream.read
 
-    def lose_patience(stream: SyncStream, max_bytes: int, timeout: float | None = None) -> bytes:
-        wait_until(lambda: provider.held)  # its first word is said, however long that took the machine
-        return read(stream, max_bytes, timeout)
+    def begin_to_wait(event: str, _: Any) -> None:
+        if event.endswith("receive_response_headers.started"):
+            wait_until(lambda: provider.held)  # its first word is said, however long that took the machine
 
-    monkeypatch.setattr(SyncStream, "read", lose_patience)
+    def trace(request: Any) -> None:
+        request.extensions["trace"] = begin_to_wait
+
     patience = openai.Timeout(60, read=0.05)
-    with server.client(timeout=patience) as client, pytest.raises(openai.APITimeoutError):
+    with (
+        openai.DefaultHttpxClient(event_hooks={"request": [trace]}) as http,
+        server.client(timeout=patience, http_client=http) as client,
+        pytest.raises(openai.APITimeoutError),
+    ):
         client.chat.completions.create(model="support", messages=QUESTION)
     wait_until(server.usage)
     assert server.usage() == [("cancelled", 6, 1)]
