@@ -35,9 +35,8 @@ class Seat:
         self._materialise = materialise
         self._closed = False
         self._held: Sequence[ReservedShare] = ()
-        self.telling = (
-            threading.Lock()
-        )  # held from looking up what is reserved until `hold` has told: the last word counts
+        # Held from looking up what is reserved until `hold` has told the engine: the last word counts.
+        self.telling = threading.Lock()
         self.adapters: Residency[str] = Residency(
             "adapter",
             self._load_adapter,
