@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,7 @@ from espalier.core.errors import InvalidInput, did_you_mean
 Location = tuple[int | str, ...]
 
 _MOST_TOLD = 5
+_MOST_LOOKED_AT = 1000  # a body can have a hundred thousand, and somebody else is waiting
 _MAPPING = "a mapping of names to values"
 _KINDS = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
@@ -54,6 +56,24 @@ class Fault:
         return f"{named}: {self.said}" if named else self.said
 
 
+class _Items(Mapping[Any, Any]):
+    """A list by place, and no copy of it: a body with thousands of faults is looked into for each of them."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, int) and 0 <= place < len(self._items):
+            return self._items[place]
+        raise KeyError(place)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._items)))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 @dataclass(slots=True)
 class _Found:
     problem: ErrorDetails
@@ -72,8 +92,9 @@ class _Found:
 
 
 def list_faults(error: ValidationError, data: Any, kind: Any = None) -> list[Fault]:
-    """What is wrong with `data`, which was to be a `kind`; at least one."""
-    found = [_locate(problem, data) for problem in error.errors(include_url=False)]
+    """What is wrong with `data`, which was to be a `kind`: at least one fault, and of very many the first."""
+    problems = error.errors(include_url=False)[:_MOST_LOOKED_AT]
+    found = [_locate(problem, data) for problem in problems]
     return [_word(each, kind) for each in _choose(found)]
 
 
@@ -112,7 +133,7 @@ def _locate(problem: ErrorDetails, data: Any) -> _Found:
                 labels.append(index)
             else:
                 place.append(part)
-        elif (index == last and problem["type"] in _OF_SHAPE) or any(part == value for value in inner.values()):
+        elif (index == last and problem["type"] in _OF_SHAPE) or _is_told_in(part, inner):
             place.append(part)
         elif index < last or _is_same(problem["input"], node):
             labels.append(index)
@@ -125,8 +146,13 @@ def _children(node: Any) -> Mapping[Any, Any]:
     if isinstance(node, Mapping):
         return node
     if isinstance(node, list | tuple):
-        return dict(enumerate(node))
+        return _Items(node)
     return vars(node) if isinstance(node, BaseModel) else _NOTHING
+
+
+def _is_told_in(part: int | str, inner: Mapping[Any, Any]) -> bool:
+    """Whether a mapping says `part`, as a tag does; not looked for in all of what has thousands of faults."""
+    return not isinstance(inner, _Items) and any(part == value for value in islice(inner.values(), 100))
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -182,7 +182,7 @@ class Desk:
         try:
             return await asyncio.shield(asyncio.wrap_future(admitting))
         except asyncio.CancelledError:
-            admitting.add_done_callback(self._abandon)  # in its own thread, where this loop may have ended by then
+            admitting.add_done_callback(self._abandon)  # where this loop may have ended by then, or here and now
             raise
 
     async def answer(self, ticket: Ticket) -> AsyncIterator[Delta]:
@@ -277,7 +277,7 @@ class Desk:
         ticket = None if admitting.cancelled() or admitting.exception() else admitting.result()
         if isinstance(ticket, Ticket):  # a draft holds nothing
             ticket.finish_reason = "error"  # it never reached the provider: nothing is charged
-            self._budgets.settle(write_usage(ticket))
+            self._booking.submit(self._budgets.settle, write_usage(ticket))  # `stop` ends these threads last
 
 
 def _is_failure(error: Exception) -> bool:

@@ -186,7 +186,10 @@ class ModelPool:
         for use in held:
             use.release()
         for engine in starting:  # it may take minutes, for nothing
-            engine.stop()
+            try:
+                engine.stop()
+            except Exception:  # noqa: BLE001 - it keeps no other engine from being stopped
+                _log.exception("an engine that is starting could not be stopped")
         self._bases.close()
 
     def _begin(self, base: str, adapter: str) -> _Use:

@@ -165,3 +165,21 @@ def test_a_refusal_of_much_stays_short() -> None:
 def test_a_bug_is_told_in_one_line() -> None:
     assert summarise(KeyError("x")) == "KeyError: 'x'"
     assert summarise(refusal({"count": 0})) == "Form: count: must be at least 1 (got 0)"
+
+
+def test_a_body_with_thousands_of_faults_is_not_read_anew_for_each() -> None:
+    readings = 0
+
+    class Counted(list[Any]):
+        def __iter__(self) -> Any:
+            nonlocal readings
+            readings += 1
+            return super().__iter__()
+
+    data = {"steps": Counted([1] * 5000)}
+    with pytest.raises(ValidationError) as caught:
+        Form.model_validate(data)
+    readings = 0
+    said = str(refuse(caught.value, data, Form))
+    assert readings <= 10
+    assert "steps.0" in said and "steps.4" in said and "steps.5" not in said

@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -298,6 +299,38 @@ def test_a_caller_cancelled_while_being_admitted_leaves_nothing_reserved_though_
     balance = store.ledger.balance(key.account)
     assert (balance.spent_nusd, balance.reserved_nusd) == (0, 0)
     assert [entry.kind for entry in store.ledger.list(key=key.id)] == ["usage"]
+
+
+def test_a_caller_cancelled_just_after_it_was_admitted_is_settled_without_holding_up_the_loop(
+    desk: Desk, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The admission has ended and the loop has not heard of it: the callback comes at once, in the loop's thread."""
+    key, settling, admissions = new_key(store, budget_tokens=100), list[threading.Thread](), list[Future[Any]]()
+    submit, settle = desk._admitting.submit, desk._budgets.settle
+
+    def note_admission(*work: Any) -> Future[Any]:
+        admissions.append(submit(*work))
+        return admissions[-1]
+
+    def note_thread(entry: LedgerEntry) -> bool:
+        settling.append(threading.current_thread())
+        return settle(entry)
+
+    monkeypatch.setattr(desk._admitting, "submit", note_admission)
+    monkeypatch.setattr(desk._budgets, "settle", note_thread)
+
+    async def leave_at_once() -> None:
+        task = asyncio.create_task(desk.admit_soon(call(), key))
+        await asyncio.sleep(0)
+        assert admissions[0].result(60)  # the loop stands still meanwhile
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave_at_once())
+    desk.stop()
+    assert settling and threading.main_thread() not in settling
+    assert store.ledger.balance(key.account).reserved_nusd == 0
 
 
 def test_the_provider_s_count_is_charged_not_how_many_pieces_it_came_in(

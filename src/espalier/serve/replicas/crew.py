@@ -244,7 +244,7 @@ class Crew:
 
     async def _teach(self, replica: Replica, digest: str, folder: Path) -> None:
         """Raises what loading it there raises, Unavailable when the replica dies of it."""
-        async with replica.teaching:
+        async with replica.teaching[digest]:
             if digest in self._adapters:  # else it was let go meanwhile
                 await replica.call("load_adapter", digest, str(folder))
                 replica.adapters.add(digest)
@@ -260,7 +260,7 @@ class Crew:
             self._change.set()
 
     async def _forget(self, replica: Replica, digest: str) -> None:
-        async with replica.teaching:
+        async with replica.teaching[digest]:
             if digest in replica.adapters:
                 with contextlib.suppress(Unavailable, NotFound):
                     await replica.call("unload_adapter", digest)

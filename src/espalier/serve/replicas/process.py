@@ -10,6 +10,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,7 +52,8 @@ class Replica:
     memory_bytes: int = 0
     began_s: float = 0.0  # when it became ready; 0 before
     listening: bool = False  # it has been asked how busy it is
-    teaching: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its `adapters` change
+    # By digest, held while it is taught or forgotten: one that hangs keeps no other from coming or going.
+    teaching: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _calls: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _line: FrameLine | None = None
