@@ -245,6 +245,27 @@ def test_what_is_let_go_while_a_replica_starts_is_not_there_when_it_has(monkeypa
 
 
 @pytest.mark.usefixtures("_pupils")
+def test_a_replica_that_hangs_at_one_adapter_keeps_no_other_from_going_and_coming_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(crew: Crew) -> None:
+        for digest in ("first", "second"):
+            await crew.load_adapter(digest, Path(digest))
+        monkeypatch.setattr(Pupil, "teaching_gate", asyncio.Event())
+        crew.scale(2)
+        await until(lambda: len(crew._replicas) == 2)
+        new = cast(Pupil, crew._replicas[1])
+        await until(lambda: new.begun == ["first"])  # and there it stays
+        monkeypatch.setattr(Pupil, "teaching_gate", None)
+        await crew.unload_adapter("second")
+        assert held_by(crew) == [{"first"}]
+        await crew.load_adapter("second", Path("second"))
+        assert held_by(crew) == [{"first", "second"}]
+
+    play(1, story)
+
+
+@pytest.mark.usefixtures("_pupils")
 def test_an_adapter_that_one_replica_does_not_take_is_left_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(crew: Crew) -> None:
         monkeypatch.setattr(Pupil, "refuses", crew._replicas[1].number)

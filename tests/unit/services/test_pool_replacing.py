@@ -138,6 +138,33 @@ def test_stopping_ends_an_engine_that_is_still_starting_instead_of_waiting_for_i
             loading.result(60)
 
 
+def test_an_engine_that_cannot_be_stopped_while_it_starts_keeps_no_other_from_being_stopped(
+    make_pool: Callable[..., ModelPool],
+) -> None:
+    starting, ended = threading.Event(), threading.Event()
+
+    class Stubborn(StandIn):
+        def start(self) -> StandIn:
+            starting.set()
+            assert ended.wait(60)
+            raise Unavailable("it ended at its start")
+
+        def stop(self) -> None:
+            if not ended.is_set():
+                ended.set()
+                raise OSError("no such process")
+
+    pool = make_pool(Stubborn)
+    with ThreadPoolExecutor() as threads:
+        loading = threads.submit(pool.load, "builtin:seedling")
+        assert starting.wait(60)
+        pool.stop()
+        with pytest.raises(Unavailable, match="ended at its start"):
+            loading.result(60)
+    with pytest.raises(Unavailable):  # all others are closed too
+        pool.load("builtin:seedling")
+
+
 def test_stopping_ends_answers_under_way_instead_of_waiting_for_them(
     make_pool: Callable[..., ModelPool],
     store: Store,
